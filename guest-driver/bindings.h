@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What bindgen reads: kernel headers that the kernel crate does not bind, constants that are casts
+ * (which bindgen skips), and the shims of helpers.c for macros and inline functions.
+ */
+#ifndef GLOBALFIFO_BINDINGS_H
+#define GLOBALFIFO_BINDINGS_H
+
+#include <linux/fs.h>
+#include <linux/poll.h>
+#include <linux/sched/signal.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <asm/ioctls.h>
+#include "include/uapi/linux/globalfifo.h"
+
+static const unsigned int GLOBALFIFO_FIONREAD = FIONREAD;
+static const unsigned int GLOBALFIFO_FIFO_CLEAR = FIFO_CLEAR;
+static const unsigned int GLOBALFIFO_ALIAS_CLEAR = GLOBALFIFO_IOC_CLEAR;
+static const int GLOBALFIFO_IOCB_NOWAIT = (__force int)IOCB_NOWAIT;
+static const fmode_t GLOBALFIFO_FMODE_READ = FMODE_READ;
+static const fmode_t GLOBALFIFO_FMODE_WRITE = FMODE_WRITE;
+static const fmode_t GLOBALFIFO_FMODE_NOWAIT = FMODE_NOWAIT;
+static const fmode_t GLOBALFIFO_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+static const unsigned int GLOBALFIFO_EPOLLIN = (__force unsigned int)EPOLLIN;
+static const unsigned int GLOBALFIFO_EPOLLOUT = (__force unsigned int)EPOLLOUT;
+static const unsigned int GLOBALFIFO_EPOLLERR = (__force unsigned int)EPOLLERR;
+static const unsigned int GLOBALFIFO_EPOLLHUP = (__force unsigned int)EPOLLHUP;
+static const unsigned int GLOBALFIFO_EPOLLRDNORM = (__force unsigned int)EPOLLRDNORM;
+static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWRNORM;
+static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
+static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
+static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
+static const long GLOBALFIFO_HZ = HZ;
+
+int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
+			void (*callback)(struct virtqueue *vq));
+void globalfifo_device_ready(struct virtio_device *vdev);
+void globalfifo_reset_and_del_vqs(struct virtio_device *vdev);
+void globalfifo_get_config(struct virtio_device *vdev, unsigned int offset, void *buf,
+			   unsigned int len);
+int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
+int globalfifo_add_in(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
+int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len, void *in,
+			   unsigned int in_len, void *token, gfp_t gfp);
+dev_t globalfifo_devt(unsigned int major, unsigned int minor);
+struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
+				      const char *name);
+int globalfifo_put_user_int(int value, unsigned long to);
+
+#endif

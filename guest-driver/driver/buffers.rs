@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The buffers that travel through the virtqueues, and a queue of them.
+//!
+//! A list node is part of each buffer, so that queueing one never allocates: it happens in interrupt
+//! context, where losing data for want of memory is not an option.
+
+use crate::{
+    kapi::virtio::Packet,
+    virtio_fifo::{
+        RxHeader,
+        TxHeader, //
+    },
+};
+use core::mem;
+use kernel::prelude::*;
+
+/// Something with a place for the next in a [`Chain`].
+pub(crate) trait Linked: Sized {
+    /// The place.
+    fn next(&mut self) -> &mut Option<KBox<Self>>;
+}
+
+/// A first-in-first-out chain, all operations O(1) amortised, without allocation.
+///
+/// Two stacks: `back` takes what comes, newest first; `front` gives, oldest first, and is filled by
+/// turning `back` round when it is empty.
+pub(crate) struct Chain<T: Linked> {
+    front: Option<KBox<T>>,
+    back: Option<KBox<T>>,
+}
+
+impl<T: Linked> Chain<T> {
+    /// An empty chain.
+    pub(crate) const fn new() -> Self {
+        Self {
+            front: None,
+            back: None,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.front.is_none() && self.back.is_none()
+    }
+
+    /// Adds the newest.
+    pub(crate) fn push_back(&mut self, mut link: KBox<T>) {
+        *link.next() = self.back.take();
+        self.back = Some(link);
+    }
+
+    /// Gives back what was the oldest.
+    pub(crate) fn push_front(&mut self, mut link: KBox<T>) {
+        *link.next() = self.front.take();
+        self.front = Some(link);
+    }
+
+    /// Takes the oldest.
+    pub(crate) fn pop_front(&mut self) -> Option<KBox<T>> {
+        if self.front.is_none() {
+            while let Some(mut link) = self.back.take() {
+                self.back = link.next().take();
+                self.push_front(link);
+            }
+        }
+        let mut link = self.front.take()?;
+        self.front = link.next().take();
+        Some(link)
+    }
+
+    /// The newest, if it came after the last turn-round.
+    pub(crate) fn newest(&mut self) -> Option<&mut T> {
+        self.back.as_deref_mut()
+    }
+
+    /// Takes all of them.
+    pub(crate) fn take(&mut self) -> Self {
+        mem::replace(self, Self::new())
+    }
+}
+
+impl<T: Linked> Drop for Chain<T> {
+    fn drop(&mut self) {
+        // One by one: dropping the head would recurse as deep as the chain is long.
+        while self.pop_front().is_some() {}
+    }
+}
+
+/// What the driver knows of a receive buffer.
+pub(crate) struct Rx {
+    next: Option<KBox<RxBuffer>>,
+    /// Position in the rx stream of the first unread byte.
+    position: u64,
+    /// The unread bytes, as offsets into the memory.
+    start: usize,
+    end: usize,
+}
+
+/// A receive buffer: posted, filled by the device, read by user space, posted again.
+pub(crate) type RxBuffer = Packet<Rx>;
+
+impl Linked for RxBuffer {
+    fn next(&mut self) -> &mut Option<KBox<Self>> {
+        &mut self.meta.next
+    }
+}
+
+impl RxBuffer {
+    /// A buffer of `size` bytes, header included, all of it for the device to write to.
+    pub(crate) fn for_rx(size: usize) -> Result<KBox<Self>> {
+        let mut buffer = Self::new(
+            size,
+            Rx {
+                next: None,
+                position: 0,
+                start: 0,
+                end: 0,
+            },
+        )?;
+        buffer.expose(0, size);
+        Ok(buffer)
+    }
+
+    /// Reads the header of a buffer into which the device says it wrote `written` bytes; `None` when
+    /// that cannot be (DRV-11). The payload becomes the unread bytes.
+    pub(crate) fn fill(&mut self, written: usize) -> Option<RxHeader> {
+        if written <= RxHeader::LEN || written > self.bytes().len() {
+            return None;
+        }
+        let header = RxHeader::from_bytes(*self.bytes().first_chunk()?);
+        self.meta.position = header.offset;
+        self.meta.start = RxHeader::LEN;
+        self.meta.end = written;
+        Some(header)
+    }
+
+    /// The unread bytes.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.bytes()
+            .get(self.meta.start..self.meta.end)
+            .unwrap_or(&[])
+    }
+
+    /// Position in the rx stream of the first unread byte.
+    pub(crate) fn rx_position(&self) -> u64 {
+        self.meta.position
+    }
+
+    /// Position in the rx stream after the last unread byte. A device that would make it overflow
+    /// gets an end before the start, which no check lets pass.
+    pub(crate) fn rx_end(&self) -> u64 {
+        self.meta.position.wrapping_add(self.unread().len() as u64)
+    }
+
+    /// Marks `n` bytes as read.
+    pub(crate) fn advance(&mut self, n: usize) {
+        let n = n.min(self.unread().len());
+        self.meta.start += n;
+        self.meta.position += n as u64;
+    }
+
+    /// Appends the bytes that follow in the stream; false, and nothing done, without room.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) -> bool {
+        let (start, end) = (self.meta.end, self.meta.end + bytes.len());
+        let Some(room) = self.bytes_mut().get_mut(start..end) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.meta.end = end;
+        true
+    }
+}
+
+/// What the driver knows of a message to the device.
+pub(crate) struct Tx {
+    next: Option<KBox<TxBuffer>>,
+    /// Position in the tx stream of the first payload byte.
+    position: u64,
+    /// Bytes in use, header included.
+    used: usize,
+}
+
+/// A message to the device: header and payload.
+pub(crate) type TxBuffer = Packet<Tx>;
+
+impl Linked for TxBuffer {
+    fn next(&mut self) -> &mut Option<KBox<Self>> {
+        &mut self.meta.next
+    }
+}
+
+impl TxBuffer {
+    /// A message with room for `payload` bytes, and none in it.
+    pub(crate) fn for_tx(payload: usize) -> Result<KBox<Self>> {
+        Self::new(
+            TxHeader::LEN + payload,
+            Tx {
+                next: None,
+                position: 0,
+                used: TxHeader::LEN,
+            },
+        )
+    }
+
+    /// Room after the payload, at most `n` bytes of it.
+    pub(crate) fn room(&mut self, n: usize) -> &mut [u8] {
+        let start = self.meta.used;
+        let end = self.bytes().len().min(start + n);
+        self.bytes_mut().get_mut(start..end).unwrap_or(&mut [])
+    }
+
+    /// Says that `n` bytes were put into the room.
+    pub(crate) fn added(&mut self, n: usize) {
+        self.meta.used = self.bytes().len().min(self.meta.used + n);
+    }
+
+    /// Cuts the payload to at most `n` bytes.
+    pub(crate) fn truncate(&mut self, n: usize) {
+        self.meta.used = self.meta.used.min(TxHeader::LEN + n);
+    }
+
+    /// The payload.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes()
+            .get(TxHeader::LEN..self.meta.used)
+            .unwrap_or(&[])
+    }
+
+    /// Appends bytes that follow in the stream; false, and nothing done, without room.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let room = self.room(bytes.len());
+        if room.len() < bytes.len() {
+            return false;
+        }
+        room.copy_from_slice(bytes);
+        self.added(bytes.len());
+        true
+    }
+
+    /// Says where in the tx stream the payload stands.
+    pub(crate) fn place(&mut self, position: u64) {
+        self.meta.position = position;
+    }
+
+    /// Position in the tx stream after the last payload byte.
+    pub(crate) fn tx_end(&self) -> u64 {
+        self.meta.position + self.payload().len() as u64
+    }
+
+    /// Writes the header, with `rx_consumed` as of now, and lets the device read the message.
+    pub(crate) fn stamp(&mut self, rx_consumed: u64) {
+        let header = TxHeader {
+            offset: self.meta.position,
+            rx_consumed,
+        };
+        if let Some(to) = self.bytes_mut().first_chunk_mut() {
+            *to = header.to_bytes();
+        }
+        self.expose(self.meta.used, 0);
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One virtio-fifo device: brought up, its interrupts handed on, brought down.
+//!
+//! Removal, in this order: every FIFO is closed, so that no I/O starts; the device nodes go; the
+//! device is told what was read and takes what was written; the queues are taken out and dropped,
+//! which resets the device, waits for running interrupt handlers and frees the buffers.
+
+use super::{
+    control::Control,
+    fifo::Fifo, //
+};
+use crate::{
+    kapi::virtio::{
+        Device,
+        Driver,
+        Handler,
+        IdTable,
+        Packet,
+        Queue, //
+    },
+    registry::{
+        self,
+        Published, //
+    },
+    virtio_fifo::{
+        num_queues,
+        rx_queue,
+        tx_queue,
+        Config,
+        State,
+        CONTROL_QUEUE,
+        EVENT_QUEUE,
+        FIRST_RX_QUEUE,
+        MAX_FIFOS, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        new_mutex,
+        new_spinlock_irq,
+        Arc,
+        Mutex,
+        SetOnce,
+        SpinLockIrq, //
+    },
+};
+
+/// Event buffers to post; the device needs one at least (specification, section 6.4).
+const EVENT_BUFFERS: usize = 8;
+
+/// What interrupts need to find their way. Reachable from interrupt handlers until the queues are
+/// gone.
+#[pin_data]
+struct Interrupts {
+    control: Arc<Control>,
+    /// Set once they all exist, before the first buffer is posted for any of them.
+    fifos: SetOnce<KVec<Arc<Fifo>>>,
+    /// Taken in hard interrupt and process context; nothing is taken under it.
+    #[pin]
+    events: SpinLockIrq<Option<Queue<()>>>,
+}
+
+impl Interrupts {
+    fn new(control: Arc<Control>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                control,
+                fifos: SetOnce::new(),
+                events <- new_spinlock_irq!(None, "Interrupts::events"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Starts to take events from `queue`.
+    fn attach_events(&self, mut queue: Queue<()>) -> Result {
+        let mut packets = KVec::with_capacity(EVENT_BUFFERS, GFP_KERNEL)?;
+        for _ in 0..EVENT_BUFFERS.min(queue.size() as usize) {
+            let mut packet = Packet::new(State::LEN, ())?;
+            packet.expose(0, State::LEN);
+            packets.push(packet, GFP_KERNEL)?;
+        }
+        let mut events = self.events.lock();
+        for packet in packets {
+            // The queue is empty, so there is room; with a broken queue there will be no events.
+            let _ = queue.add(packet);
+        }
+        queue.kick();
+        *events = Some(queue);
+        Ok(())
+    }
+
+    fn fifos(&self) -> &[Arc<Fifo>] {
+        self.fifos.as_ref().map_or(&[], |fifos| fifos)
+    }
+
+    /// Takes one event. The buffer is posted again.
+    fn next_event(&self) -> Option<Option<State>> {
+        let mut events = self.events.lock();
+        let queue = (*events).as_mut()?;
+        loop {
+            queue.disable_interrupts();
+            if let Some((packet, written)) = queue.get() {
+                let state = (written >= State::LEN)
+                    .then(|| packet.bytes().first_chunk())
+                    .flatten()
+                    .map(|bytes| State::from_bytes(*bytes));
+                // There is room: it has just come out.
+                let _ = queue.add(packet);
+                queue.kick();
+                return Some(state);
+            }
+            if queue.enable_interrupts() {
+                return None;
+            }
+        }
+    }
+
+    fn event_interrupt(&self) {
+        while let Some(event) = self.next_event() {
+            let fifo = event.and_then(|state| {
+                let fifo = self.fifos().get(state.fifo as usize)?;
+                Some((fifo, state))
+            });
+            match fifo {
+                Some((fifo, state)) => fifo.state_event(&state),
+                None => kernel::pr_warn_once!("the device sent an event that is none\n"),
+            }
+        }
+    }
+}
+
+impl Handler for Interrupts {
+    fn queue_interrupt(&self, index: u32) {
+        match u16::try_from(index) {
+            Ok(CONTROL_QUEUE) => self.control.interrupt(),
+            Ok(EVENT_QUEUE) => self.event_interrupt(),
+            Ok(index) => {
+                let Some(of_fifos) = index.checked_sub(FIRST_RX_QUEUE) else {
+                    return;
+                };
+                let Some(fifo) = self.fifos().get(usize::from(of_fifos / 2)) else {
+                    return;
+                };
+                if of_fifos % 2 == 0 {
+                    fifo.rx_interrupt();
+                } else {
+                    fifo.tx_interrupt();
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// A device that is up.
+#[pin_data]
+pub(crate) struct Bound {
+    interrupts: Arc<Interrupts>,
+    /// What user space sees of it, until it is taken down. Process context only.
+    #[pin]
+    published: Mutex<KVec<Published>>,
+}
+
+/// The driver.
+pub(crate) struct FifoDriver;
+
+impl Driver for FifoDriver {
+    type Data = Bound;
+
+    fn id_table() -> &'static IdTable {
+        &registry::ID_TABLE
+    }
+
+    fn probe(device: &Device) -> impl PinInit<Bound, Error> {
+        let up = read_num_fifos(device).and_then(|num_fifos| {
+            let interrupts = Interrupts::new(Control::new()?)?;
+            match bring_up(device, &interrupts, num_fifos) {
+                Ok(published) => Ok((interrupts, published)),
+                Err(error) => {
+                    detach(&interrupts);
+                    Err(error)
+                }
+            }
+        });
+        pin_init::pin_init_scope(move || {
+            let (interrupts, published) = up?;
+            Ok(try_pin_init!(Bound {
+                interrupts,
+                published <- new_mutex!(published, "Bound::published"),
+            }))
+        })
+    }
+
+    fn remove(device: &Device, bound: &Bound) {
+        close(&bound.interrupts);
+        drop(core::mem::take(&mut *bound.published.lock()));
+        drain(device, &bound.interrupts);
+        detach(&bound.interrupts);
+    }
+
+    fn shutdown(device: &Device, bound: &Bound) {
+        close(&bound.interrupts);
+        drain(device, &bound.interrupts);
+        device.stop();
+    }
+}
+
+/// Reads configuration space (DRV-2, DRV-3).
+fn read_num_fifos(device: &Device) -> Result<u16> {
+    let config = Config::from_bytes(device.config(0));
+    match u16::try_from(config.num_fifos) {
+        Ok(num_fifos @ 1..=MAX_FIFOS) => Ok(num_fifos),
+        _ => {
+            dev_err!(
+                device.as_dev(),
+                "the device says it has {} FIFOs, not 1 to {}\n",
+                config.num_fifos,
+                MAX_FIFOS
+            );
+            Err(EINVAL)
+        }
+    }
+}
+
+/// Initialises the device (specification, section 5) and shows its FIFOs to user space. On failure
+/// the caller detaches what was attached.
+fn bring_up(
+    device: &Device,
+    interrupts: &Arc<Interrupts>,
+    num_fifos: u16,
+) -> Result<KVec<Published>> {
+    let control = &interrupts.control;
+    let mut queues = device.find_queues(num_queues(num_fifos), interrupts.clone())?;
+    control.attach(queues.take(CONTROL_QUEUE).ok_or(ENXIO)?);
+    device.ready();
+
+    let mut fifos = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
+    for index in 0..num_fifos {
+        fifos.push(Fifo::new(index, control.clone())?, GFP_KERNEL)?;
+    }
+    // Before the first buffer is posted, and so before the first interrupt that looks for them.
+    interrupts.fifos.populate(fifos);
+    for (index, fifo) in (0..num_fifos).zip(interrupts.fifos()) {
+        fifo.attach(
+            queues.take(rx_queue(index)).ok_or(ENXIO)?,
+            queues.take(tx_queue(index)).ok_or(ENXIO)?,
+        )?;
+    }
+    // Last: what changed since a FIFO's state was read comes as an event.
+    interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
+
+    let mut published = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
+    for fifo in interrupts.fifos() {
+        published.push(registry::publish(device.as_dev(), fifo)?, GFP_KERNEL)?;
+    }
+    dev_info!(device.as_dev(), "{} FIFO(s)\n", num_fifos);
+    Ok(published)
+}
+
+/// Ends all I/O.
+fn close(interrupts: &Interrupts) {
+    for fifo in interrupts.fifos() {
+        fifo.close();
+    }
+}
+
+/// Lets the device take what was written and hear what was read.
+fn drain(device: &Device, interrupts: &Interrupts) {
+    for fifo in interrupts.fifos() {
+        if !fifo.drain() {
+            dev_warn!(
+                device.as_dev(),
+                "the device did not take all data in time, some is lost\n"
+            );
+        }
+    }
+}
+
+/// Takes all queues out and drops them, which stops the device.
+fn detach(interrupts: &Interrupts) {
+    for fifo in interrupts.fifos() {
+        drop(fifo.detach());
+    }
+    drop(interrupts.control.detach());
+    let events = interrupts.events.lock().take();
+    drop(events);
+}

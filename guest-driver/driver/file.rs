@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What an open file of a FIFO does: the file operations, in terms of [`Fifo`].
+
+use super::fifo::Fifo;
+use crate::{
+    kapi::{
+        chardev::{
+            put_user_int,
+            FileOperations,
+            Mode, //
+        },
+        ioctls,
+        iter::{
+            Request,
+            Source, //
+        },
+        wait::{
+            Events,
+            PollTable, //
+        },
+    },
+    registry,
+};
+use kernel::{
+    fs::File,
+    iov::IovIterDest,
+    prelude::*,
+    sync::Arc, //
+};
+
+impl FileOperations for Fifo {
+    fn open(minor: u32) -> Result<Arc<Self>> {
+        registry::find(minor)
+    }
+
+    fn read(&self, request: &Request, to: &mut IovIterDest<'_>) -> Result<usize> {
+        Fifo::read(self, to, !request.must_not_wait())
+    }
+
+    fn write(&self, request: &Request, from: &mut Source<'_, '_>) -> Result<usize> {
+        Fifo::write(self, from, !request.must_not_wait())
+    }
+
+    fn poll(&self, file: &File, table: &mut PollTable) -> Events {
+        self.wait_queue().poll_wait(file, table);
+        self.events()
+    }
+
+    fn ioctl(&self, mode: Mode, command: u32, argument: usize) -> Result<isize> {
+        match command {
+            ioctls::FIFO_CLEAR | ioctls::ALIAS_CLEAR => {
+                if !mode.can_write() {
+                    return Err(EBADF);
+                }
+                self.clear()?;
+            }
+            ioctls::FIONREAD => {
+                let level = i32::try_from(self.level()?).unwrap_or(i32::MAX);
+                put_user_int(level, argument)?;
+            }
+            _ => return Err(ENOTTY),
+        }
+        Ok(0)
+    }
+
+    fn fsync(&self) -> Result {
+        self.flush()
+    }
+
+    fn fasync(&self, file: &File, mode: Mode, fd: i32, on: bool) -> Result {
+        if mode.can_read() {
+            self.readers().set(fd, file, on)?;
+        }
+        if mode.can_write() {
+            if let Err(error) = self.writers().set(fd, file, on) {
+                if mode.can_read() {
+                    // Removing never fails.
+                    let _ = self.readers().set(-1, file, false);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}

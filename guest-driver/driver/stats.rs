@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Counters of one FIFO, shown in debugfs under `globalfifo/globalfifoN/`.
+
+use kernel::{
+    debugfs,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+/// A counter that only grows. `Relaxed`: it orders nothing.
+pub(crate) struct Counter(Atomic<i64>);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Adds `n`.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n as i64, Relaxed);
+    }
+}
+
+impl kernel::fmt::Debug for Counter {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        write!(f, "{}", self.0.load(Relaxed))
+    }
+}
+
+/// What happened to one FIFO since it was probed.
+pub(crate) struct Stats {
+    /// Interrupts of its two virtqueues.
+    pub(crate) interrupts: Counter,
+    /// Bytes that came from the device.
+    pub(crate) rx_bytes: Counter,
+    /// Bytes that went to the device.
+    pub(crate) tx_bytes: Counter,
+    /// Messages that came from the device.
+    pub(crate) rx_messages: Counter,
+    /// Messages that went to the device, acknowledgements among them.
+    pub(crate) tx_messages: Counter,
+    /// Times that the owners of asynchronous files were signalled.
+    pub(crate) signals: Counter,
+    /// Times that waiting tasks or polls were woken.
+    pub(crate) wakeups: Counter,
+    /// Messages that broke the specification.
+    pub(crate) protocol_errors: Counter,
+}
+
+impl Stats {
+    /// All zero.
+    pub(crate) const fn new() -> Self {
+        Self {
+            interrupts: Counter::new(),
+            rx_bytes: Counter::new(),
+            tx_bytes: Counter::new(),
+            rx_messages: Counter::new(),
+            tx_messages: Counter::new(),
+            signals: Counter::new(),
+            wakeups: Counter::new(),
+            protocol_errors: Counter::new(),
+        }
+    }
+}
+
+/// A FIFO's folder in debugfs; gone when dropped.
+pub(crate) type Folder = Pin<KBox<debugfs::Scope<Arc<Stats>>>>;
+
+/// Shows `stats` in debugfs, in `parent`/`name`.
+pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> Result<Folder> {
+    KBox::pin_init(
+        parent.scope(Ok::<_, Error>(stats), name, |stats: &Arc<Stats>, folder| {
+            folder.read_only_file(c"interrupts", &stats.interrupts);
+            folder.read_only_file(c"rx_bytes", &stats.rx_bytes);
+            folder.read_only_file(c"tx_bytes", &stats.tx_bytes);
+            folder.read_only_file(c"rx_messages", &stats.rx_messages);
+            folder.read_only_file(c"tx_messages", &stats.tx_messages);
+            folder.read_only_file(c"signals", &stats.signals);
+            folder.read_only_file(c"wakeups", &stats.wakeups);
+            folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
+        }),
+        GFP_KERNEL,
+    )
+}

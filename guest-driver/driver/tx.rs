@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The sending half of a FIFO: credit, messages on their way, acknowledgements.
+//!
+//! Plain state; [`super::fifo`] locks it and wakes for it. Positions are those of the tx stream
+//! (specification, section 6.2).
+
+use super::{
+    buffers::{
+        Chain,
+        Tx,
+        TxBuffer, //
+    },
+    rx::Broken, //
+};
+use crate::{
+    kapi::virtio::{
+        Queue,
+        Refused, //
+    },
+    virtio_fifo::{
+        State,
+        STATE_LOOPBACK, //
+    },
+};
+use kernel::prelude::*;
+
+/// Most payload bytes in one message.
+pub(crate) const MAX_PAYLOAD: usize = 32768 - 16;
+
+/// Room in a message that may be joined by later small writes.
+pub(crate) const SHARED_PAYLOAD: usize = 4096 - 16;
+
+/// See the module.
+pub(crate) struct TxSide {
+    /// Until the device is taken away. Holds the posted messages.
+    queue: Option<Queue<Tx>>,
+    /// Messages for which the queue has no room, oldest first.
+    pending: Chain<TxBuffer>,
+    /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
+    spare_ack: Option<KBox<TxBuffer>>,
+    /// `rx_consumed` should be told even if there is nothing else to send.
+    ack_due: bool,
+    /// The `rx_consumed` that was last told.
+    reported: u64,
+    loopback: bool,
+    capacity: u64,
+    /// Position of the next byte to be written by user space.
+    sent: u64,
+    /// Position of the next byte to be posted.
+    posted: u64,
+    /// All below is with the device: the FIFO has it.
+    accepted: u64,
+    /// Messages in the queue.
+    in_flight: u32,
+    /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
+    limit: u64,
+    /// How many tasks wait for messages to be used.
+    waiting: u32,
+}
+
+/// What [`TxSide::pump`] did.
+#[derive(Default)]
+pub(crate) struct Pumped {
+    /// Messages given to the device.
+    pub(crate) messages: u64,
+    /// Messages came back, so somebody may wait for that.
+    pub(crate) progress: bool,
+}
+
+impl TxSide {
+    /// Starts where the device stands.
+    pub(crate) fn new(state: &State) -> Result<Self> {
+        Ok(Self {
+            queue: None,
+            pending: Chain::new(),
+            spare_ack: Some(TxBuffer::for_tx(0)?),
+            ack_due: false,
+            reported: state.rx_floor,
+            loopback: state.flags & STATE_LOOPBACK != 0,
+            capacity: u64::from(state.capacity),
+            sent: state.tx_accepted,
+            posted: state.tx_accepted,
+            accepted: state.tx_accepted,
+            in_flight: 0,
+            limit: state.tx_limit,
+            waiting: 0,
+        })
+    }
+
+    /// Starts to send with `queue`.
+    pub(crate) fn attach(&mut self, queue: Queue<Tx>) {
+        self.queue = Some(queue);
+    }
+
+    /// Gives the queue back, and with it what is in it.
+    pub(crate) fn detach(&mut self) -> Option<Queue<Tx>> {
+        self.queue.take()
+    }
+
+    /// Takes what was never posted; its bytes were not sent.
+    pub(crate) fn unsend_pending(&mut self) -> Chain<TxBuffer> {
+        self.sent = self.posted;
+        self.pending.take()
+    }
+
+    /// Bytes that may be written now. `rx_consumed` is that of the rx side.
+    pub(crate) fn credit(&self, rx_consumed: u64) -> u64 {
+        let limit = if self.loopback {
+            rx_consumed + self.capacity
+        } else {
+            self.limit
+        };
+        limit.saturating_sub(self.sent)
+    }
+
+    /// Learns a limit (DRV-12).
+    pub(crate) fn raise_limit(&mut self, limit: u64) -> Result<(), Broken> {
+        if self.loopback || limit <= self.limit {
+            return Ok(());
+        }
+        if limit > self.sent + self.capacity {
+            return Err(Broken("more credit than the FIFO holds"));
+        }
+        self.limit = limit;
+        Ok(())
+    }
+
+    /// Whether messages wait for room, so that small ones should be able to share.
+    pub(crate) fn is_congested(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Bytes written so far, and of these the ones that were posted.
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        (self.sent, self.posted)
+    }
+
+    /// Whether the device has everything below `position`, or it will never get there.
+    pub(crate) fn has_accepted(&self, position: u64) -> bool {
+        self.accepted >= position.min(self.sent)
+    }
+
+    /// Whether nothing is left to be sent or to come back.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.pending.is_empty() && self.in_flight == 0 && !self.ack_due
+            || self.queue.as_ref().is_none_or(Queue::is_broken)
+    }
+
+    /// Counts a task that waits for messages to be used: while there is one, each use interrupts.
+    pub(crate) fn begin_wait(&mut self) {
+        self.waiting += 1;
+    }
+
+    /// The opposite of [`TxSide::begin_wait`].
+    pub(crate) fn end_wait(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Notes that all below `rx_consumed` is read; `last` when nothing is left to read. Decides
+    /// whether the device needs to hear of it (DRV-8).
+    pub(crate) fn note_consumed(&mut self, rx_consumed: u64, last: bool) {
+        let unreported = rx_consumed - self.reported;
+        if unreported > 0 && (last || unreported >= self.capacity / 2) {
+            self.ack_due = true;
+        }
+    }
+
+    /// Demands that the device hears of `rx_consumed` unless it knows.
+    pub(crate) fn demand_ack(&mut self, rx_consumed: u64) {
+        self.ack_due |= rx_consumed > self.reported;
+    }
+
+    /// Takes `n` bytes from the front of `messages`, whose total is at least that; the rest stays.
+    pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, mut n: usize) {
+        while n > 0 {
+            let Some(mut message) = messages.pop_front() else {
+                return;
+            };
+            message.truncate(n);
+            let length = message.payload().len();
+            n -= length;
+            message.place(self.sent);
+            self.sent += length as u64;
+            let joined = self
+                .pending
+                .newest()
+                .is_some_and(|last| last.append(message.payload()));
+            if joined {
+                // Dropped by the caller, outside the lock.
+                messages.push_back(message);
+            } else {
+                self.pending.push_back(message);
+            }
+        }
+    }
+
+    /// Takes back used messages, posts what waits, and tells the device if it wants to hear.
+    ///
+    /// Used messages go to `done`, to be dropped outside the lock.
+    pub(crate) fn pump(
+        &mut self,
+        rx_consumed: u64,
+        done: &mut Chain<TxBuffer>,
+    ) -> Result<Pumped, Broken> {
+        let mut pumped = Pumped::default();
+        loop {
+            self.reclaim(done, &mut pumped);
+            self.post(rx_consumed, &mut pumped)?;
+            let wanted = self.waiting > 0 || self.ack_due || !self.pending.is_empty();
+            match self.queue.as_mut() {
+                Some(queue) if wanted => {
+                    if queue.enable_interrupts() {
+                        break;
+                    }
+                }
+                Some(queue) => {
+                    queue.disable_interrupts();
+                    break;
+                }
+                None => break,
+            }
+        }
+        if pumped.messages > 0 {
+            if let Some(queue) = self.queue.as_mut() {
+                queue.kick();
+            }
+        }
+        Ok(pumped)
+    }
+
+    fn reclaim(&mut self, done: &mut Chain<TxBuffer>, pumped: &mut Pumped) {
+        while let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) {
+            pumped.progress = true;
+            self.in_flight -= 1;
+            if message.payload().is_empty() {
+                self.spare_ack = Some(message);
+            } else {
+                self.accepted = self.accepted.max(message.tx_end());
+                done.push_back(message);
+            }
+        }
+    }
+
+    fn post(&mut self, rx_consumed: u64, pumped: &mut Pumped) -> Result<(), Broken> {
+        while let Some(message) = self.pending.pop_front() {
+            let end = message.tx_end();
+            if let Some(message) = self.add(message, rx_consumed)? {
+                self.pending.push_front(message);
+                return Ok(());
+            }
+            self.posted = end;
+            pumped.messages += 1;
+        }
+        if self.ack_due {
+            if let Some(mut ack) = self.spare_ack.take() {
+                ack.place(self.posted);
+                self.spare_ack = self.add(ack, rx_consumed)?;
+                pumped.messages += u64::from(self.spare_ack.is_none());
+            }
+        }
+        Ok(())
+    }
+
+    /// Posts one message; gives it back when there is no room.
+    fn add(
+        &mut self,
+        mut message: KBox<TxBuffer>,
+        rx_consumed: u64,
+    ) -> Result<Option<KBox<TxBuffer>>, Broken> {
+        let Some(queue) = self.queue.as_mut() else {
+            return Ok(Some(message));
+        };
+        message.stamp(rx_consumed);
+        match queue.add(message) {
+            Ok(()) => {
+                self.in_flight += 1;
+                self.reported = rx_consumed;
+                self.ack_due = false;
+                Ok(None)
+            }
+            Err(Refused::Full(message)) => Ok(Some(message)),
+            Err(Refused::Broken(_)) => Err(Broken("a broken queue")),
+        }
+    }
+}

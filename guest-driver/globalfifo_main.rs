@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! globalfifo: the Linux driver of the virtio-fifo device.
+//!
+//! Each interrupt of the device becomes SIGIO, a wake-up, or a completed request of a file of
+//! `/dev/globalfifo0` and on. `docs/virtio-fifo.md` specifies the device; [`virtio_fifo`] is its wire
+//! format, the same source that the device is built from.
+//!
+//! - [`kapi`]: safe abstractions over C interfaces; all unsafe code but this file's and
+//!   [`registry`]'s.
+//! - [`driver`]: the driver's logic, safe Rust.
+//! - [`registry`]: minor numbers, device nodes, debugfs.
+
+use crate::{
+    driver::FifoDriver,
+    kapi::virtio,
+    registry::Registry, //
+};
+use kernel::{
+    driver::Registration,
+    prelude::*,
+    InPlaceModule, //
+};
+
+mod driver;
+mod kapi;
+mod registry;
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the device, which uses the other half"
+)]
+#[path = "../protocol/src/virtio_fifo.rs"]
+mod virtio_fifo;
+
+module! {
+    type: GlobalFifo,
+    name: "globalfifo",
+    authors: ["The globalfifo authors"],
+    description: "FIFO device with interrupt, asynchronous notification and asynchronous I/O",
+    license: "GPL",
+    alias: ["virtio:d00000025v*"],
+    params: {
+        virtio_id: u32 {
+            default: 37,
+            description: "Virtio device id to serve (default 37)",
+        },
+    },
+}
+
+/// The module: dropped from top to bottom, so the driver goes first.
+#[pin_data]
+struct GlobalFifo {
+    #[pin]
+    _driver: Registration<virtio::Adapter<FifoDriver>>,
+    _registry: Registry,
+}
+
+impl InPlaceModule for GlobalFifo {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let id = module_parameters::virtio_id.value();
+        try_pin_init!(Self {
+            // SAFETY: Called once, by the module's initialisation, before the driver is registered.
+            _registry: unsafe { Registry::start(c"globalfifo", module, id) }?,
+            _driver <- Registration::new(c"globalfifo", module),
+        })
+    }
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: ((GPL-2.0-only WITH Linux-syscall-note) OR BSD-3-Clause OR Apache-2.0) */
+/*
+ * User-space interface of /dev/globalfifoN.
+ */
+#ifndef _UAPI_LINUX_GLOBALFIFO_H
+#define _UAPI_LINUX_GLOBALFIFO_H
+
+#include <linux/ioctl.h>
+
+/* Bytes a FIFO holds where the device was not told otherwise. */
+#define GLOBALFIFO_SIZE		0x1000
+
+/*
+ * Empties the FIFO, in the driver and in the device, and wakes writers. Needs a descriptor open for
+ * writing (EBADF). FIFO_CLEAR is the bare number that textbooks use; GLOBALFIFO_IOC_CLEAR is the
+ * same request in the kernel's encoding.
+ */
+#define FIFO_CLEAR		0x1
+#define GLOBALFIFO_IOC_MAGIC	0xF1
+#define GLOBALFIFO_IOC_CLEAR	_IO(GLOBALFIFO_IOC_MAGIC, 1)
+
+/* FIONREAD (<sys/ioctl.h>) gives the number of readable bytes as an int. */
+
+#endif /* _UAPI_LINUX_GLOBALFIFO_H */

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The request behind a `read_iter` or `write_iter`, and the data that a write brings.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h), `struct kiocb`, and
+//! [`include/linux/uio.h`](srctree/include/linux/uio.h).
+
+use super::bindings;
+use kernel::iov::IovIterSource;
+
+/// One read or write in progress, `struct kiocb`.
+///
+/// # Invariants
+///
+/// Valid, with a valid file, for the duration of the file operation it was made for.
+pub(crate) struct Request(*mut bindings::kiocb);
+
+impl Request {
+    /// Wraps what a file operation got.
+    ///
+    /// # Safety
+    ///
+    /// `kiocb` and its file are valid for as long as the returned value exists.
+    pub(crate) unsafe fn from_raw(kiocb: *mut bindings::kiocb) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self(kiocb)
+    }
+
+    /// Whether the caller wants `EAGAIN` rather than to wait: `O_NONBLOCK`, `RWF_NOWAIT`, io_uring.
+    pub(crate) fn must_not_wait(&self) -> bool {
+        // SAFETY: By the type invariants, kiocb and file are valid.
+        let (flags, file_flags) = unsafe { ((*self.0).ki_flags, (*(*self.0).ki_filp).f_flags) };
+        flags & bindings::GLOBALFIFO_IOCB_NOWAIT != 0 || file_flags & bindings::O_NONBLOCK != 0
+    }
+}
+
+/// The data of a write, from which what was copied can be given back.
+pub(crate) struct Source<'a, 'data> {
+    iter: &'a mut IovIterSource<'data>,
+    copied: usize,
+}
+
+impl<'a, 'data> Source<'a, 'data> {
+    /// Wraps the iterator of a `write_iter`.
+    pub(crate) fn new(iter: &'a mut IovIterSource<'data>) -> Self {
+        Self { iter, copied: 0 }
+    }
+
+    /// Bytes not copied yet.
+    pub(crate) fn len(&self) -> usize {
+        self.iter.len()
+    }
+
+    /// Copies into `out`; fewer bytes than asked for means a bad address. May sleep.
+    pub(crate) fn copy(&mut self, out: &mut [u8]) -> usize {
+        let copied = self.iter.copy_from_iter(out);
+        self.copied += copied;
+        copied
+    }
+
+    /// Gives back the last `bytes` copied, so that they are copied again next time.
+    pub(crate) fn put_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.copied);
+        self.copied -= bytes;
+        // SAFETY: At least `bytes` have been copied from the iterator and not been given back.
+        unsafe { self.iter.revert(bytes) };
+    }
+}
