@@ -1,0 +1,10 @@
+//! What the programs that run in the guest share.
+//!
+//! [`harness`] runs tests and reports in KTAP, [`fifo`] opens and drives `/dev/globalfifo`,
+//! [`system`] is the rest of the machine: sysfs, debugfs, /proc. Nothing here knows QEMU or the host.
+
+pub mod fifo;
+pub mod harness;
+pub mod signals;
+pub mod system;
+pub mod trace;

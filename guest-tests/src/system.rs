@@ -1,0 +1,104 @@
+//! The machine around the device: its place in sysfs, its counters, its driver.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Where the driver's devices are.
+const DRIVER: &str = "/sys/bus/virtio/drivers/globalfifo";
+
+/// Name of the (first) virtio device that the driver serves, like `virtio2`.
+pub fn device_name() -> Result<String> {
+    for entry in fs::read_dir(DRIVER).context("is the globalfifo module loaded?")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("virtio") {
+            return Ok(name);
+        }
+    }
+    bail!("no device is bound to the globalfifo driver")
+}
+
+/// Takes the driver away from `device`.
+pub fn unbind(device: &str) -> Result<()> {
+    write(&format!("{DRIVER}/unbind"), device)
+}
+
+/// Gives `device` back to the driver.
+pub fn bind(device: &str) -> Result<()> {
+    write(&format!("{DRIVER}/bind"), device)
+}
+
+/// Writes `text` to the file at `path`.
+pub fn write(path: &str, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {text:?} to {path}"))
+}
+
+/// Runs a program, failing if it does, with what it said.
+pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+/// Loads the module the way a user does.
+pub fn load_module() -> Result<()> {
+    run("modprobe", &["globalfifo"])
+}
+
+/// Unloads the module the way a user does.
+pub fn unload_module() -> Result<()> {
+    run("rmmod", &["globalfifo"])
+}
+
+/// A counter of FIFO `index` in debugfs.
+pub fn counter(index: usize, name: &str) -> Result<u64> {
+    let path = format!("/sys/kernel/debug/globalfifo/globalfifo{index}/{name}");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{path}: {text:?}"))
+}
+
+/// How many interrupts the line of `device` has raised, on all CPUs, and the line of /proc/interrupts.
+pub fn interrupts(device: &str) -> Result<(u64, String)> {
+    let table = fs::read_to_string("/proc/interrupts")?;
+    let line = table
+        .lines()
+        .find(|line| {
+            line.split([' ', ','])
+                .any(|word| word == device || word.starts_with(&format!("{device}-")))
+        })
+        .with_context(|| format!("{device} is not in /proc/interrupts"))?;
+    let count = line
+        .split_whitespace()
+        .skip(1)
+        .map_while(|word| word.parse::<u64>().ok())
+        .sum();
+    Ok((count, line.to_owned()))
+}
+
+/// Waits until the file at `path` is there (`true`) or gone: device nodes come and go with udev.
+pub fn wait_for_file(path: &str, there: bool) -> Result<()> {
+    crate::harness::eventually(&format!("{path} there: {there}"), || {
+        Ok(Path::new(path).exists() == there)
+    })
+}
+
+/// Whether task `tid` sleeps in system call `number`.
+pub fn sleeps_in(tid: i32, number: i64) -> Result<bool> {
+    let path = PathBuf::from(format!("/proc/{tid}/syscall"));
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    Ok(text.split_whitespace().next() == Some(number.to_string().as_str()))
+}
