@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device as one VMM sees it: features, configuration space, and the way from the framework's
+//! callbacks to the queue worker.
+//!
+//! One [`FifoBackend`] serves one connection; what outlives it is the [`Device`]. Nothing that a
+//! guest does makes a callback fail, for the framework would end the worker without a word.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use tracing::debug;
+use tracing::error;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost_user_backend::VhostUserBackend;
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::EventConsumer;
+use vmm_sys_util::event::EventFlag;
+use vmm_sys_util::event::EventNotifier;
+use vmm_sys_util::event::new_event_consumer_and_notifier;
+
+use crate::device::Device;
+use crate::virtqueue::SharedRam;
+use crate::virtqueue::Vring;
+use crate::worker;
+use crate::worker::Mailbox;
+use crate::worker::NoAnswer;
+use crate::worker::Wake;
+use crate::worker::Worker;
+
+/// Virtio features offered.
+///
+/// Not among them: `VIRTIO_F_ACCESS_PLATFORM`, since the framework has no IOTLB and would take
+/// I/O addresses for physical ones; `VIRTIO_F_RING_RESET`, since QEMU tells a backend nothing of
+/// it.
+pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_RING_F_EVENT_IDX
+    | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+
+/// Protocol features offered.
+pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::CONFIG
+    .union(VhostUserProtocolFeatures::MQ)
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+
+/// The device on one connection.
+#[derive(Debug)]
+pub struct FifoBackend {
+    device: Arc<Device>,
+    queue_size: u16,
+    ram: SharedRam,
+    worker: Mutex<Worker>,
+    mailbox: Arc<Mailbox>,
+    mail: EventConsumer,
+    exit: Mutex<Option<(EventConsumer, EventNotifier)>>,
+    exit_fd: RawFd,
+    negotiated: AtomicBool,
+}
+
+impl FifoBackend {
+    /// The device for a new connection, which has the guest's memory in `ram`.
+    ///
+    /// # Errors
+    ///
+    /// When no eventfd can be made.
+    pub fn new(device: Arc<Device>, queue_size: u16, ram: SharedRam) -> io::Result<Self> {
+        let (mail, wake) =
+            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let worker = Worker::new(device.num_fifos());
+        Ok(Self {
+            worker: Mutex::new(worker),
+            device,
+            queue_size,
+            ram,
+            mailbox: Arc::new(Mailbox::new(wake)),
+            mail,
+            exit_fd: exit.0.as_raw_fd(),
+            exit: Mutex::new(Some(exit)),
+            negotiated: AtomicBool::new(false),
+        })
+    }
+
+    /// Where other threads can ask the worker for something.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+
+    /// What the worker must listen to beside the queues: a file descriptor and its number.
+    pub fn listener(&self) -> (RawFd, u64) {
+        (self.mail.as_raw_fd(), u64::from(self.mail_event()))
+    }
+
+    /// The file descriptor that the framework keeps open when it has ended the worker; `None` if
+    /// it never took it.
+    pub fn leaked_fd(&self) -> Option<RawFd> {
+        let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
+        exit.is_none().then_some(self.exit_fd)
+    }
+
+    /// Whether a VMM got as far as choosing features.
+    pub fn negotiated(&self) -> bool {
+        self.negotiated.load(Ordering::Acquire)
+    }
+
+    /// DEV-7 for a VMM that went without stopping its queues.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`] if the worker is dead.
+    pub fn stop_all(&self) -> Result<(), NoAnswer> {
+        self.mailbox.stop(0..self.device.num_queues())
+    }
+
+    /// The framework keeps the numbers up to the number of queues for itself.
+    fn mail_event(&self) -> u16 {
+        self.device.num_queues() + 1
+    }
+}
+
+impl VhostUserBackend for FifoBackend {
+    type Bitmap = ();
+    type Vring = Vring;
+
+    fn num_queues(&self) -> usize {
+        self.device.num_queues().into()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        self.queue_size.into()
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn acked_features(&self, features: u64) {
+        debug!(features = format_args!("{features:#x}"), "features chosen");
+        self.negotiated.store(true, Ordering::Release);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        PROTOCOL_FEATURES
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The queues know; nothing else depends on it.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let config = self.device.config().to_bytes();
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let size = usize::try_from(size).unwrap_or_default();
+        config
+            .into_iter()
+            .chain(std::iter::repeat(0))
+            .skip(offset.min(config.len()))
+            .take(size)
+            .collect()
+    }
+
+    fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        // There is nothing to write; an error would cost the guest its device.
+        debug!(
+            offset,
+            len = bytes.len(),
+            "write to configuration space ignored"
+        );
+        Ok(())
+    }
+
+    fn update_memory(&self, _ram: SharedRam) -> io::Result<()> {
+        // `self.ram` is the same object, so the next pass sees what it holds now. The VMM may take
+        // memory away once this is answered: by then no pass may be at work on the old map.
+        self.mailbox.sync().map_err(|error| {
+            error!(%error, "cannot exchange guest memory");
+            io::Error::other(error)
+        })
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        vec![u64::MAX >> (64 - u32::from(self.device.num_queues()).min(64))]
+    }
+
+    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        self.exit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
+        let index = u16::try_from(queue_index).ok();
+        self.mailbox.stop(index).map_err(|error| {
+            error!(queue = queue_index, %error, "cannot stop the queue");
+            io::Error::other(error)
+        })
+    }
+
+    fn handle_event(
+        &self,
+        device_event: u16,
+        _evset: EventSet,
+        vrings: &[Vring],
+        _thread_id: usize,
+    ) -> io::Result<()> {
+        let wake = if device_event < self.device.num_queues() {
+            Wake::Queue(device_event)
+        } else if device_event == self.mail_event() {
+            // Nobody else reads it; an error can only mean that it was read already.
+            let _ = self.mail.consume();
+            Wake::Mail
+        } else {
+            return Ok(());
+        };
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker::run(
+            wake,
+            &self.device,
+            &mut worker,
+            vrings,
+            &self.ram,
+            &self.mailbox,
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use vm_memory::GuestMemoryMmap;
+
+    use super::*;
+    use crate::fifo::ResetPolicy;
+    use crate::spec::FifoSpec;
+    use crate::spec::Kind;
+
+    fn backend(fifos: usize) -> FifoBackend {
+        let spec = FifoSpec {
+            kind: Kind::Loopback,
+            capacity: 16,
+        };
+        let device = Device::new(&vec![spec; fifos], ResetPolicy::Keep).unwrap();
+        FifoBackend::new(
+            Arc::new(device),
+            64,
+            SharedRam::new(GuestMemoryMmap::default()),
+        )
+        .unwrap()
+    }
+
+    /// DEV-2: and whatever part is asked for, it has the length that was asked for.
+    #[rstest]
+    #[case(0, 4, &[3, 0, 0, 0])]
+    #[case(0, 8, &[3, 0, 0, 0, 0, 0, 0, 0])]
+    #[case(0, 1, &[3])]
+    #[case(1, 2, &[0, 0])]
+    #[case(4, 3, &[0, 0, 0])]
+    #[case(u32::MAX, 2, &[0, 0])]
+    #[case(0, 0, &[])]
+    fn config_has_the_size_asked_for(
+        #[case] offset: u32,
+        #[case] size: u32,
+        #[case] expected: &[u8],
+    ) {
+        assert_eq!(backend(3).get_config(offset, size), expected);
+    }
+
+    /// DEV-1, and none of the features that need what the framework lacks.
+    #[test]
+    fn offers_what_it_can_do() {
+        assert_ne!(FEATURES & (1 << VIRTIO_F_VERSION_1), 0);
+        for never in [33, 34, 40] {
+            assert_eq!(FEATURES & (1 << never), 0, "feature bit {never}");
+        }
+    }
+
+    #[rstest]
+    #[case(1, 0xf)]
+    #[case(31, u64::MAX)]
+    fn one_worker_has_all_queues(#[case] fifos: usize, #[case] mask: u64) {
+        assert_eq!(backend(fifos).queues_per_thread(), [mask]);
+    }
+}

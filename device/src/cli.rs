@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The command line, turned into a configuration that has been checked.
+//!
+//! Everything that can be said without looking at the world is said here and exits with 2; what
+//! the world refuses later exits with 1.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::CommandFactory;
+use clap::Parser;
+use clap::error::ErrorKind;
+use virtio_fifo_protocol::virtio_fifo;
+use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
+use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
+
+use crate::fifo::ResetPolicy;
+use crate::server::Until;
+use crate::spec::FifoSpec;
+use crate::spec::PartialSpec;
+use crate::spec::parse_capacity;
+
+/// vhost-user backend of the virtio-fifo device.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "vhost-device-fifo", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// A FIFO of the device: loopback, zero or null, then perhaps ",capacity=BYTES"; repeat it
+    /// for more FIFOs [default: loopback]
+    #[arg(long = "fifo", value_name = "SPEC")]
+    fifos: Vec<PartialSpec>,
+
+    /// Bytes that each direction of a FIFO holds unless its SPEC says otherwise; K and M are
+    /// understood
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = parse_capacity)]
+    capacity: usize,
+
+    /// Virtio device id that the VMM gives the device; it is only shown by --print-capabilities
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_DEVICE_ID,
+          value_parser = clap::value_parser!(u32).range(1..=63))]
+    virtio_id: u32,
+
+    /// What a device reset does with bytes that the driver has not consumed
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    reset: ResetPolicy,
+
+    /// Most entries that a virtqueue may have, a power of two
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = parse_queue_size)]
+    queue_size: u16,
+
+    /// End when the first VMM disconnects, rather than wait for the next
+    #[arg(long)]
+    once: bool,
+
+    /// Print what a VMM must know of the device as one line of JSON, and exit
+    #[arg(long)]
+    print_capabilities: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false, args = ["socket_path", "socket_fd", "print_capabilities"])]
+struct SocketArgs {
+    /// Create the vhost-user socket here
+    #[arg(long, value_name = "PATH")]
+    socket_path: Option<PathBuf>,
+
+    /// Use this inherited listening socket
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
+    socket_fd: Option<RawFd>,
+}
+
+/// Where VMMs connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketSource {
+    /// A socket to create.
+    Path(PathBuf),
+    /// A listening socket inherited.
+    Fd(RawFd),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Serve the device.
+    Serve {
+        /// Where.
+        socket: SocketSource,
+        /// For how long.
+        until: Until,
+    },
+    /// Print [`Config::capabilities`].
+    PrintCapabilities,
+}
+
+/// A command line that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What to do.
+    pub action: Action,
+    /// The FIFOs, 1 to [`MAX_FIFOS`].
+    pub fifos: Vec<FifoSpec>,
+    /// What a device reset discards.
+    pub reset: ResetPolicy,
+    /// Most entries of a virtqueue.
+    pub queue_size: u16,
+    /// The device id that the VMM uses.
+    pub virtio_id: u32,
+}
+
+impl Config {
+    /// Reads the process's command line; exits by itself with help, version or an error.
+    pub fn from_command_line() -> Self {
+        Self::try_from(Cli::parse()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// What a VMM must know of the device, as one line of JSON.
+    pub fn capabilities(&self) -> String {
+        let num_fifos = u16::try_from(self.fifos.len()).unwrap_or(MAX_FIFOS);
+        format!(
+            r#"{{"type":"fifo","features":[],"virtio-id":{},"num-fifos":{num_fifos},"num-queues":{},"queue-size":{},"config-size":{}}}"#,
+            self.virtio_id,
+            virtio_fifo::num_queues(num_fifos),
+            self.queue_size,
+            virtio_fifo::Config::LEN,
+        )
+    }
+}
+
+impl TryFrom<Cli> for Config {
+    type Error = clap::Error;
+
+    fn try_from(cli: Cli) -> Result<Self, clap::Error> {
+        let until = if cli.once {
+            Until::FirstVmmGone
+        } else {
+            Until::Stopped
+        };
+        let action = match (cli.print_capabilities, cli.socket) {
+            (
+                false,
+                SocketArgs {
+                    socket_path: Some(path),
+                    ..
+                },
+            ) => Action::Serve {
+                socket: SocketSource::Path(path),
+                until,
+            },
+            (
+                false,
+                SocketArgs {
+                    socket_fd: Some(fd),
+                    ..
+                },
+            ) => Action::Serve {
+                socket: SocketSource::Fd(fd),
+                until,
+            },
+            _ => Action::PrintCapabilities,
+        };
+        let given = if cli.fifos.is_empty() {
+            vec![PartialSpec::LOOPBACK]
+        } else {
+            cli.fifos
+        };
+        if given.len() > MAX_FIFOS.into() {
+            return Err(Cli::command().error(
+                ErrorKind::TooManyValues,
+                format!(
+                    "--fifo is given {} times: a device has at most {MAX_FIFOS} FIFOs",
+                    given.len()
+                ),
+            ));
+        }
+        Ok(Self {
+            action,
+            fifos: given
+                .iter()
+                .map(|spec| spec.with_default(cli.capacity))
+                .collect(),
+            reset: cli.reset,
+            queue_size: cli.queue_size,
+            virtio_id: cli.virtio_id,
+        })
+    }
+}
+
+fn parse_queue_size(text: &str) -> Result<u16, String> {
+    text.parse()
+        .ok()
+        .filter(|size: &u16| (1..=32768).contains(size) && size.is_power_of_two())
+        .ok_or_else(|| "use a power of two from 1 to 32768".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::spec::Kind;
+
+    fn parse(line: &str) -> Result<Config, clap::Error> {
+        let words = ["vhost-device-fifo"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        Config::try_from(Cli::try_parse_from(words)?)
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let config = parse("--socket-path /tmp/s").unwrap();
+        let loopback = FifoSpec {
+            kind: Kind::Loopback,
+            capacity: 4096,
+        };
+        assert_eq!(
+            config,
+            Config {
+                action: Action::Serve {
+                    socket: SocketSource::Path("/tmp/s".into()),
+                    until: Until::Stopped,
+                },
+                fifos: vec![loopback],
+                reset: ResetPolicy::Keep,
+                queue_size: 1024,
+                virtio_id: 37,
+            }
+        );
+    }
+
+    #[test]
+    fn a_capacity_of_its_own_wins() {
+        let config = parse(
+            "--socket-fd 7 --once --reset clear --capacity 8K --fifo null,capacity=3 --fifo zero",
+        )
+        .unwrap();
+        let capacities: Vec<_> = config.fifos.iter().map(|fifo| fifo.capacity).collect();
+        assert_eq!(capacities, [3, 8192]);
+        assert_eq!(config.reset, ResetPolicy::Clear);
+        assert_eq!(
+            config.action,
+            Action::Serve {
+                socket: SocketSource::Fd(7),
+                until: Until::FirstVmmGone,
+            }
+        );
+    }
+
+    /// DEV-2: 31 FIFOs and no more.
+    #[rstest]
+    #[case(31, true)]
+    #[case(32, false)]
+    fn number_of_fifos(#[case] count: usize, #[case] fine: bool) {
+        let line = format!("--socket-path s {}", "--fifo null ".repeat(count));
+        assert_eq!(parse(&line).is_ok(), fine);
+    }
+
+    #[rstest]
+    #[case("", "--socket-path")]
+    #[case("--socket-path a --socket-fd 3", "cannot be used with")]
+    #[case("--socket-fd -1", "--socket-fd")]
+    #[case("--socket-fd x", "--socket-fd")]
+    #[case("--socket-path s --capacity 0", "out of range")]
+    #[case("--socket-path s --capacity ten", "not a number")]
+    #[case("--socket-path s --fifo loop", "unknown FIFO kind")]
+    #[case("--socket-path s --fifo unix=/x", "not available in this version")]
+    #[case("--socket-path s --virtio-id 0", "--virtio-id")]
+    #[case("--socket-path s --virtio-id 64", "--virtio-id")]
+    #[case("--socket-path s --queue-size 0", "power of two")]
+    #[case("--socket-path s --queue-size 100", "power of two")]
+    #[case("--socket-path s --queue-size 65536", "power of two")]
+    #[case("--socket-path s --reset maybe", "keep, clear")]
+    #[case("--socket-path s --fast", "--fast")]
+    #[case("--socket-path s stray", "stray")]
+    fn usage_errors_name_what_is_wrong(#[case] line: &str, #[case] part: &str) {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn capabilities_are_for_the_device_asked_for() {
+        let config = parse("--print-capabilities --virtio-id 40 --fifo zero --fifo null").unwrap();
+        assert_eq!(config.action, Action::PrintCapabilities);
+        assert_eq!(
+            config.capabilities(),
+            r#"{"type":"fifo","features":[],"virtio-id":40,"num-fifos":2,"num-queues":6,"queue-size":1024,"config-size":4}"#
+        );
+    }
+}

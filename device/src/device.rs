@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device as it outlives every VMM that connects to it: its FIFOs and its configuration.
+//!
+//! Each FIFO has its own lock, so that endpoints on the event loop and the queue worker meet one
+//! FIFO at a time. This file must not know virtqueues or sockets.
+
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use virtio_fifo_protocol::virtio_fifo;
+use virtio_fifo_protocol::virtio_fifo::Config;
+
+use crate::endpoint::Null;
+use crate::endpoint::Zero;
+use crate::fifo::Fifo;
+use crate::fifo::ResetPolicy;
+use crate::refusal::Refusal;
+use crate::refusal::Refusals;
+use crate::spec::FifoSpec;
+use crate::spec::Kind;
+
+/// What a device cannot be made of.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// DEV-2
+    #[error("{0} FIFOs asked for; a device has 1 to {max}", max = virtio_fifo::MAX_FIFOS)]
+    Count(usize),
+}
+
+/// A virtio-fifo device.
+#[derive(Debug)]
+pub struct Device {
+    fifos: Vec<Mutex<Fifo>>,
+    num_fifos: u16,
+    /// What was refused on the queues that belong to no FIFO: control and event.
+    refusals: Mutex<Refusals>,
+}
+
+impl Device {
+    /// A device with one FIFO for each of `specs`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Count`] for none or too many.
+    pub fn new(specs: &[FifoSpec], reset: ResetPolicy) -> Result<Self, DeviceError> {
+        let num_fifos = u16::try_from(specs.len())
+            .ok()
+            .filter(|count| (1..=virtio_fifo::MAX_FIFOS).contains(count))
+            .ok_or(DeviceError::Count(specs.len()))?;
+        let fifos = (0..)
+            .zip(specs)
+            .map(|(index, spec)| Mutex::new(make(index, spec, reset)))
+            .collect();
+        Ok(Self {
+            fifos,
+            num_fifos,
+            refusals: Mutex::default(),
+        })
+    }
+
+    /// How many FIFOs there are.
+    pub fn num_fifos(&self) -> u16 {
+        self.num_fifos
+    }
+
+    /// How many virtqueues there are.
+    pub fn num_queues(&self) -> u16 {
+        virtio_fifo::num_queues(self.num_fifos)
+    }
+
+    /// Configuration space.
+    pub fn config(&self) -> Config {
+        Config {
+            num_fifos: self.num_fifos.into(),
+        }
+    }
+
+    /// Locks one FIFO; `None` if there is no such FIFO.
+    pub fn fifo(&self, index: u16) -> Option<MutexGuard<'_, Fifo>> {
+        let fifo = self.fifos.get(usize::from(index))?;
+        // No invariant of a FIFO spans a panic: its rings move their cursors last.
+        Some(fifo.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// DEV-6: the driver is gone, with its VMM or by a reset.
+    pub fn reset(&self) {
+        for fifo in (0..self.num_fifos).filter_map(|index| self.fifo(index)) {
+            let mut fifo = fifo;
+            fifo.reset();
+        }
+    }
+
+    /// Counts something refused on a queue that belongs to no FIFO.
+    pub fn refuse(&self, queue: &'static str, reason: Refusal) {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(queue, reason);
+    }
+
+    /// How often something was refused for `reason` on the control and event queues.
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(reason)
+    }
+}
+
+fn make(index: u16, spec: &FifoSpec, reset: ResetPolicy) -> Fifo {
+    match spec.kind {
+        Kind::Loopback => Fifo::loopback(index, spec.capacity, reset),
+        Kind::Zero => Fifo::with_endpoint(index, spec.capacity, reset, Box::new(Zero)),
+        Kind::Null => Fifo::with_endpoint(index, spec.capacity, reset, Box::new(Null)),
+    }
+}

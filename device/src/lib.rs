@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The virtio-fifo device as a vhost-user backend; `docs/virtio-fifo.md` is its specification.
+//!
+//! From the inside out, each layer knowing only those above it in this list:
+//!
+//! - [`ring`]: the FIFO core, three cursors over bytes
+//! - [`endpoint`]: what a FIFO ends at on the host
+//! - [`refusal`]: what is refused from a guest, counted and logged
+//! - [`fifo`]: one FIFO, its credit and its state
+//! - [`spec`], [`device`]: all FIFOs, as configured
+//! - [`virtqueue`]: rings and descriptor chains of a guest that is not trusted
+//! - [`handlers`]: what a message on each kind of queue does
+//! - [`worker`]: which queues are served when, and what stopping one means
+//! - [`backend`]: the device on one vhost-user connection
+//! - [`socket`], [`server`]: connections, one after another, and signals
+//! - [`cli`]: the command line
+
+#![deny(unsafe_code)]
+
+pub mod backend;
+pub mod cli;
+pub mod device;
+pub mod endpoint;
+pub mod fifo;
+pub mod handlers;
+pub mod refusal;
+pub mod ring;
+pub mod server;
+pub mod socket;
+pub mod spec;
+pub mod virtqueue;
+pub mod worker;

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `vhost-device-fifo`: from the command line to a served device.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use vhost_device_fifo::cli::Action;
+use vhost_device_fifo::cli::Config;
+use vhost_device_fifo::cli::SocketSource;
+use vhost_device_fifo::device::Device;
+use vhost_device_fifo::server::Server;
+use vhost_device_fifo::server::Until;
+use vhost_device_fifo::socket::Listening;
+
+/// virtio-queue logs each corrupt ring; the device says the same once a second at most.
+const DEFAULT_LOG: &str = "info,virtio_queue=off";
+
+fn main() -> ExitCode {
+    let config = Config::from_command_line();
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vhost-device-fifo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    match &config.action {
+        Action::PrintCapabilities => Ok(writeln!(std::io::stdout(), "{}", config.capabilities())?),
+        Action::Serve { socket, until } => serve(config, socket, *until),
+    }
+}
+
+fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box<dyn Error>> {
+    // First of all, while every open descriptor is an inherited one.
+    let listening = match socket {
+        SocketSource::Path(path) => Listening::bind(path)?,
+        SocketSource::Fd(fd) => Listening::inherit(*fd)?,
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let device = Arc::new(Device::new(&config.fifos, config.reset)?);
+    let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
+    server.handle_signals()?;
+    info!(?socket, virtio_id = config.virtio_id, fifos = ?config.fifos, "serving");
+    server.run()?;
+    Ok(())
+}

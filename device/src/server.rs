@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Connections, one after another, and an orderly end.
+//!
+//! The main thread runs an event loop over the listening socket, the signals and the end of the
+//! connection; what is served besides queues joins it here. Each connection has a
+//! [`VhostUserDaemon`] and a thread that waits for its end. This file must not know what a
+//! virtqueue carries.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+
+use event_manager::EventManager;
+use event_manager::EventOps;
+use event_manager::EventSet;
+use event_manager::Events;
+use event_manager::MutEventSubscriber;
+use event_manager::SubscriberOps;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SfdFlags;
+use nix::sys::signalfd::SignalFd;
+use tracing::debug;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+use vhost::vhost_user::Error as VhostUserError;
+use vhost::vhost_user::Listener;
+use vhost_user_backend::Error as DaemonError;
+use vhost_user_backend::ShutdownHandle;
+use vhost_user_backend::VhostUserDaemon;
+use vmm_sys_util::event::EventConsumer;
+use vmm_sys_util::event::EventFlag;
+use vmm_sys_util::event::EventNotifier;
+use vmm_sys_util::event::new_event_consumer_and_notifier;
+
+use crate::backend::FifoBackend;
+use crate::device::Device;
+use crate::socket::Listening;
+use crate::socket::SocketFile;
+use crate::virtqueue::GuestRam;
+use crate::virtqueue::SharedRam;
+
+/// What ends the daemon other than a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The event loop cannot go on.
+    #[error("event loop failed: {0}")]
+    EventLoop(#[from] event_manager::Error),
+    /// No file descriptors, no memory …
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The framework failed to start serving.
+    #[error("cannot serve the connection: {0}")]
+    Daemon(String),
+}
+
+impl ServerError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// How long to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until a signal, or a [`StopHandle`].
+    Stopped,
+    /// Or until the first VMM that got as far as choosing features has gone.
+    FirstVmmGone,
+}
+
+/// Ends a [`Server`] from another thread.
+#[derive(Debug)]
+pub struct StopHandle(EventNotifier);
+
+impl StopHandle {
+    /// Ends it, even while a VMM is connected.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn stop(&self) -> io::Result<()> {
+        self.0.notify()
+    }
+}
+
+/// Serves one device to one VMM after another.
+pub struct Server {
+    events: EventManager<Loop>,
+    id: event_manager::SubscriberId,
+    _file: Option<SocketFile>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server of `device` on `listening`; it serves once it is [`Server::run`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn new(
+        device: Arc<Device>,
+        queue_size: u16,
+        listening: Listening,
+        until: Until,
+    ) -> Result<(Self, StopHandle), ServerError> {
+        let (listener, file) = listening.into_parts();
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let (stopped, stop) = new_event_consumer_and_notifier(flags)
+            .map_err(ServerError::system("create an eventfd"))?;
+        let (ended, end) = new_event_consumer_and_notifier(flags)
+            .map_err(ServerError::system("create an eventfd"))?;
+        let mut events = EventManager::new()?;
+        let id = events.add_subscriber(Loop {
+            listener_fd: listener.as_raw_fd(),
+            listener: Listener::from(listener),
+            signals: None,
+            stopped,
+            ended,
+            end: Arc::new(end),
+            device,
+            queue_size,
+            until,
+            connection: None,
+            outcome: None,
+        });
+        let server = Self {
+            events,
+            id,
+            _file: file,
+        };
+        Ok((server, StopHandle(stop)))
+    }
+
+    /// From now on SIGTERM and SIGINT end the server. Call it before any other thread is started,
+    /// so that none of them gets the signals instead.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn handle_signals(&mut self) -> Result<(), ServerError> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        let failed = |errno: nix::Error| ServerError::System {
+            what: "take over signals",
+            source: errno.into(),
+        };
+        set.thread_block().map_err(failed)?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(failed)?;
+        let fd = signals.as_fd().as_raw_fd();
+        self.events.subscriber_mut(self.id)?.signals = Some(signals);
+        self.events
+            .event_ops(self.id)?
+            .add(Events::new_raw(fd, EventSet::IN))?;
+        Ok(())
+    }
+
+    /// Serves until the end; then no thread and no socket is left.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot go on.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        let outcome = loop {
+            self.events.run()?;
+            if let Some(outcome) = self.events.subscriber_mut(self.id)?.outcome.take() {
+                break outcome;
+            }
+        };
+        self.events.subscriber_mut(self.id)?.disconnect();
+        outcome
+    }
+}
+
+/// The thread that serves a connection, and how to end it.
+struct Connection {
+    shutdown: Option<ShutdownHandle>,
+    thread: JoinHandle<Ended>,
+}
+
+/// How a connection ended.
+struct Ended {
+    negotiated: bool,
+}
+
+/// What the event loop's events are about.
+struct Loop {
+    listener: Listener,
+    listener_fd: RawFd,
+    signals: Option<SignalFd>,
+    stopped: EventConsumer,
+    ended: EventConsumer,
+    end: Arc<EventNotifier>,
+    device: Arc<Device>,
+    queue_size: u16,
+    until: Until,
+    connection: Option<Connection>,
+    /// Set when the loop is to end.
+    outcome: Option<Result<(), ServerError>>,
+}
+
+impl MutEventSubscriber for Loop {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        for fd in [
+            self.listener_fd,
+            self.stopped.as_raw_fd(),
+            self.ended.as_raw_fd(),
+        ] {
+            self.watch(fd, ops);
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let fd = events.fd();
+        if fd == self.listener_fd {
+            self.connect(ops);
+        } else if fd == self.ended.as_raw_fd() {
+            let _ = self.ended.consume();
+            self.connection_ended(ops);
+        } else if fd == self.stopped.as_raw_fd() {
+            let _ = self.stopped.consume();
+            self.finish(Ok(()));
+        } else {
+            self.signalled();
+        }
+    }
+}
+
+impl Loop {
+    fn watch(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
+            self.finish(Err(error.into()));
+        }
+    }
+
+    /// The first reason to end stands.
+    fn finish(&mut self, outcome: Result<(), ServerError>) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    fn signalled(&mut self) {
+        let signal = self.signals.as_ref().map(SignalFd::read_signal);
+        if let Some(Ok(Some(signal))) = signal {
+            info!(signal = signal.ssi_signo, "ending");
+            self.finish(Ok(()));
+        }
+    }
+
+    /// Somebody waits to be accepted. The next one waits until this one has gone.
+    fn connect(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.remove(Events::new_raw(self.listener_fd, EventSet::IN)) {
+            self.finish(Err(error.into()));
+            return;
+        }
+        match self.serve() {
+            Ok(connection) => self.connection = Some(connection),
+            Err(error) => self.finish(Err(error)),
+        }
+    }
+
+    fn serve(&mut self) -> Result<Connection, ServerError> {
+        let ram = SharedRam::new(GuestRam::default());
+        let backend = FifoBackend::new(Arc::clone(&self.device), self.queue_size, ram.clone())
+            .map_err(ServerError::system("create an eventfd"))?;
+        let backend = Arc::new(backend);
+        let failed = |error: DaemonError| ServerError::Daemon(error.to_string());
+        let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), ram)
+            .map_err(failed)?;
+        let (fd, number) = backend.listener();
+        for handler in daemon.get_epoll_handlers() {
+            handler
+                .register_listener(fd, EventSet::IN, number)
+                .map_err(ServerError::system("listen to the worker's mailbox"))?;
+        }
+        daemon.start(&mut self.listener).map_err(failed)?;
+        info!("a VMM has connected");
+        let shutdown = daemon.shutdown_handle();
+        let (device, end) = (Arc::clone(&self.device), Arc::clone(&self.end));
+        let thread = thread::Builder::new()
+            .name("connection".to_owned())
+            .spawn(move || {
+                let ended = wait(daemon, &backend);
+                // Whoever only knocked has reset nothing.
+                if ended.negotiated {
+                    device.reset();
+                }
+                if let Err(error) = end.notify() {
+                    error!(%error, "cannot announce the end of the connection");
+                }
+                ended
+            })
+            .map_err(ServerError::system("start a thread"))?;
+        Ok(Connection { shutdown, thread })
+    }
+
+    fn connection_ended(&mut self, ops: &mut EventOps<'_>) {
+        let Some(ended) = self.join() else {
+            return;
+        };
+        if ended.negotiated && self.until == Until::FirstVmmGone {
+            self.finish(Ok(()));
+        } else {
+            self.watch(self.listener_fd, ops);
+        }
+    }
+
+    /// Ends the connection, if there is one.
+    fn disconnect(&mut self) {
+        if let Some(shutdown) = self
+            .connection
+            .as_ref()
+            .and_then(|connection| connection.shutdown.as_ref())
+        {
+            shutdown.shutdown();
+        }
+        self.join();
+    }
+
+    fn join(&mut self) -> Option<Ended> {
+        let ended = self.connection.take()?.thread.join();
+        if ended.is_err() {
+            error!("the connection's thread has panicked");
+        }
+        ended.ok()
+    }
+}
+
+/// Waits for the VMM to go, then ends the worker.
+fn wait(mut daemon: VhostUserDaemon<Arc<FifoBackend>>, backend: &FifoBackend) -> Ended {
+    match daemon.wait() {
+        Ok(())
+        | Err(DaemonError::HandleRequest(
+            VhostUserError::Disconnected | VhostUserError::PartialMessage,
+        )) => info!("the VMM has disconnected"),
+        Err(error) => warn!(%error, "the connection has failed"),
+    }
+    if let Err(error) = backend.stop_all() {
+        error!(%error, "messages of the last VMM may be lost");
+    }
+    drop(daemon);
+    if let Some(fd) = backend.leaked_fd() {
+        // The framework takes this descriptor and never closes it; its worker is gone by now.
+        if let Err(error) = nix::unistd::close(fd) {
+            debug!(%error, fd, "cannot close the worker's exit event");
+        }
+    }
+    Ended {
+        negotiated: backend.negotiated(),
+    }
+}

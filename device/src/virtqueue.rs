@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Virtqueues and descriptor chains of a guest that is not trusted.
+//!
+//! A chain is walked in place: once to measure and check it, once to copy. Nothing is collected,
+//! and what the guest changes in between ends in an error, never beyond guest memory. This file
+//! knows rings and guest memory; it must not know what the bytes mean.
+
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+
+use tracing::warn;
+use vhost_user_backend::VringMutex;
+use vhost_user_backend::VringState;
+use vhost_user_backend::VringT;
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::DescriptorChain;
+use virtio_queue::Queue;
+use virtio_queue::QueueOwnedT;
+use virtio_queue::QueueT;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::Address;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemory;
+use vm_memory::GuestMemoryAtomic;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::Permissions;
+
+use crate::refusal::Refusal;
+
+/// Guest memory as it stands during one pass over a queue.
+pub type GuestRam = GuestMemoryMmap<()>;
+/// Guest memory that the VMM may exchange at any time.
+pub type SharedRam = GuestMemoryAtomic<GuestRam>;
+/// A virtqueue as the framework keeps it.
+pub type Vring = VringMutex<SharedRam>;
+/// A descriptor chain.
+pub type Chain<'a> = DescriptorChain<&'a GuestRam>;
+
+/// Why a virtqueue as a whole cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Its parts are not in guest memory.
+    #[error("the rings are not in guest memory")]
+    InvalidRings,
+    /// An entry of the available ring names a descriptor that does not exist.
+    #[error("descriptor {head} made available in a queue of {size}")]
+    InvalidHead {
+        /// The entry.
+        head: u16,
+        /// Descriptors that exist.
+        size: u16,
+    },
+    /// The available ring says that there are entries, and they cannot be read.
+    #[error("the available ring cannot be read")]
+    UnreadableEntry,
+    /// What virtio-queue found.
+    #[error(transparent)]
+    Queue(#[from] virtio_queue::Error),
+}
+
+/// How much one pass over a queue may do before the others have their turn (DEV-26).
+#[derive(Debug)]
+pub struct Budget {
+    chains: u32,
+    bytes: usize,
+}
+
+impl Budget {
+    /// What one wake-up of the worker may spend on one queue.
+    pub fn pass() -> Self {
+        Self {
+            chains: 256,
+            bytes: 1 << 20,
+        }
+    }
+
+    /// Each entry that a queue of `size` can hold, once.
+    fn whole(size: u16) -> Self {
+        Self {
+            chains: size.into(),
+            bytes: usize::MAX,
+        }
+    }
+
+    /// Whether there is anything left; the last chain may overdraw it.
+    pub fn left(&self) -> bool {
+        self.chains > 0 && self.bytes > 0
+    }
+
+    /// Accounts for a chain that moved `bytes`.
+    pub fn spend(&mut self, bytes: usize) {
+        self.chains = self.chains.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// A started virtqueue, locked for one pass.
+pub struct ActiveQueue<'a> {
+    vring: MutexGuard<'a, VringState<SharedRam>>,
+    ram: &'a GuestRam,
+    used: bool,
+}
+
+impl std::fmt::Debug for ActiveQueue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ActiveQueue")
+            .field("queue", self.vring.get_queue())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> ActiveQueue<'a> {
+    /// Locks `vring` for a pass; `None` while the VMM has it stopped or disabled.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::InvalidRings`]
+    pub fn open(vring: &'a Vring, ram: &'a GuestRam) -> Result<Option<Self>, QueueError> {
+        let vring = vring.get_mut();
+        if !vring.get_queue().ready() || !vring.is_enabled() {
+            return Ok(None);
+        }
+        Self::check(vring, ram).map(Some)
+    }
+
+    /// Runs `pass` over a queue that the VMM is about to stop. The framework has marked it not
+    /// ready by then, and it may be disabled: DEV-7 wants what is available processed even so.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::InvalidRings`] and what `pass` finds.
+    pub fn with_stopping<T>(
+        vring: &'a Vring,
+        ram: &'a GuestRam,
+        pass: impl FnOnce(&mut Self, &mut Budget) -> Result<T, QueueError>,
+    ) -> Result<Option<T>, QueueError> {
+        let mut vring = vring.get_mut();
+        // Without a kick the queue was never started, or is stopped already.
+        if vring.get_kick().is_none() {
+            return Ok(None);
+        }
+        let was_ready = vring.get_queue().ready();
+        vring.get_queue_mut().set_ready(true);
+        let mut queue = Self {
+            vring,
+            ram,
+            used: false,
+        };
+        let result = if queue.queue().is_valid(ram) {
+            let mut budget = Budget::whole(queue.queue().size());
+            pass(&mut queue, &mut budget).map(Some)
+        } else {
+            Err(QueueError::InvalidRings)
+        };
+        queue.queue().set_ready(was_ready);
+        result
+    }
+
+    /// A pass over everything that is available now, at most.
+    pub fn whole(&mut self) -> Budget {
+        Budget::whole(self.queue().size())
+    }
+
+    fn check(
+        vring: MutexGuard<'a, VringState<SharedRam>>,
+        ram: &'a GuestRam,
+    ) -> Result<Self, QueueError> {
+        if vring.get_queue().is_valid(ram) {
+            Ok(Self {
+                vring,
+                ram,
+                used: false,
+            })
+        } else {
+            Err(QueueError::InvalidRings)
+        }
+    }
+
+    fn queue(&mut self) -> &mut Queue {
+        self.vring.get_queue_mut()
+    }
+
+    /// Guest memory during this pass.
+    pub fn ram(&self) -> &'a GuestRam {
+        self.ram
+    }
+
+    /// Takes the next chain; it must be given back by [`ActiveQueue::finish`].
+    ///
+    /// # Errors
+    ///
+    /// When the available ring is corrupt.
+    pub fn pop(&mut self) -> Result<Option<Chain<'a>>, QueueError> {
+        let ram = self.ram;
+        let queue = self.queue();
+        let size = queue.size();
+        // Looked at first: the iterator ends both when there is nothing and when it cannot read what
+        // there is, and the driver may add something at any moment.
+        if queue.avail_idx(ram, Ordering::Acquire)?.0 == queue.next_avail() {
+            return Ok(None);
+        }
+        let mut available = queue.iter(ram)?;
+        let Some(chain) = available.next() else {
+            return Err(QueueError::UnreadableEntry);
+        };
+        let head = chain.head_index();
+        if head >= size {
+            available.go_to_previous_position();
+            return Err(QueueError::InvalidHead { head, size });
+        }
+        Ok(Some(chain))
+    }
+
+    /// Gives `chain` back with `len` bytes written to it.
+    ///
+    /// # Errors
+    ///
+    /// When the used ring is not in guest memory.
+    pub fn finish(&mut self, chain: &Chain<'_>, len: usize) -> Result<(), QueueError> {
+        let ram = self.ram;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.queue().add_used(ram, chain.head_index(), len)?;
+        self.used = true;
+        Ok(())
+    }
+
+    /// Asks the driver not to announce buffers.
+    ///
+    /// # Errors
+    ///
+    /// When the used ring is not in guest memory.
+    pub fn silence(&mut self) -> Result<(), QueueError> {
+        let ram = self.ram;
+        Ok(self.queue().disable_notification(ram)?)
+    }
+
+    /// Asks the driver to announce buffers again; `true` if some came in the meantime.
+    ///
+    /// # Errors
+    ///
+    /// When the rings are not in guest memory.
+    pub fn listen(&mut self) -> Result<bool, QueueError> {
+        let ram = self.ram;
+        Ok(self.queue().enable_notification(ram)?)
+    }
+
+    /// Interrupts the driver, once for the whole pass, if buffers were used and it wants to know.
+    ///
+    /// # Errors
+    ///
+    /// When the rings are not in guest memory.
+    pub fn notify(&mut self) -> Result<(), QueueError> {
+        if !std::mem::take(&mut self.used) || !self.wants_interrupt()? {
+            return Ok(());
+        }
+        if let Err(error) = self.vring.signal_used_queue() {
+            // Only the VMM can cause this, and it has a connection to lose: say so and go on.
+            warn!(%error, "cannot signal the VMM");
+        }
+        Ok(())
+    }
+
+    fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
+        let ram = self.ram;
+        let queue = self.queue();
+        if queue.event_idx_enabled() {
+            return Ok(queue.needs_notification(ram)?);
+        }
+        // virtio-queue leaves the flag of the available ring to its caller. The fence puts the
+        // used index before it, as the driver does the reverse.
+        fence(Ordering::SeqCst);
+        let flags: u16 = ram
+            .load(GuestAddress(queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// What `chain` holds, after checking all of it.
+    ///
+    /// # Errors
+    ///
+    /// The reason to refuse it.
+    pub fn measure(&mut self, chain: &Chain<'a>) -> Result<Lengths, Refusal> {
+        // The standard forbids chains longer than the queue; an indirect table may try.
+        let longest = self.queue().size();
+        Lengths::of(chain.clone(), self.ram, longest)
+    }
+}
+
+/// Bytes in a checked chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// Device-readable bytes.
+    pub readable: usize,
+    /// Device-writable bytes, all behind the readable ones.
+    pub writable: usize,
+    /// Descriptors of the first kind, even empty ones.
+    pub readable_parts: u16,
+    /// Descriptors of the second kind, even empty ones.
+    pub writable_parts: u16,
+}
+
+impl Lengths {
+    fn of(chain: Chain<'_>, ram: &GuestRam, longest: u16) -> Result<Self, Refusal> {
+        let mut lengths = Self::default();
+        // The iterator ends alike on a proper last descriptor and on a broken one: only the
+        // former says itself that nothing follows.
+        let mut open = true;
+        for descriptor in chain {
+            if lengths.readable_parts + lengths.writable_parts >= longest {
+                return Err(Refusal::InvalidChain);
+            }
+            open = descriptor.has_next();
+            lengths.add(descriptor, ram)?;
+        }
+        if open {
+            Err(Refusal::InvalidChain)
+        } else {
+            Ok(lengths)
+        }
+    }
+
+    fn add(&mut self, descriptor: Descriptor, ram: &GuestRam) -> Result<(), Refusal> {
+        let len = usize::try_from(descriptor.len()).map_err(|_| Refusal::InvalidChain)?;
+        let (bytes, parts, access) = if descriptor.is_write_only() {
+            (
+                &mut self.writable,
+                &mut self.writable_parts,
+                Permissions::Write,
+            )
+        } else if self.writable_parts > 0 {
+            return Err(Refusal::WrongDirection);
+        } else {
+            (
+                &mut self.readable,
+                &mut self.readable_parts,
+                Permissions::Read,
+            )
+        };
+        let end = descriptor.addr().checked_add(u64::from(descriptor.len()));
+        if end.is_none() || !ram.check_range(descriptor.addr(), len, access) {
+            return Err(Refusal::InvalidAddress);
+        }
+        // Neither can overflow: `longest` bounds the parts, the iterator the bytes (2^32).
+        *bytes = bytes.checked_add(len).ok_or(Refusal::InvalidChain)?;
+        *parts += 1;
+        Ok(())
+    }
+}
+
+/// Where a walk along the descriptors of one direction stands.
+struct Walk<'a> {
+    chain: Chain<'a>,
+    ram: &'a GuestRam,
+    writable: bool,
+    /// Descriptors still to be looked at: what the chain had when it was measured.
+    parts: u16,
+    at: GuestAddress,
+    left: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(chain: &Chain<'a>, ram: &'a GuestRam, writable: bool, lengths: Lengths) -> Self {
+        Self {
+            chain: chain.clone(),
+            ram,
+            writable,
+            parts: lengths
+                .readable_parts
+                .saturating_add(lengths.writable_parts),
+            at: GuestAddress(0),
+            left: 0,
+        }
+    }
+
+    /// The next piece of at most `most` bytes; `None` at the end of the chain.
+    fn piece(&mut self, most: usize) -> Option<(GuestAddress, usize)> {
+        while self.left == 0 {
+            self.parts = self.parts.checked_sub(1)?;
+            let next = self.chain.next()?;
+            if next.is_write_only() == self.writable {
+                self.at = next.addr();
+                self.left = usize::try_from(next.len()).ok()?;
+            }
+        }
+        Some((self.at, most.min(self.left)))
+    }
+
+    fn advance(&mut self, len: usize) -> io::Result<()> {
+        self.left = self.left.saturating_sub(len);
+        self.at = self
+            .at
+            .checked_add(len as u64)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok(())
+    }
+}
+
+/// Reads the device-readable part of a chain.
+pub struct ChainReader<'a>(Walk<'a>);
+
+impl<'a> ChainReader<'a> {
+    /// Starts at the first readable byte.
+    pub fn new(chain: &Chain<'a>, ram: &'a GuestRam, lengths: Lengths) -> Self {
+        Self(Walk::new(chain, ram, false, lengths))
+    }
+
+    /// Reads a message of fixed length.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::InvalidChain`] if the chain ends before it.
+    pub fn message<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes)
+            .map_err(|_| Refusal::InvalidChain)?;
+        Ok(bytes)
+    }
+}
+
+impl Read for ChainReader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let Some((at, len)) = self.0.piece(bytes.len()) else {
+            return Ok(0);
+        };
+        let (part, _) = bytes.split_at_mut(len);
+        self.0.ram.read_slice(part, at).map_err(io::Error::other)?;
+        self.0.advance(len)?;
+        Ok(len)
+    }
+}
+
+/// Writes the device-writable part of a chain.
+pub struct ChainWriter<'a>(Walk<'a>);
+
+impl<'a> ChainWriter<'a> {
+    /// Starts at the first writable byte.
+    pub fn new(chain: &Chain<'a>, ram: &'a GuestRam, lengths: Lengths) -> Self {
+        Self(Walk::new(chain, ram, true, lengths))
+    }
+}
+
+impl Write for ChainWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some((at, len)) = self.0.piece(bytes.len()) else {
+            return Ok(0);
+        };
+        let (part, _) = bytes.split_at(len);
+        self.0.ram.write_slice(part, at).map_err(io::Error::other)?;
+        self.0.advance(len)?;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ChainReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChainReader").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ChainWriter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChainWriter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the queue worker does when it is woken: which queues it serves, in which order, and what
+//! stopping and starting them means for their FIFOs.
+//!
+//! All of it happens on the worker's thread; other threads ask through [`Mailbox`]. This file must
+//! not know sockets or the vhost-user protocol.
+
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tracing::debug;
+use tracing::warn;
+use vhost_user_backend::VringT;
+use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::FIRST_RX_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::rx_queue;
+use virtio_fifo_protocol::virtio_fifo::tx_queue;
+use virtio_queue::QueueT;
+use vm_memory::GuestAddressSpace;
+use vmm_sys_util::event::EventNotifier;
+
+use crate::device::Device;
+use crate::handlers;
+use crate::handlers::FlushTx;
+use crate::handlers::Outcome;
+use crate::refusal::Refusal;
+use crate::virtqueue::ActiveQueue;
+use crate::virtqueue::Budget;
+use crate::virtqueue::GuestRam;
+use crate::virtqueue::QueueError;
+use crate::virtqueue::SharedRam;
+use crate::virtqueue::Vring;
+
+/// How long a request to the worker may take. A pass is milliseconds: after this the worker is
+/// dead, and so is the connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The worker did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue worker does not answer")]
+pub struct NoAnswer;
+
+/// A set of virtqueues or FIFOs; a device has at most 64 of the one and 31 of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Set(u64);
+
+impl Set {
+    fn one(index: u16) -> Self {
+        Self(1_u64.checked_shl(index.into()).unwrap_or_default())
+    }
+
+    fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |index| self.overlaps(Self::one(*index)))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    stop: Set,
+    serve: Set,
+    /// How often somebody wanted to know that the pass of that time is over, …
+    syncs: u64,
+    /// … and how many of them know.
+    synced: u64,
+}
+
+/// How other threads ask the worker for something.
+///
+/// The worker alone touches FIFOs through queues, so stopping a queue needs no lock that the
+/// worker might hold: the request travels here, the answer comes back when it is done. By then
+/// the worker has also seen every event of the queue that was raised before, so none of them can
+/// meet the queue's next life.
+#[derive(Debug)]
+pub struct Mailbox {
+    requests: Mutex<Requests>,
+    answered: Condvar,
+    wake: EventNotifier,
+}
+
+impl Mailbox {
+    /// A mailbox that wakes the worker by `wake`.
+    pub fn new(wake: EventNotifier) -> Self {
+        Self {
+            requests: Mutex::default(),
+            answered: Condvar::new(),
+            wake,
+        }
+    }
+
+    /// Has the worker stop the queues `indices`, and waits until it did.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`] if the worker is dead.
+    pub fn stop(&self, indices: impl IntoIterator<Item = u16>) -> Result<(), NoAnswer> {
+        let mut stop = Set::default();
+        for index in indices {
+            stop.add(Set::one(index));
+        }
+        let mut requests = self.lock();
+        requests.stop.add(stop);
+        self.wake();
+        let (mut requests, _) = self
+            .answered
+            .wait_timeout_while(requests, PATIENCE, |requests| requests.stop.overlaps(stop))
+            .unwrap_or_else(PoisonError::into_inner);
+        if requests.stop.overlaps(stop) {
+            requests.stop.remove(stop);
+            return Err(NoAnswer);
+        }
+        Ok(())
+    }
+
+    /// Waits until no pass is at work that was when this was called.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`] if the worker is dead.
+    pub fn sync(&self) -> Result<(), NoAnswer> {
+        let mut requests = self.lock();
+        requests.syncs += 1;
+        let mine = requests.syncs;
+        self.wake();
+        let (requests, _) = self
+            .answered
+            .wait_timeout_while(requests, PATIENCE, |requests| requests.synced < mine)
+            .unwrap_or_else(PoisonError::into_inner);
+        if requests.synced < mine {
+            return Err(NoAnswer);
+        }
+        Ok(())
+    }
+
+    /// Has the worker look at FIFO `index` soon: its endpoint has moved something.
+    pub fn serve_fifo(&self, index: u16) {
+        self.lock().serve.add(Set::one(rx_queue(index)));
+        self.wake();
+    }
+
+    fn serve_again(&self, queues: Set) {
+        self.lock().serve.add(queues);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.wake.notify() {
+            warn!(%error, "cannot wake the queue worker");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the rings of a FIFO stood when they were stopped: `next_avail` of rx and tx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bases {
+    rx: u16,
+    tx: u16,
+}
+
+/// What the worker remembers from one wake-up to the next, for one connection.
+#[derive(Debug, Default)]
+pub struct Worker {
+    /// Queues found corrupt, ignored until they are stopped.
+    corrupt: Set,
+    /// FIFOs whose queues were stopped and not used since.
+    stopped: Vec<Option<Bases>>,
+}
+
+impl Worker {
+    /// A worker that has seen nothing of a device with `num_fifos` FIFOs.
+    pub fn new(num_fifos: u16) -> Self {
+        Self {
+            corrupt: Set::default(),
+            stopped: vec![None; num_fifos.into()],
+        }
+    }
+}
+
+/// One wake-up of the worker.
+pub struct Pass<'a> {
+    device: &'a Device,
+    worker: &'a mut Worker,
+    vrings: &'a [Vring],
+    ram: &'a GuestRam,
+    /// Queues to serve again when the others had their turn.
+    again: Set,
+    /// FIFOs of which a queue turned out corrupt in this pass.
+    failed: Set,
+}
+
+impl std::fmt::Debug for Pass<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pass")
+            .field("worker", self.worker)
+            .field("again", &self.again)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the worker was woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// A kick on this queue, or its start.
+    Queue(u16),
+    /// A request in the mailbox.
+    Mail,
+}
+
+/// Does what there is to do on the worker's thread.
+pub fn run(
+    wake: Wake,
+    device: &Device,
+    worker: &mut Worker,
+    vrings: &[Vring],
+    ram: &SharedRam,
+    mailbox: &Mailbox,
+) {
+    let ram = ram.memory();
+    let mut pass = Pass {
+        device,
+        worker,
+        vrings,
+        ram: &ram,
+        again: Set::default(),
+        failed: Set::default(),
+    };
+    match wake {
+        Wake::Queue(index) => pass.serve(index),
+        Wake::Mail => pass.read(mailbox),
+    }
+    pass.fail_fifos();
+    let again = pass.again;
+    if !again.is_empty() {
+        mailbox.serve_again(again);
+    }
+}
+
+impl Pass<'_> {
+    fn read(&mut self, mailbox: &Mailbox) {
+        let (stop, serve) = {
+            let mut requests = mailbox.lock();
+            // Whoever waits for the pass before this one need not wait for this one.
+            if requests.synced < requests.syncs {
+                requests.synced = requests.syncs;
+                mailbox.answered.notify_all();
+            }
+            (requests.stop, std::mem::take(&mut requests.serve))
+        };
+        for index in stop.iter() {
+            self.stop(index);
+        }
+        for index in serve.iter() {
+            self.serve(index);
+        }
+        if !stop.is_empty() {
+            mailbox.lock().stop.remove(stop);
+            mailbox.answered.notify_all();
+        }
+    }
+
+    fn serve(&mut self, index: u16) {
+        match (index, fifo_of(index)) {
+            (CONTROL_QUEUE, _) => self.control(),
+            (EVENT_QUEUE, _) => self.events(),
+            (_, Some(fifo)) if index == tx_queue(fifo) => {
+                self.tx(fifo);
+                self.rx(fifo);
+            }
+            (_, Some(fifo)) => self.rx(fifo),
+            _ => {}
+        }
+    }
+
+    fn control(&mut self) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        let mut touched = Set::default();
+        self.with_queue(CONTROL_QUEUE, vrings, ram, |pass, queue, budget| {
+            handlers::control(queue, device, budget, |fifo, flush| {
+                pass.settle(fifo, Settle::Now);
+                if flush == FlushTx::Yes {
+                    pass.flush_tx(fifo);
+                    touched.add(Set::one(fifo));
+                }
+            })
+        });
+        for fifo in touched.iter() {
+            self.rx(fifo);
+        }
+    }
+
+    fn events(&mut self) {
+        for fifo in 0..self.device.num_fifos() {
+            self.event(fifo);
+        }
+    }
+
+    fn event(&mut self, index: u16) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        if !self.settle(index, Settle::WhenStarted) {
+            return;
+        }
+        let Some(mut fifo) = device.fifo(index) else {
+            return;
+        };
+        if fifo.event_due() {
+            self.with_queue(EVENT_QUEUE, vrings, ram, |_, queue, budget| {
+                handlers::event(queue, device, &mut fifo, budget)
+            });
+        }
+    }
+
+    fn tx(&mut self, index: u16) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        self.settle(index, Settle::WhenStarted);
+        self.with_queue(
+            tx_queue(index),
+            vrings,
+            ram,
+            |_, queue, budget| match device.fifo(index) {
+                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget),
+                None => Ok(Outcome::Done),
+            },
+        );
+    }
+
+    /// DEV-22: processes what is available in the tx queue of FIFO `index`, all of it.
+    fn flush_tx(&mut self, index: u16) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        self.with_queue(tx_queue(index), vrings, ram, |_, queue, budget| {
+            *budget = queue.whole();
+            match device.fifo(index) {
+                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget),
+                None => Ok(Outcome::Done),
+            }
+        });
+    }
+
+    /// Moves what there is to the driver, then tells it what it must know.
+    fn rx(&mut self, index: u16) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        self.settle(index, Settle::WhenStarted);
+        if device.fifo(index).is_some_and(|fifo| fifo.is_full()) {
+            // DEV-12: what is available in tx may make room.
+            self.tx(index);
+        }
+        if let Some(mut fifo) = device.fifo(index) {
+            fifo.exchange();
+            if fifo.pending() > 0 {
+                self.with_queue(rx_queue(index), vrings, ram, |_, queue, budget| {
+                    handlers::rx(queue, &mut fifo, budget)
+                });
+            }
+        }
+        self.event(index);
+    }
+
+    /// Runs `serve` on the queue `index` unless it is not started, or corrupt; interrupts the
+    /// driver if need be.
+    fn with_queue<'a>(
+        &mut self,
+        index: u16,
+        vrings: &'a [Vring],
+        ram: &'a GuestRam,
+        serve: impl FnOnce(&mut Self, &mut ActiveQueue<'a>, &mut Budget) -> Result<Outcome, QueueError>,
+    ) {
+        if self.worker.corrupt.overlaps(Set::one(index)) {
+            return;
+        }
+        let Some(vring) = vrings.get(usize::from(index)) else {
+            return;
+        };
+        let result = ActiveQueue::open(vring, ram).and_then(|queue| {
+            let Some(mut queue) = queue else {
+                return Ok(Outcome::Done);
+            };
+            let served = serve(self, &mut queue, &mut Budget::pass());
+            // What was used before an error is announced even so.
+            let notified = queue.notify();
+            served.and_then(|outcome| notified.map(|()| outcome))
+        });
+        self.conclude(index, result);
+    }
+
+    fn conclude(&mut self, index: u16, result: Result<Outcome, QueueError>) {
+        match result {
+            Ok(Outcome::Done) => {}
+            Ok(Outcome::More) => self.again.add(Set::one(index)),
+            Err(error) => self.give_up(index, &error),
+        }
+    }
+
+    /// Ignores a queue until it is stopped. The driver learns of it where it can: an event tells
+    /// that the FIFO has failed. (Not now: whoever calls may hold the FIFO's lock.)
+    fn give_up(&mut self, index: u16, error: &QueueError) {
+        self.worker.corrupt.add(Set::one(index));
+        debug!(queue = index, %error, "queue is ignored until it is stopped");
+        match fifo_of(index) {
+            Some(fifo) => self.failed.add(Set::one(fifo)),
+            None if index == CONTROL_QUEUE => self.device.refuse("control", Refusal::CorruptQueue),
+            None => self.device.refuse("event", Refusal::CorruptQueue),
+        }
+    }
+
+    fn fail_fifos(&mut self) {
+        for index in std::mem::take(&mut self.failed).iter() {
+            if let Some(mut fifo) = self.device.fifo(index) {
+                fifo.fail("queues of fifo", Refusal::CorruptQueue);
+            }
+            self.event(index);
+        }
+    }
+
+    /// The VMM stops a queue: with the device's reset, or to pause the machine.
+    fn stop(&mut self, index: u16) {
+        let (device, vrings, ram) = (self.device, self.vrings, self.ram);
+        if let Some(fifo) = fifo_of(index) {
+            self.settle(fifo, Settle::WhenStarted);
+            let Some(vring) = vrings.get(usize::from(index)) else {
+                return;
+            };
+            if index == tx_queue(fifo) && !self.worker.corrupt.overlaps(Set::one(index)) {
+                let result = ActiveQueue::with_stopping(vring, ram, |queue, budget| {
+                    let outcome = match device.fifo(fifo) {
+                        Some(mut fifo) => handlers::tx(queue, &mut fifo, budget)?,
+                        None => Outcome::Done,
+                    };
+                    queue.notify()?;
+                    Ok(outcome)
+                });
+                if let Err(error) = result {
+                    debug!(queue = index, %error, "queue was stopped with messages unread");
+                }
+                if let Some(mut fifo) = device.fifo(fifo) {
+                    fifo.exchange();
+                }
+            }
+            self.note_stopped(fifo);
+        }
+        self.worker.corrupt.remove(Set::one(index));
+        self.again.remove(Set::one(index));
+    }
+
+    /// Remembers where the rings of a FIFO stand once both of them are stopped.
+    fn note_stopped(&mut self, fifo: u16) {
+        let Some((rx, tx)) = self.rings(fifo) else {
+            return;
+        };
+        if !rx.ready
+            && !tx.ready
+            && let Some(stopped) = self.worker.stopped.get_mut(usize::from(fifo))
+        {
+            *stopped = Some(Bases {
+                rx: rx.at,
+                tx: tx.at,
+            });
+        }
+    }
+
+    /// Finds out, when a FIFO whose queues were stopped is used again, what it was stopped for.
+    /// Rings that go on where they stood belong to the same driver: the machine was paused.
+    /// Rings that start anew mean that the device was reset (DEV-6, DEV-21). Returns whether the
+    /// FIFO can be used.
+    fn settle(&mut self, index: u16, when: Settle) -> bool {
+        let bases = match self.worker.stopped.get(usize::from(index)) {
+            None => return false,
+            Some(None) => return true,
+            Some(Some(bases)) => *bases,
+        };
+        let Some((rx, tx)) = self.rings(index) else {
+            return false;
+        };
+        if !rx.ready && !tx.ready && when == Settle::WhenStarted {
+            return false;
+        }
+        if let Some(stopped) = self.worker.stopped.get_mut(usize::from(index)) {
+            *stopped = None;
+        }
+        // A ring that is not started says nothing. Rings of which none ever moved may count as
+        // new: nothing was sent through them.
+        let goes_on = rx.goes_on_at(bases.rx)
+            && tx.goes_on_at(bases.tx)
+            && ((rx.ready && rx.at != 0) || (tx.ready && tx.at != 0));
+        if !goes_on && let Some(mut fifo) = self.device.fifo(index) {
+            debug!(fifo = index, "device reset");
+            fifo.reset();
+        }
+        true
+    }
+
+    /// Where the device stands in the rx and tx rings of a FIFO.
+    fn rings(&self, fifo: u16) -> Option<(Position, Position)> {
+        let ring = |index: u16| {
+            let vring = self.vrings.get(usize::from(index))?.get_ref();
+            Some(Position {
+                ready: vring.get_queue().ready(),
+                at: vring.get_queue().next_avail(),
+            })
+        };
+        Some((ring(rx_queue(fifo))?, ring(tx_queue(fifo))?))
+    }
+}
+
+/// Where the device stands in a virtqueue.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    /// Whether the VMM has it started.
+    ready: bool,
+    /// `next_avail`
+    at: u16,
+}
+
+impl Position {
+    fn goes_on_at(self, base: u16) -> bool {
+        !self.ready || self.at == base
+    }
+}
+
+/// When a FIFO that was stopped is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settle {
+    /// Once a ring of it is started: only that tells a pause from a reset.
+    WhenStarted,
+    /// At once, since the driver asks.
+    Now,
+}
+
+/// The FIFO that an rx or tx queue belongs to.
+fn fifo_of(queue: u16) -> Option<u16> {
+    queue.checked_sub(FIRST_RX_QUEUE).map(|offset| offset / 2)
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device as a VMM and a driver see it: over a real socket and real rings, and as a program.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test's helper fails as a test does"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod binary;
+mod control;
+mod hostile;
+mod notification;
+mod reset;
+mod streams;
