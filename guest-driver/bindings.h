@@ -6,7 +6,9 @@
 #ifndef GLOBALFIFO_BINDINGS_H
 #define GLOBALFIFO_BINDINGS_H
 
+#include <linux/aio.h>
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/virtio.h>
@@ -17,6 +19,7 @@
 static const unsigned int GLOBALFIFO_FIONREAD = FIONREAD;
 static const unsigned int GLOBALFIFO_FIFO_CLEAR = FIFO_CLEAR;
 static const unsigned int GLOBALFIFO_ALIAS_CLEAR = GLOBALFIFO_IOC_CLEAR;
+static const int GLOBALFIFO_IOCB_AIO_RW = (__force int)IOCB_AIO_RW;
 static const int GLOBALFIFO_IOCB_NOWAIT = (__force int)IOCB_NOWAIT;
 static const fmode_t GLOBALFIFO_FMODE_READ = FMODE_READ;
 static const fmode_t GLOBALFIFO_FMODE_WRITE = FMODE_WRITE;
@@ -47,5 +50,9 @@ dev_t globalfifo_devt(unsigned int major, unsigned int minor);
 struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
 				      const char *name);
 int globalfifo_put_user_int(int value, unsigned long to);
+int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
+bool globalfifo_use_mm(struct mm_struct *mm);
+unsigned long globalfifo_file_count(struct file *file);
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name);
 
 #endif

@@ -8,6 +8,8 @@
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <linux/workqueue.h>
 
 #include "bindings.h"
 
@@ -89,4 +91,32 @@ struct device *globalfifo_create_node(const struct class *class, struct device *
 int globalfifo_put_user_int(int value, unsigned long to)
 {
 	return put_user(value, (int __user *)to);
+}
+
+int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector)
+{
+	if (!user_backed_iter(from))
+		return -EINVAL;
+
+	*vector = dup_iter(copy, from, GFP_KERNEL);
+	return iter_is_iovec(copy) && !*vector ? -ENOMEM : 0;
+}
+
+bool globalfifo_use_mm(struct mm_struct *mm)
+{
+	if (WARN_ON_ONCE(!(current->flags & PF_KTHREAD) || current->mm))
+		return false;
+
+	kthread_use_mm(mm);
+	return true;
+}
+
+unsigned long globalfifo_file_count(struct file *file)
+{
+	return file_count(file);
+}
+
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_HIGHPRI | WQ_UNBOUND, 0, name);
 }

@@ -10,7 +10,8 @@ use crate::{
     },
     kapi::{
         chardev,
-        virtio::IdTable, //
+        virtio::IdTable,
+        workqueue::WorkQueue, //
     },
     virtio_fifo::DEFAULT_DEVICE_ID,
 };
@@ -35,6 +36,7 @@ struct Inner {
 }
 
 struct Shown {
+    queue: Arc<WorkQueue>,
     chardev: chardev::Registration<Fifo>,
     debugfs: debugfs::Dir,
 }
@@ -69,7 +71,13 @@ impl Registry {
         unsafe { ID_TABLE.set(device_id) };
         let chardev = chardev::Registration::new(name, module)?;
         let debugfs = debugfs::Dir::new(name);
-        let shown = KBox::new(Shown { chardev, debugfs }, GFP_KERNEL)?;
+        let queue = Arc::new(WorkQueue::new(name)?, GFP_KERNEL)?;
+        let shown = Shown {
+            queue,
+            chardev,
+            debugfs,
+        };
+        let shown = KBox::new(shown, GFP_KERNEL)?;
         REGISTRY.lock().shown = Some(shown);
         Ok(Self(()))
     }
@@ -80,8 +88,20 @@ impl Drop for Registry {
         let mut inner = REGISTRY.lock();
         let gone = (inner.shown.take(), core::mem::take(&mut inner.fifos));
         drop(inner);
+        if let Some(shown) = &gone.0 {
+            // Work holds FIFOs, and these the queue: none is left after this, so that it is not
+            // the queue's own work that drops it.
+            shown.queue.drain();
+        }
         drop(gone);
     }
+}
+
+/// Where requests are served.
+pub(crate) fn work_queue() -> Result<Arc<WorkQueue>> {
+    let inner = REGISTRY.lock();
+    let queue = inner.shown.as_ref().map(|shown| shown.queue.clone());
+    queue.ok_or(ENODEV)
 }
 
 /// A FIFO that user space can open; withdrawn on drop. Files that are open stay open.

@@ -125,7 +125,7 @@ impl Interrupts {
                 Some((fifo, state))
             });
             match fifo {
-                Some((fifo, state)) => fifo.state_event(&state),
+                Some((fifo, state)) => fifo.as_arc_borrow().state_event(&state),
                 None => kernel::pr_warn_once!("the device sent an event that is none\n"),
             }
         }
@@ -144,6 +144,7 @@ impl Handler for Interrupts {
                 let Some(fifo) = self.fifos().get(usize::from(of_fifos / 2)) else {
                     return;
                 };
+                let fifo = fifo.as_arc_borrow();
                 if of_fifos % 2 == 0 {
                     fifo.rx_interrupt();
                 } else {
@@ -239,7 +240,8 @@ fn bring_up(
 
     let mut fifos = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
     for index in 0..num_fifos {
-        fifos.push(Fifo::new(index, control.clone())?, GFP_KERNEL)?;
+        let fifo = Fifo::new(index, control.clone(), registry::work_queue()?)?;
+        fifos.push(fifo, GFP_KERNEL)?;
     }
     // Before the first buffer is posted, and so before the first interrupt that looks for them.
     interrupts.fifos.populate(fifos);
@@ -263,7 +265,7 @@ fn bring_up(
 /// Ends all I/O.
 fn close(interrupts: &Interrupts) {
     for fifo in interrupts.fifos() {
-        fifo.close();
+        fifo.as_arc_borrow().close();
     }
 }
 
@@ -282,7 +284,7 @@ fn drain(device: &Device, interrupts: &Interrupts) {
 /// Takes all queues out and drops them, which stops the device.
 fn detach(interrupts: &Interrupts) {
     for fifo in interrupts.fifos() {
-        drop(fifo.detach());
+        drop(fifo.as_arc_borrow().detach());
     }
     drop(interrupts.control.detach());
     let events = interrupts.events.lock().take();

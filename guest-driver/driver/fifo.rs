@@ -9,15 +9,27 @@
 //!
 //! [`Fifo::inner`] is taken in the queues' hard interrupts and in process context, so always with
 //! interrupts off ([`SpinLockIrq`]). Nothing sleeps, wakes, signals or copies from or to user space
-//! under it: what has to happen is collected as [`Events`] and done by [`Fifo::notify`] afterwards.
+//! under it: what has to happen is collected as [`Effects`] and done after it, by [`Fifo::change`].
 //! User data is copied without a lock: a reader takes a buffer out of the FIFO and is the only one to
 //! do so ([`Inner::reading`]); a writer fills messages of its own.
+//!
+//! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
+//! under `inner`, and requests are completed after it is released ([`Completions`]). A reader's or a
+//! writer's turn is decided under `inner`: requests that wait come before calls.
 //!
 //! The device going away: [`Fifo::close`] sets [`Life::Gone`] under the lock. I/O that finds it
 //! fails; a read that is copying at that moment fails too, and its bytes stay with the device, which
 //! will deliver them again. Then the queues are drained, and [`Fifo::detach`] takes them out.
 
 use super::{
+    aio::{
+        Armed,
+        Completions,
+        Job,
+        Requests,
+        Reservation,
+        Wants, //
+    },
     buffers::{
         Chain,
         Rx,
@@ -40,11 +52,21 @@ use super::{
 };
 use crate::{
     kapi::{
+        aio::{
+            Cancel,
+            FileId,
+            Id,
+            UserDest,
+            UserSource, //
+        },
         fasync::{
             Band,
             FasyncList, //
         },
-        iter::Source,
+        iter::{
+            Request,
+            Source, //
+        },
         virtio::Queue,
         wait::{
             new_wait_queue,
@@ -54,6 +76,7 @@ use crate::{
             WaitQueue,
             Waited, //
         },
+        workqueue::WorkQueue,
     },
     virtio_fifo::{
         CtrlRequest,
@@ -71,7 +94,14 @@ use kernel::{
     sync::{
         new_spinlock_irq,
         Arc,
+        ArcBorrow,
         SpinLockIrq, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     },
 };
 
@@ -89,11 +119,29 @@ enum Life {
     Gone,
 }
 
+/// What a change under the lock leads to after it.
+struct Effects {
+    /// Whom to wake and signal.
+    events: Events,
+    /// Messages came back.
+    drained: bool,
+    /// A reader's turn is over, and others wait for theirs.
+    next_reader: bool,
+    /// Requests that are done.
+    completions: Completions,
+    /// Messages that are done, to be freed.
+    messages: Chain<TxBuffer>,
+}
+
 /// What the lock protects.
 struct Inner {
+    /// Which FIFO of its device.
+    index: u16,
+    stats: Arc<Stats>,
     life: Life,
     rx: RxSide,
     tx: TxSide,
+    aio: Requests,
     /// A reader has a buffer out.
     reading: bool,
     /// Another reader found that, and waits.
@@ -109,8 +157,28 @@ impl Inner {
         }
     }
 
+    /// Bytes that may be written.
     fn credit(&self) -> u64 {
         self.tx.credit(self.rx.consumed())
+    }
+
+    /// Whether a read can do something: there is data, or the end.
+    fn has_data(&self) -> bool {
+        self.rx.level() > 0 || self.rx.at_end()
+    }
+
+    /// As [`Inner::has_data`], for a call: requests that wait come first.
+    fn has_data_for_calls(&self) -> bool {
+        self.has_data() && !self.aio.want_data()
+    }
+
+    /// As [`Inner::credit`], for a call: requests that wait come first.
+    fn credit_for_calls(&self) -> u64 {
+        if self.aio.want_space() {
+            0
+        } else {
+            self.credit()
+        }
     }
 
     /// The events that hold, for poll.
@@ -120,10 +188,10 @@ impl Inner {
             Life::Failed => Events::ERR,
             Life::Gone => return Events::ERR | Events::HUP,
         };
-        if self.rx.level() > 0 || self.rx.hung_up() {
+        if self.has_data_for_calls() || self.rx.hung_up() {
             events |= Events::IN;
         }
-        if self.credit() > 0 {
+        if self.credit_for_calls() > 0 {
             events |= Events::OUT;
         }
         if self.rx.hung_up() {
@@ -131,6 +199,123 @@ impl Inner {
         }
         events
     }
+
+    /// Whether requests can go on.
+    fn have_work(&self) -> bool {
+        let live = matches!(self.life, Life::Live);
+        let data = live && !self.reading && self.has_data();
+        self.aio.have_work(data, live && self.credit() > 0)
+    }
+
+    /// Runs a change that may make space, and notes if it did.
+    fn watch_space(&mut self, effects: &mut Effects, change: impl FnOnce(&mut Self, &mut Effects)) {
+        let was_full = self.credit() == 0;
+        change(self, effects);
+        if was_full && self.credit() > 0 {
+            effects.events |= Events::OUT;
+        }
+    }
+
+    /// Moves messages on.
+    fn pump(&mut self, effects: &mut Effects) {
+        let consumed = self.rx.consumed();
+        let wanted = self.aio.want_acceptance();
+        match self.tx.pump(consumed, wanted, &mut effects.messages) {
+            Ok(Pumped { messages, progress }) => {
+                self.stats.tx_messages.add(messages);
+                effects.drained |= progress;
+                let accepted = self.tx.accepted();
+                self.aio.take_accepted(accepted, &mut effects.completions);
+            }
+            Err(broken) => self.fail(broken, effects),
+        }
+    }
+
+    /// The device is not to be trusted with this FIFO any more.
+    fn fail(&mut self, Broken(what): Broken, effects: &mut Effects) {
+        self.stats.protocol_errors.add(1);
+        if !matches!(self.life, Life::Live) {
+            return;
+        }
+        pr_err!(
+            "FIFO {} fails with EIO until its device is bound anew: the device sent {what}\n",
+            self.index
+        );
+        self.life = Life::Failed;
+        self.aio.abort(EIO);
+        self.aio.abort_sent(EIO);
+        effects.events |= Events::ERR;
+        effects.drained = true;
+    }
+
+    /// Takes what the device sent.
+    fn receive(&mut self, effects: &mut Effects) {
+        self.watch_space(effects, |this, effects| match this.rx.receive() {
+            Ok(received) => {
+                this.stats.rx_bytes.add(received.bytes);
+                this.stats.rx_messages.add(received.messages);
+                if received.bytes > 0 {
+                    effects.events |= Events::IN;
+                }
+                if let Err(broken) = this.tx.raise_limit(received.tx_limit) {
+                    this.fail(broken, effects);
+                }
+            }
+            Err(broken) => this.fail(broken, effects),
+        });
+    }
+
+    /// Takes the counters of a state that was checked. Not its flags: those of an event and of an
+    /// answer to a request have no order between them, so only events count.
+    fn apply(&mut self, state: &State, effects: &mut Effects) {
+        self.watch_space(effects, |this, effects| {
+            if state.rx_floor > this.rx.consumed() {
+                this.rx.discard_below(state.rx_floor);
+            }
+            if let Err(broken) = this.tx.raise_limit(state.tx_limit) {
+                this.fail(broken, effects);
+            }
+        });
+    }
+
+    /// Takes the flags of a state that was checked.
+    fn apply_flags(&mut self, state: &State, effects: &mut Effects) {
+        let was_hung_up = self.rx.hung_up();
+        let hung_up = state.flags & STATE_HANGUP != 0;
+        self.rx.set_hangup(hung_up, state.rx_end);
+        if hung_up && !was_hung_up {
+            effects.events |= Events::HUP;
+        }
+        if state.flags & STATE_ERROR != 0 {
+            self.fail(Broken("an error"), effects);
+        }
+    }
+
+    /// Ends a reader's turn, and tells the device what was read.
+    fn end_read(&mut self, effects: &mut Effects) {
+        self.reading = false;
+        effects.next_reader = core::mem::take(&mut self.read_contended);
+        let (consumed, empty) = (self.rx.consumed(), self.rx.level() == 0);
+        self.tx.note_consumed(consumed, empty);
+        self.pump(effects);
+    }
+
+    /// Queues what fits of `copied` bytes in `messages`, in one piece; how many. To be pumped.
+    fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, copied: usize, credit: u64) -> usize {
+        let sent = copied.min(usize::try_from(credit).unwrap_or(usize::MAX));
+        self.tx.enqueue(messages, sent);
+        self.stats.tx_bytes.add(sent as u64);
+        sent
+    }
+}
+
+/// Who reads: those who wait longer come first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// A system call.
+    Call,
+    /// The worker, for the request that is first in line.
+    Worker,
 }
 
 /// One FIFO.
@@ -153,41 +338,63 @@ pub(crate) struct Fifo {
     drained: WaitQueue,
     readers: FasyncList,
     writers: FasyncList,
+    /// Serves requests in process context.
+    #[pin]
+    worker: Work<Fifo>,
+    queue: Arc<WorkQueue>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Fifo { self.worker }
+}
+
+impl WorkItem for Fifo {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().serve_requests();
+    }
 }
 
 impl Fifo {
     /// Asks the device where FIFO `index` stands, and starts there. No data flows before
-    /// [`Fifo::attach`] (DRV-4).
-    pub(crate) fn new(index: u16, control: Arc<Control>) -> Result<Arc<Self>> {
+    /// [`Fifo::attach`] (DRV-4). Requests are served in `queue`.
+    pub(crate) fn new(
+        index: u16,
+        control: Arc<Control>,
+        queue: Arc<WorkQueue>,
+    ) -> Result<Arc<Self>> {
         let state = control.request(CtrlRequest {
             kind: CTRL_GET_STATE,
             fifo: u32::from(index),
             tx_sent: 0,
         })?;
         check_state(&state, u32::from(index), state.capacity)?;
-        let life = if state.flags & STATE_ERROR != 0 {
-            Life::Failed
-        } else {
-            Life::Live
-        };
-        let mut rx = RxSide::new(&state);
-        rx.set_hangup(state.flags & STATE_HANGUP != 0, state.rx_end);
-        let tx = TxSide::new(&state)?;
         let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
+        let mut inner = Inner {
+            index,
+            stats: stats.clone(),
+            life: Life::Live,
+            rx: RxSide::new(&state),
+            tx: TxSide::new(&state)?,
+            aio: Requests::new(),
+            reading: false,
+            read_contended: false,
+        };
+        inner.apply_flags(&state, &mut Effects::new());
         Arc::pin_init(
             pin_init!(Self {
                 index,
                 capacity: state.capacity,
                 control,
                 stats,
-                inner <- new_spinlock_irq!(
-                    Inner { life, rx, tx, reading: false, read_contended: false },
-                    "Fifo::inner"
-                ),
+                inner <- new_spinlock_irq!(inner, "Fifo::inner"),
                 wait <- new_wait_queue!("Fifo::wait"),
                 drained <- new_wait_queue!("Fifo::drained"),
                 readers: FasyncList::new(),
                 writers: FasyncList::new(),
+                worker <- new_work!("Fifo::worker"),
+                queue,
             }),
             GFP_KERNEL,
         )
@@ -220,147 +427,107 @@ impl Fifo {
 
     /// Ends all I/O: from here on it fails with `ENODEV`. The device still has to be told what was
     /// written and read so far, see [`Fifo::drain`].
-    pub(crate) fn close(&self) {
-        let mut done = Chain::new();
-        let mut inner = self.inner.lock();
-        inner.life = Life::Gone;
-        let consumed = inner.rx.consumed();
-        inner.tx.demand_ack(consumed);
-        inner.tx.begin_wait();
-        self.pump(&mut inner, &mut done);
-        drop(inner);
-        self.notify(Events::HUP | Events::ERR);
+    pub(crate) fn close(self: ArcBorrow<'_, Self>) {
+        self.change(|inner, effects| {
+            inner.life = Life::Gone;
+            inner.aio.abort(ENODEV);
+            let consumed = inner.rx.consumed();
+            inner.tx.demand_ack(consumed);
+            inner.tx.begin_wait();
+            inner.pump(effects);
+            effects.events |= Events::HUP | Events::ERR;
+        });
     }
 
     /// Waits until the device has taken everything (DRV-9), for a bounded time; false when it did
     /// not.
     pub(crate) fn drain(&self) -> bool {
+        let drained = || self.inner.lock().tx.is_drained();
         matches!(
             self.drained.wait(
                 WaitFor::Writable,
                 Signals::Ignore,
                 Some(DRAIN_SECONDS),
-                || { self.inner.lock().tx.is_drained() }
+                drained
             ),
             Ok(Waited::Done)
         )
     }
 
     /// Takes the queues out. They must be dropped by the caller, which stops the device.
-    pub(crate) fn detach(&self) -> (Option<Queue<Rx>>, Option<Queue<Tx>>) {
-        let mut inner = self.inner.lock();
-        let queues = (inner.rx.detach(), inner.tx.detach());
-        drop(inner);
-        self.drained.wake(Events::HUP);
-        queues
+    pub(crate) fn detach(self: ArcBorrow<'_, Self>) -> (Option<Queue<Rx>>, Option<Queue<Tx>>) {
+        self.change(|inner, effects| {
+            effects.drained = true;
+            inner.aio.abort_sent(ENODEV);
+            (inner.rx.detach(), inner.tx.detach())
+        })
     }
 
     /// The receive queue has used buffers. Called in hard interrupt context.
-    pub(crate) fn rx_interrupt(&self) {
+    pub(crate) fn rx_interrupt(self: ArcBorrow<'_, Self>) {
         self.stats.interrupts.add(1);
-        let mut inner = self.inner.lock();
-        let was_full = inner.credit() == 0;
-        let received = inner.rx.receive();
-        let mut events = Events::NONE;
-        match received {
-            Ok(received) => {
-                self.stats.rx_bytes.add(received.bytes);
-                self.stats.rx_messages.add(received.messages);
-                if received.bytes > 0 {
-                    events |= Events::IN;
-                }
-                if let Err(broken) = inner.tx.raise_limit(received.tx_limit) {
-                    events |= self.fail(&mut inner, broken);
-                }
-                if was_full && inner.credit() > 0 {
-                    events |= Events::OUT;
-                }
-            }
-            Err(broken) => events |= self.fail(&mut inner, broken),
-        }
-        drop(inner);
-        self.notify(events);
+        self.change(|inner, effects| inner.receive(effects));
     }
 
     /// The transmit queue has used buffers. Called in hard interrupt context.
-    pub(crate) fn tx_interrupt(&self) {
+    pub(crate) fn tx_interrupt(self: ArcBorrow<'_, Self>) {
         self.stats.interrupts.add(1);
-        let mut done = Chain::new();
-        let mut inner = self.inner.lock();
-        let (progress, events) = self.pump(&mut inner, &mut done);
-        drop(inner);
-        if progress {
-            self.drained.wake(Events::OUT);
-        }
-        self.notify(events);
+        let mut effects = Effects::new();
+        let work = {
+            let mut inner = self.inner.lock();
+            inner.pump(&mut effects);
+            inner.have_work()
+        };
+        let accepted = core::mem::replace(&mut effects.completions, Completions::new());
+        self.stats.aio_by_interrupt.add(accepted.complete());
+        self.perform(effects, work);
     }
 
     /// The device told where it stands. Called in hard interrupt context.
-    pub(crate) fn state_event(&self, state: &State) {
+    pub(crate) fn state_event(self: ArcBorrow<'_, Self>, state: &State) {
+        self.change(|inner, effects| {
+            if check_state(state, u32::from(self.index), self.capacity).is_err() {
+                inner.fail(Broken("an impossible state"), effects);
+                return;
+            }
+            inner.apply(state, effects);
+            inner.apply_flags(state, effects);
+        });
+    }
+
+    /// Changes something under the lock, and does after it what the change leads to.
+    fn change<R>(
+        self: ArcBorrow<'_, Self>,
+        change: impl FnOnce(&mut Inner, &mut Effects) -> R,
+    ) -> R {
+        let mut effects = Effects::new();
         let mut inner = self.inner.lock();
-        let mut events = Events::NONE;
-        if check_state(state, u32::from(self.index), self.capacity).is_err() {
-            events |= self.fail(&mut inner, Broken("an impossible state"));
-        } else {
-            events |= self.apply(&mut inner, state);
-            let was_hung_up = inner.rx.hung_up();
-            let hung_up = state.flags & STATE_HANGUP != 0;
-            inner.rx.set_hangup(hung_up, state.rx_end);
-            if hung_up && !was_hung_up {
-                events |= Events::HUP;
-            }
-            if state.flags & STATE_ERROR != 0 {
-                events |= self.fail(&mut inner, Broken("an error"));
-            }
-        }
+        let result = change(&mut inner, &mut effects);
+        let work = inner.have_work();
         drop(inner);
-        self.notify(events);
+        self.perform(effects, work);
+        result
     }
 
-    /// Takes the counters of a state that was checked. Not its flags: those of an event and of an
-    /// answer to a request have no order between them, so only events count.
-    fn apply(&self, inner: &mut Inner, state: &State) -> Events {
-        let was_full = inner.credit() == 0;
-        if state.rx_floor > inner.rx.consumed() {
-            inner.rx.discard_below(state.rx_floor);
+    /// See [`Fifo::change`]. Called from any context, without the lock.
+    fn perform(self: ArcBorrow<'_, Self>, effects: Effects, work: bool) {
+        self.stats
+            .aio_in_passing
+            .add(effects.completions.complete());
+        if work {
+            // An error says that it is to run already; it looks at everything when it does.
+            let _ = self.queue.queue().enqueue(Arc::from(self));
         }
-        if let Err(broken) = inner.tx.raise_limit(state.tx_limit) {
-            return self.fail(inner, broken);
+        if effects.drained {
+            self.drained.wake(Events::OUT);
         }
-        if was_full && inner.credit() > 0 {
-            Events::OUT
-        } else {
-            Events::NONE
+        if effects.next_reader {
+            self.wait.wake(Events::IN);
         }
+        self.notify(effects.events);
     }
 
-    /// The device is not to be trusted with this FIFO any more.
-    fn fail(&self, inner: &mut Inner, Broken(what): Broken) -> Events {
-        self.stats.protocol_errors.add(1);
-        if !matches!(inner.life, Life::Live) {
-            return Events::NONE;
-        }
-        pr_err!(
-            "FIFO {} fails with EIO until its device is bound anew: the device sent {what}\n",
-            self.index
-        );
-        inner.life = Life::Failed;
-        Events::ERR
-    }
-
-    /// Moves messages on; returns whether some came back, and what happened.
-    fn pump(&self, inner: &mut Inner, done: &mut Chain<TxBuffer>) -> (bool, Events) {
-        let consumed = inner.rx.consumed();
-        match inner.tx.pump(consumed, done) {
-            Ok(Pumped { messages, progress }) => {
-                self.stats.tx_messages.add(messages);
-                (progress, Events::NONE)
-            }
-            Err(broken) => (true, self.fail(inner, broken)),
-        }
-    }
-
-    /// Wakes and signals. Called from any context, without the lock.
+    /// Wakes and signals.
     fn notify(&self, events: Events) {
         if events == Events::NONE {
             return;
@@ -413,36 +580,53 @@ impl Fifo {
         self.inner.lock().events()
     }
 
-    /// Reads what is there, or waits until something is.
+    /// Reads what is there, or waits until something is; a request that can be put aside is.
     ///
     /// # Errors
     ///
     /// `EAGAIN` when it would have to wait and must not, `ERESTARTSYS` on a signal, `EFAULT` when not
-    /// a single byte could be copied, `EIO` and `ENODEV` by the FIFO's life.
-    pub(crate) fn read(&self, to: &mut IovIterDest<'_>, wait: bool) -> Result<usize> {
+    /// a single byte could be copied, `EIO` and `ENODEV` by the FIFO's life; `EIOCBQUEUED`.
+    pub(crate) fn read(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        to: &mut IovIterDest<'_>,
+    ) -> Result<usize> {
         loop {
-            if let Some(read) = self.try_read(to)? {
+            if let Some(read) = self.try_read(to, Reader::Call)? {
+                if request.can_be_deferred() {
+                    self.stats.aio_at_submit.add(1);
+                }
                 return Ok(read);
             }
-            if !wait {
+            if request.must_not_wait() {
                 return Err(EAGAIN);
+            }
+            if request.can_be_deferred() {
+                let to = UserDest::remember(to)?;
+                return self.defer(request, |_| Wants::Data(to));
             }
             self.wait
                 .wait(WaitFor::Readable, Signals::Interrupt, None, || {
                     let inner = self.inner.lock();
-                    inner.check().is_err()
-                        || !inner.reading && (inner.rx.level() > 0 || inner.rx.at_end())
+                    inner.check().is_err() || !inner.reading && inner.has_data_for_calls()
                 })?;
         }
     }
 
-    /// `None` when there is nothing to read, or somebody else is reading.
-    fn try_read(&self, to: &mut IovIterDest<'_>) -> Result<Option<usize>> {
+    /// `None` when there is nothing to read, or it is somebody else's turn.
+    fn try_read(
+        self: ArcBorrow<'_, Self>,
+        to: &mut IovIterDest<'_>,
+        reader: Reader,
+    ) -> Result<Option<usize>> {
         let mut buffer = {
             let mut inner = self.inner.lock();
             inner.check()?;
             if inner.reading {
                 inner.read_contended = true;
+                return Ok(None);
+            }
+            if reader == Reader::Call && inner.aio.want_data() {
                 return Ok(None);
             }
             let Some(buffer) = inner.rx.take() else {
@@ -452,73 +636,50 @@ impl Fifo {
             buffer
         };
         let mut total = 0;
-        let mut done = Chain::new();
         // What is not accounted for before the device is taken away has not been read.
         let mut error = EFAULT;
-        let (events, next_reader) = loop {
+        loop {
             let wanted = buffer.unread().len().min(to.len());
             let read = buffer
                 .unread()
                 .get(..wanted)
                 .map_or(0, |bytes| to.copy_to_iter(bytes));
+            let more = read == wanted && !to.is_empty();
 
-            let mut inner = self.inner.lock();
-            let alive = inner.check();
-            if let Err(gone) = alive {
-                inner.rx.give_back(buffer, 0);
-                error = gone;
-                break self.end_read(&mut inner, false, &mut done);
-            }
-            let was_full = inner.credit() == 0;
-            inner.rx.give_back(buffer, read);
-            total += read;
-            let space = was_full && inner.credit() > 0;
-            if read == wanted && !to.is_empty() {
-                if let Some(next) = inner.rx.take() {
-                    buffer = next;
-                    drop(inner);
-                    if space {
-                        self.notify(Events::OUT);
-                    }
-                    continue;
+            let next = self.change(|inner, effects| {
+                if let Err(gone) = inner.check() {
+                    inner.rx.give_back(buffer, 0);
+                    error = gone;
+                    inner.end_read(effects);
+                    return None;
                 }
+                inner.watch_space(effects, |inner, _| inner.rx.give_back(buffer, read));
+                total += read;
+                let next = if more { inner.rx.take() } else { None };
+                if next.is_none() {
+                    inner.end_read(effects);
+                }
+                next
+            });
+            match next {
+                Some(next) => buffer = next,
+                None if total == 0 => return Err(error),
+                None => return Ok(Some(total)),
             }
-            break self.end_read(&mut inner, space, &mut done);
-        };
-        self.notify(events);
-        if next_reader {
-            self.wait.wake(Events::IN);
         }
-        if total == 0 {
-            return Err(error);
-        }
-        Ok(Some(total))
     }
 
-    /// Ends a turn of reading and tells the device what was read. Returns what to notify of, and
-    /// whether another reader waits for its turn.
-    fn end_read(
-        &self,
-        inner: &mut Inner,
-        space: bool,
-        done: &mut Chain<TxBuffer>,
-    ) -> (Events, bool) {
-        inner.reading = false;
-        let (consumed, empty) = (inner.rx.consumed(), inner.rx.level() == 0);
-        inner.tx.note_consumed(consumed, empty);
-        let (_, mut events) = self.pump(inner, done);
-        if space {
-            events |= Events::OUT;
-        }
-        (events, core::mem::take(&mut inner.read_contended))
-    }
-
-    /// Writes what fits, or waits until something does.
+    /// Writes what fits, or waits until something does; a request that can be put aside is, until
+    /// the device has accepted its bytes.
     ///
     /// # Errors
     ///
     /// As for [`Fifo::read`], `ENOMEM`, and `EPIPE` when the other side is gone.
-    pub(crate) fn write(&self, from: &mut Source<'_, '_>, wait: bool) -> Result<usize> {
+    pub(crate) fn write(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        from: &mut Source<'_, '_>,
+    ) -> Result<usize> {
         loop {
             let (credit, congested) = {
                 let inner = self.inner.lock();
@@ -526,44 +687,195 @@ impl Fifo {
                 if inner.rx.hung_up() {
                     return Err(EPIPE);
                 }
-                (inner.credit(), inner.tx.is_congested())
+                (inner.credit_for_calls(), inner.tx.is_congested())
             };
             let wanted = usize::try_from(credit)
                 .unwrap_or(usize::MAX)
                 .min(from.len());
             if wanted > 0 {
                 let (mut messages, copied) = copy_messages(from, wanted, congested)?;
-                let written = self.send(&mut messages, copied)?;
-                from.put_back(copied - written);
-                if written > 0 {
-                    return Ok(written);
+                let written = if request.can_be_deferred() {
+                    self.send_request(request, &mut messages, copied)?
+                } else {
+                    self.send(&mut messages, copied)?
+                };
+                from.put_back(copied - written.bytes);
+                if written.bytes > 0 {
+                    return written.answer;
                 }
             }
             // Somebody else took the space, or there was none.
-            if !wait {
+            if request.must_not_wait() {
                 return Err(EAGAIN);
+            }
+            if request.can_be_deferred() {
+                let from = UserSource::remember(from.iter())?;
+                return self.defer(request, |_| Wants::Space(from));
             }
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
                     let inner = self.inner.lock();
-                    inner.check().is_err() || inner.rx.hung_up() || inner.credit() > 0
+                    inner.check().is_err() || inner.rx.hung_up() || inner.credit_for_calls() > 0
                 })?;
         }
     }
 
-    /// Sends what fits of `copied` bytes in `messages`, in one piece; returns how many.
-    fn send(&self, messages: &mut Chain<TxBuffer>, copied: usize) -> Result<usize> {
-        let mut done = Chain::new();
-        let mut inner = self.inner.lock();
-        inner.check()?;
-        let credit = usize::try_from(inner.credit()).unwrap_or(usize::MAX);
-        let sent = copied.min(credit);
-        inner.tx.enqueue(messages, sent);
-        let (_, events) = self.pump(&mut inner, &mut done);
-        drop(inner);
-        self.stats.tx_bytes.add(sent as u64);
-        self.notify(events);
-        Ok(sent)
+    /// Sends what fits of `copied` bytes in `messages`, in one piece.
+    fn send(
+        self: ArcBorrow<'_, Self>,
+        messages: &mut Chain<TxBuffer>,
+        copied: usize,
+    ) -> Result<Written> {
+        self.change(|inner, effects| {
+            inner.check()?;
+            let credit = inner.credit_for_calls();
+            let bytes = inner.enqueue(messages, copied, credit);
+            inner.pump(effects);
+            Ok(Written {
+                bytes,
+                answer: Ok(bytes),
+            })
+        })
+    }
+
+    /// As [`Fifo::send`], for a request that is then put aside until the device has the bytes.
+    fn send_request(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        messages: &mut Chain<TxBuffer>,
+        copied: usize,
+    ) -> Result<Written> {
+        let mut bytes = 0;
+        let answer = self.defer(request, |inner| {
+            let credit = inner.credit_for_calls();
+            bytes = inner.enqueue(messages, copied, credit);
+            // With nothing sent it is accepted already, and so comes back at once.
+            Wants::Acceptance {
+                end: inner.tx.positions().0,
+                bytes,
+            }
+        });
+        match answer {
+            Err(error) if error != EIOCBQUEUED => Err(error),
+            answer => Ok(Written { bytes, answer }),
+        }
+    }
+
+    /// Puts a request aside until it gets what it `wants`, which is decided under the lock.
+    fn defer(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        wants: impl FnOnce(&mut Inner) -> Wants,
+    ) -> Result<usize> {
+        let memory = Reservation::new(GFP_KERNEL)?;
+        let id = {
+            let mut inner = self.inner.lock();
+            inner.check()?;
+            let wants = wants(&mut inner);
+            let id = inner.aio.next_id();
+            let pending = request.defer(id)?;
+            inner.aio.add(memory, id, pending, wants);
+            id
+        };
+        request.allow_cancel::<Self>();
+        let armed = self.change(|inner, effects| {
+            let armed = inner.aio.arm(id, inner.check(), inner.tx.accepted());
+            inner.pump(effects);
+            armed
+        });
+        match armed {
+            Armed::Yes => Err(EIOCBQUEUED),
+            Armed::Answer(answer) => {
+                self.stats.aio_at_submit.add(1);
+                answer
+            }
+        }
+    }
+
+    /// Serves requests as long as there is something for them. In the work queue; only one such
+    /// call runs at a time.
+    fn serve_requests(self: ArcBorrow<'_, Self>) {
+        loop {
+            let (finished, job) = {
+                let mut inner = self.inner.lock();
+                let live = matches!(inner.life, Life::Live);
+                let data = live && !inner.reading && inner.has_data();
+                let space = live && inner.credit() > 0;
+                (inner.aio.take_finished(), inner.aio.take_job(data, space))
+            };
+            self.stats.aio_ended.add(finished.complete());
+            match job {
+                Some(Job::Read(id, to)) => self.serve_read(id, to),
+                Some(Job::Write(id, from)) => self.serve_write(id, from),
+                None => return,
+            }
+        }
+    }
+
+    fn serve_read(self: ArcBorrow<'_, Self>, id: Id, mut to: UserDest) {
+        let result = match to.with(|to| self.try_read(to, Reader::Worker)) {
+            Some(Ok(Some(read))) => Some(Ok(read)),
+            // Somebody's turn came in between: this request stays first in line.
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some(Err(error)),
+            // The process is gone: nothing was read.
+            None => Some(Err(EFAULT)),
+        };
+        self.put_back(id, Wants::Data(to), result);
+    }
+
+    fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
+        let credit = usize::try_from(self.inner.lock().credit()).unwrap_or(usize::MAX);
+        let copied = from.with(|iter| {
+            let mut source = Source::new(iter);
+            let wanted = credit.min(source.len());
+            copy_messages(&mut source, wanted, false)
+        });
+        let (mut messages, copied) = match copied {
+            Some(Ok(copied)) => copied,
+            Some(Err(error)) => return self.put_back(id, Wants::Space(from), Some(Err(error))),
+            None => return self.put_back(id, Wants::Space(from), Some(Err(EFAULT))),
+        };
+        // Nobody else writes while a request is first in line, so all of it still fits.
+        let sent = self.change(|inner, effects| {
+            let credit = inner.credit();
+            inner.check()?;
+            let bytes = inner.enqueue(&mut messages, copied, credit);
+            let end = inner.tx.positions().0;
+            inner
+                .aio
+                .put_back(id, Wants::Acceptance { end, bytes }, None);
+            inner.pump(effects);
+            Ok(())
+        });
+        if let Err(gone) = sent {
+            self.put_back(id, Wants::Space(from), Some(Err(gone)));
+        }
+    }
+
+    /// The worker is done with a request for now, or for good with a `result`.
+    fn put_back(self: ArcBorrow<'_, Self>, id: Id, wants: Wants, result: Option<Result<usize>>) {
+        let (done, alive) = {
+            let mut inner = self.inner.lock();
+            let alive = inner.check();
+            let result = result.or(alive.err().map(Err));
+            inner.aio.put_back(id, wants, result);
+            (inner.aio.take_finished(), alive)
+        };
+        let count = done.complete();
+        match (result, alive) {
+            (Some(Ok(_)), Ok(())) => self.stats.aio_by_interrupt.add(count),
+            _ => self.stats.aio_ended.add(count),
+        }
+    }
+
+    /// Ends the requests of `file` if `references`, all there are to it, are theirs and one more.
+    pub(crate) fn end_requests_of(self: ArcBorrow<'_, Self>, file: FileId, references: usize) {
+        self.change(|inner, _| {
+            if inner.aio.count_of(file) + 1 >= references {
+                inner.aio.cancel_of(file);
+            }
+        });
     }
 
     /// Waits until the device has accepted all that was written before (DEV-10).
@@ -572,16 +884,13 @@ impl Fifo {
     ///
     /// `EIO` when it does not in time, `ERESTARTSYS` on a signal, `EIO` and `ENODEV` by the FIFO's
     /// life.
-    pub(crate) fn flush(&self) -> Result {
-        let mut done = Chain::new();
-        let target = {
-            let mut inner = self.inner.lock();
+    pub(crate) fn flush(self: ArcBorrow<'_, Self>) -> Result {
+        let target = self.change(|inner, effects| {
             inner.check()?;
             inner.tx.begin_wait();
-            let (target, _) = inner.tx.positions();
-            self.pump(&mut inner, &mut done);
-            target
-        };
+            inner.pump(effects);
+            Ok::<_, Error>(inner.tx.positions().0)
+        })?;
         let mut life = Ok(());
         let waited = self.drained.wait(
             WaitFor::Writable,
@@ -605,7 +914,7 @@ impl Fifo {
     /// # Errors
     ///
     /// Those of [`Control::request`], and those of the FIFO's life.
-    pub(crate) fn clear(&self) -> Result {
+    pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
         let (posted, unsent) = {
             let mut inner = self.inner.lock();
             inner.check()?;
@@ -619,18 +928,16 @@ impl Fifo {
             tx_sent: posted,
         })?;
         check_state(&state, u32::from(self.index), self.capacity)?;
-        let mut done = Chain::new();
-        let mut inner = self.inner.lock();
-        let mut events = self.apply(&mut inner, &state);
-        // Also when the space came from the writes that had not been posted.
-        if inner.credit() > 0 {
-            events |= Events::OUT;
-        }
-        let consumed = inner.rx.consumed();
-        inner.tx.note_consumed(consumed, false);
-        events |= self.pump(&mut inner, &mut done).1;
-        drop(inner);
-        self.notify(events);
+        self.change(|inner, effects| {
+            inner.apply(&state, effects);
+            // Also when the space came from the writes that had not been posted.
+            if inner.credit() > 0 {
+                effects.events |= Events::OUT;
+            }
+            let consumed = inner.rx.consumed();
+            inner.tx.note_consumed(consumed, false);
+            inner.pump(effects);
+        });
         Ok(())
     }
 
@@ -640,6 +947,32 @@ impl Fifo {
         inner.check()?;
         Ok(inner.rx.level())
     }
+}
+
+impl Cancel for Fifo {
+    fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
+        self.change(|inner, _| inner.aio.cancel(id));
+    }
+}
+
+impl Effects {
+    fn new() -> Self {
+        Self {
+            events: Events::NONE,
+            drained: false,
+            next_reader: false,
+            completions: Completions::new(),
+            messages: Chain::new(),
+        }
+    }
+}
+
+/// What became of a write.
+struct Written {
+    /// Bytes on their way.
+    bytes: usize,
+    /// For the caller, if there are any.
+    answer: Result<usize>,
 }
 
 /// Copies up to `wanted` bytes into new messages. Some bytes, or an error.

@@ -5,8 +5,10 @@
 use super::fifo::Fifo;
 use crate::{
     kapi::{
+        aio::FileId,
         chardev::{
             put_user_int,
+            references,
             FileOperations,
             Mode, //
         },
@@ -26,7 +28,10 @@ use kernel::{
     fs::File,
     iov::IovIterDest,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
 };
 
 impl FileOperations for Fifo {
@@ -34,12 +39,20 @@ impl FileOperations for Fifo {
         registry::find(minor)
     }
 
-    fn read(&self, request: &Request, to: &mut IovIterDest<'_>) -> Result<usize> {
-        Fifo::read(self, to, !request.must_not_wait())
+    fn read(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        to: &mut IovIterDest<'_>,
+    ) -> Result<usize> {
+        Fifo::read(self, request, to)
     }
 
-    fn write(&self, request: &Request, from: &mut Source<'_, '_>) -> Result<usize> {
-        Fifo::write(self, from, !request.must_not_wait())
+    fn write(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        from: &mut Source<'_, '_>,
+    ) -> Result<usize> {
+        Fifo::write(self, request, from)
     }
 
     fn poll(&self, file: &File, table: &mut PollTable) -> Events {
@@ -47,7 +60,12 @@ impl FileOperations for Fifo {
         self.events()
     }
 
-    fn ioctl(&self, mode: Mode, command: u32, argument: usize) -> Result<isize> {
+    fn ioctl(
+        self: ArcBorrow<'_, Self>,
+        mode: Mode,
+        command: u32,
+        argument: usize,
+    ) -> Result<isize> {
         match command {
             ioctls::FIFO_CLEAR | ioctls::ALIAS_CLEAR => {
                 if !mode.can_write() {
@@ -64,8 +82,12 @@ impl FileOperations for Fifo {
         Ok(0)
     }
 
-    fn fsync(&self) -> Result {
-        self.flush()
+    fn fsync(self: ArcBorrow<'_, Self>) -> Result {
+        Fifo::flush(self)
+    }
+
+    fn flush(self: ArcBorrow<'_, Self>, file: &File) {
+        self.end_requests_of(FileId::of(file), references(file));
     }
 
     fn fasync(&self, file: &File, mode: Mode, fd: i32, on: bool) -> Result {

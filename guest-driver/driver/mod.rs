@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aio;
 mod buffers;
 mod control;
 mod device;

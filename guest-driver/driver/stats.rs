@@ -53,6 +53,14 @@ pub(crate) struct Stats {
     pub(crate) wakeups: Counter,
     /// Messages that broke the specification.
     pub(crate) protocol_errors: Counter,
+    /// Asynchronous requests that were done when they were submitted.
+    pub(crate) aio_at_submit: Counter,
+    /// Those that an interrupt completed later, by itself or through the work queue.
+    pub(crate) aio_by_interrupt: Counter,
+    /// Those of which another call found that they were done.
+    pub(crate) aio_in_passing: Counter,
+    /// Those that were cancelled, or ended by an error.
+    pub(crate) aio_ended: Counter,
 }
 
 impl Stats {
@@ -67,6 +75,10 @@ impl Stats {
             signals: Counter::new(),
             wakeups: Counter::new(),
             protocol_errors: Counter::new(),
+            aio_at_submit: Counter::new(),
+            aio_by_interrupt: Counter::new(),
+            aio_in_passing: Counter::new(),
+            aio_ended: Counter::new(),
         }
     }
 }
@@ -86,6 +98,10 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"signals", &stats.signals);
             folder.read_only_file(c"wakeups", &stats.wakeups);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
+            folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);
+            folder.read_only_file(c"aio_by_interrupt", &stats.aio_by_interrupt);
+            folder.read_only_file(c"aio_in_passing", &stats.aio_in_passing);
+            folder.read_only_file(c"aio_ended", &stats.aio_ended);
         }),
         GFP_KERNEL,
     )

@@ -136,6 +136,11 @@ impl TxSide {
         (self.sent, self.posted)
     }
 
+    /// All below is with the device.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
     /// Whether the device has everything below `position`, or it will never get there.
     pub(crate) fn has_accepted(&self, position: u64) -> bool {
         self.accepted >= position.min(self.sent)
@@ -197,17 +202,20 @@ impl TxSide {
 
     /// Takes back used messages, posts what waits, and tells the device if it wants to hear.
     ///
-    /// Used messages go to `done`, to be dropped outside the lock.
+    /// Used messages go to `done`, to be dropped outside the lock. The device interrupts for used
+    /// messages while something waits for that, here or elsewhere (`others_wait`).
     pub(crate) fn pump(
         &mut self,
         rx_consumed: u64,
+        others_wait: bool,
         done: &mut Chain<TxBuffer>,
     ) -> Result<Pumped, Broken> {
         let mut pumped = Pumped::default();
         loop {
             self.reclaim(done, &mut pumped);
             self.post(rx_consumed, &mut pumped)?;
-            let wanted = self.waiting > 0 || self.ack_due || !self.pending.is_empty();
+            let wanted =
+                others_wait || self.waiting > 0 || self.ack_due || !self.pending.is_empty();
             match self.queue.as_mut() {
                 Some(queue) if wanted => {
                     if queue.enable_interrupts() {

@@ -57,20 +57,42 @@ pub(crate) trait FileOperations: Send + Sync + 'static {
     where
         Self: Sized;
 
-    /// `read(2)` and its kin. Zero-length reads do not get here.
-    fn read(&self, request: &Request, to: &mut IovIterDest<'_>) -> Result<usize>;
+    /// `read(2)` and its kin. Zero-length reads do not get here. `EIOCBQUEUED` for a request that
+    /// was put aside, see [`super::aio`].
+    fn read(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        to: &mut IovIterDest<'_>,
+    ) -> Result<usize>
+    where
+        Self: Sized;
 
-    /// `write(2)` and its kin. Zero-length writes do not get here.
-    fn write(&self, request: &Request, from: &mut Source<'_, '_>) -> Result<usize>;
+    /// `write(2)` and its kin. Zero-length writes do not get here. `EIOCBQUEUED` as for reads.
+    fn write(
+        self: ArcBorrow<'_, Self>,
+        request: &Request,
+        from: &mut Source<'_, '_>,
+    ) -> Result<usize>
+    where
+        Self: Sized;
 
     /// `poll(2)`: registers, then tells the events that hold.
     fn poll(&self, file: &File, table: &mut PollTable) -> Events;
 
     /// `ioctl(2)`.
-    fn ioctl(&self, mode: Mode, command: u32, argument: usize) -> Result<isize>;
+    fn ioctl(self: ArcBorrow<'_, Self>, mode: Mode, command: u32, argument: usize) -> Result<isize>
+    where
+        Self: Sized;
 
     /// `fsync(2)` and `fdatasync(2)`.
-    fn fsync(&self) -> Result;
+    fn fsync(self: ArcBorrow<'_, Self>) -> Result
+    where
+        Self: Sized;
+
+    /// One of the descriptors of `file` is closed.
+    fn flush(self: ArcBorrow<'_, Self>, file: &File)
+    where
+        Self: Sized;
 
     /// `fcntl(2)` with `O_ASYNC`, and the close of a file that had it set.
     fn fasync(&self, file: &File, mode: Mode, fd: i32, on: bool) -> Result;
@@ -200,6 +222,24 @@ impl Drop for Node {
     }
 }
 
+/// What an open file stands for.
+///
+/// # Safety
+///
+/// `file` is open with the operations of `T`, and stays so for `'a`.
+pub(super) unsafe fn file_data<'a, T: FileOperations>(
+    file: *mut bindings::file,
+) -> ArcBorrow<'a, T> {
+    // SAFETY: `open` stored an `Arc<T>`, and `release` has not run.
+    unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
+}
+
+/// How many references there are to `file`: descriptors, and calls and requests in progress.
+pub(crate) fn references(file: &File) -> usize {
+    // SAFETY: The file is valid.
+    unsafe { bindings::globalfifo_file_count(file.as_ptr()) }
+}
+
 /// The C entry points for a `T`: they convert, and call.
 struct Operations<T>(PhantomData<T>);
 
@@ -214,20 +254,13 @@ impl<T: FileOperations> Operations<T> {
             poll: Some(Self::poll),
             unlocked_ioctl: Some(Self::ioctl),
             compat_ioctl: bindings::compat_ptr_ioctl,
+            flush: Some(Self::flush),
             fsync: Some(Self::fsync),
             fasync: Some(Self::fasync),
             splice_read: Some(bindings::copy_splice_read),
             splice_write: Some(bindings::iter_file_splice_write),
             ..pin_init::zeroed()
         }
-    }
-
-    /// # Safety
-    ///
-    /// `file` is open with the operations of `T`, and stays so for `'a`.
-    unsafe fn of<'a>(file: *mut bindings::file) -> ArcBorrow<'a, T> {
-        // SAFETY: `open` stored an `Arc<T>`, and `release` has not run.
-        unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
     }
 
     /// # Safety
@@ -277,7 +310,7 @@ impl<T: FileOperations> Operations<T> {
         // SAFETY: The VFS calls with a valid kiocb and its file, and a destination iterator.
         let (this, request, iter) = unsafe {
             (
-                Self::of((*kiocb).ki_filp),
+                file_data::<T>((*kiocb).ki_filp),
                 Request::from_raw(kiocb),
                 IovIterDest::from_raw(iter),
             )
@@ -300,7 +333,7 @@ impl<T: FileOperations> Operations<T> {
         // SAFETY: The VFS calls with a valid kiocb and its file, and a source iterator.
         let (this, request, iter) = unsafe {
             (
-                Self::of((*kiocb).ki_filp),
+                file_data::<T>((*kiocb).ki_filp),
                 Request::from_raw(kiocb),
                 IovIterSource::from_raw(iter),
             )
@@ -323,7 +356,7 @@ impl<T: FileOperations> Operations<T> {
         // SAFETY: The VFS calls with a valid file of ours, and a table that is null or valid.
         let (this, file, mut table) = unsafe {
             (
-                Self::of(file),
+                file_data::<T>(file),
                 File::from_raw_file(file),
                 PollTable::from_raw(table),
             )
@@ -336,8 +369,18 @@ impl<T: FileOperations> Operations<T> {
     /// An entry of `file_operations`: called with an open file.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, command: u32, argument: usize) -> c_long {
         // SAFETY: The VFS calls with a valid file of ours.
-        let (this, mode) = unsafe { (Self::of(file), Self::mode(file)) };
+        let (this, mode) = unsafe { (file_data::<T>(file), Self::mode(file)) };
         from_result(|| Ok(this.ioctl(mode, command, argument)? as c_long))
+    }
+
+    /// # Safety
+    ///
+    /// An entry of `file_operations`: called with an open file.
+    unsafe extern "C" fn flush(file: *mut bindings::file, _owner: bindings::fl_owner_t) -> c_int {
+        // SAFETY: The VFS calls with a valid file of ours.
+        let (this, file) = unsafe { (file_data::<T>(file), File::from_raw_file(file)) };
+        this.flush(file);
+        0
     }
 
     /// # Safety
@@ -350,7 +393,7 @@ impl<T: FileOperations> Operations<T> {
         _datasync: c_int,
     ) -> c_int {
         // SAFETY: The VFS calls with a valid file of ours.
-        let this = unsafe { Self::of(file) };
+        let this = unsafe { file_data::<T>(file) };
         from_result(|| this.fsync().map(|()| 0))
     }
 
@@ -359,8 +402,13 @@ impl<T: FileOperations> Operations<T> {
     /// An entry of `file_operations`: called with an open file, or one about to be released.
     unsafe extern "C" fn fasync(fd: c_int, file: *mut bindings::file, on: c_int) -> c_int {
         // SAFETY: The VFS calls with a valid file of ours.
-        let (this, mode, file) =
-            unsafe { (Self::of(file), Self::mode(file), File::from_raw_file(file)) };
+        let (this, mode, file) = unsafe {
+            (
+                file_data::<T>(file),
+                Self::mode(file),
+                File::from_raw_file(file),
+            )
+        };
         from_result(|| this.fasync(file, mode, fd, on != 0).map(|()| 0))
     }
 }

@@ -26,6 +26,11 @@ impl Request {
         Self(kiocb)
     }
 
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::kiocb {
+        self.0
+    }
+
     /// Whether the caller wants `EAGAIN` rather than to wait: `O_NONBLOCK`, `RWF_NOWAIT`, io_uring.
     pub(crate) fn must_not_wait(&self) -> bool {
         // SAFETY: By the type invariants, kiocb and file are valid.
@@ -44,6 +49,11 @@ impl<'a, 'data> Source<'a, 'data> {
     /// Wraps the iterator of a `write_iter`.
     pub(crate) fn new(iter: &'a mut IovIterSource<'data>) -> Self {
         Self { iter, copied: 0 }
+    }
+
+    /// The iterator, to be remembered: what was copied has been given back.
+    pub(crate) fn iter(&mut self) -> &mut IovIterSource<'data> {
+        self.iter
     }
 
     /// Bytes not copied yet.

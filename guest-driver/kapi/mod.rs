@@ -5,12 +5,14 @@
 //! All unsafe code of the module is in this folder. It knows the kernel, not the FIFO: nothing here
 //! may refer to the driver's own types.
 
+pub(crate) mod aio;
 pub(crate) mod bindings;
 pub(crate) mod chardev;
 pub(crate) mod fasync;
 pub(crate) mod iter;
 pub(crate) mod virtio;
 pub(crate) mod wait;
+pub(crate) mod workqueue;
 
 /// Request numbers of `ioctl(2)`, from the uapi headers.
 pub(crate) mod ioctls {

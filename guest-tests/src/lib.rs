@@ -3,6 +3,7 @@
 //! [`harness`] runs tests and reports in KTAP, [`fifo`] opens and drives `/dev/globalfifo`,
 //! [`system`] is the rest of the machine: sysfs, debugfs, /proc. Nothing here knows QEMU or the host.
 
+pub mod aio;
 pub mod fifo;
 pub mod harness;
 pub mod signals;

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The asynchronous requests of one FIFO, by what they wait for.
+//!
+//! Plain state; [`super::fifo`] locks it. A request is in one of four trees, ordered by the numbers
+//! that requests get as they come, so that each direction is served in order. Moving between trees
+//! moves a node, which never allocates: it happens under AIO's lock and in interrupts.
+//!
+//! A request is *armed* once it can be cancelled; until then it belongs to the task that submits it,
+//! and is left alone, as are those behind it.
+
+use crate::kapi::aio::{
+    FileId,
+    Id,
+    Pending,
+    UserDest,
+    UserSource, //
+};
+use core::mem;
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode,
+        RBTreeNodeReservation, //
+    },
+};
+
+/// What a request needs to go on.
+pub(crate) enum Wants {
+    /// Data to be put there.
+    Data(UserDest),
+    /// Space for what is there.
+    Space(UserSource),
+    /// The worker to be done with it.
+    Worker,
+    /// The device to accept all below `end`; `bytes` of that are its own.
+    Acceptance { end: u64, bytes: usize },
+}
+
+/// A request.
+pub(crate) struct Aio {
+    pending: Pending,
+    /// Dropped with the request, in process context: buffers belong to a process.
+    wants: Wants,
+    /// What it is to be completed with, once that is known.
+    result: Option<Result<usize>>,
+    armed: bool,
+    /// Cancelled while it was not armed, or with the worker.
+    cancelled: bool,
+}
+
+/// Memory to queue a request with.
+pub(crate) type Reservation = RBTreeNodeReservation<Id, Aio>;
+
+type Node = RBTreeNode<Id, Aio>;
+type Tree = RBTree<Id, Aio>;
+
+/// Requests taken out to be completed once the lock is released.
+pub(crate) struct Completions(Tree);
+
+impl Completions {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self(Tree::new())
+    }
+
+    /// Completes them, in order, each with what it has come to; how many. Not under a lock.
+    pub(crate) fn complete(mut self) -> u64 {
+        let mut count = 0;
+        while let Some(node) = take_first(&mut self.0) {
+            let (_, aio) = node.to_key_value();
+            aio.pending.complete(aio.result.unwrap_or(match aio.wants {
+                Wants::Acceptance { bytes, .. } => Ok(bytes),
+                Wants::Data(_) | Wants::Space(_) | Wants::Worker => Err(EIO),
+            }));
+            count += 1;
+        }
+        count
+    }
+}
+
+/// What came of arming a request.
+pub(crate) enum Armed {
+    /// It will be completed; the task that submitted it is done with it.
+    Yes,
+    /// It was taken back: this is the answer.
+    Answer(Result<usize>),
+}
+
+/// What the worker takes in hand.
+pub(crate) enum Job {
+    /// To read into there.
+    Read(Id, UserDest),
+    /// To write what is there.
+    Write(Id, UserSource),
+}
+
+/// All asynchronous requests of a FIFO.
+pub(crate) struct Requests {
+    last: Id,
+    /// Want data.
+    reads: Tree,
+    /// Want space.
+    writes: Tree,
+    /// Were written: the device has to accept it.
+    sent: Tree,
+    /// Want nothing but to be completed.
+    finished: Tree,
+}
+
+impl Requests {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self {
+            last: 0,
+            reads: Tree::new(),
+            writes: Tree::new(),
+            sent: Tree::new(),
+            finished: Tree::new(),
+        }
+    }
+
+    /// A number for the next request.
+    pub(crate) fn next_id(&mut self) -> Id {
+        self.last += 1;
+        self.last
+    }
+
+    /// Queues a request, not armed yet.
+    pub(crate) fn add(&mut self, memory: Reservation, id: Id, pending: Pending, wants: Wants) {
+        let tree = match wants {
+            Wants::Data(_) => &mut self.reads,
+            Wants::Space(_) => &mut self.writes,
+            Wants::Acceptance { .. } => &mut self.sent,
+            Wants::Worker => &mut self.finished,
+        };
+        tree.insert(memory.into_node(
+            id,
+            Aio {
+                pending,
+                wants,
+                result: None,
+                armed: false,
+                cancelled: false,
+            },
+        ));
+    }
+
+    /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail,
+    /// or the device has `accepted` it already.
+    pub(crate) fn arm(&mut self, id: Id, alive: Result, accepted: u64) -> Armed {
+        for tree in [&mut self.reads, &mut self.writes, &mut self.sent] {
+            let Some(aio) = tree.get_mut(&id) else {
+                continue;
+            };
+            let answer = match (&aio.wants, alive) {
+                (Wants::Acceptance { end, bytes }, _) if *end <= accepted || aio.cancelled => {
+                    Ok(*bytes)
+                }
+                (_, Err(error)) => Err(error),
+                (_, Ok(())) if aio.cancelled => Err(ECANCELED),
+                (_, Ok(())) => {
+                    aio.armed = true;
+                    return Armed::Yes;
+                }
+            };
+            if let Some(aio) = tree.remove(&id) {
+                aio.pending.withdraw();
+            }
+            return Armed::Answer(answer);
+        }
+        // Not armed, so nobody else can have taken it.
+        Armed::Answer(Err(EIO))
+    }
+
+    /// Whether requests are first in line for data.
+    pub(crate) fn want_data(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    /// Whether requests are first in line for space.
+    pub(crate) fn want_space(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Whether requests wait for the device to accept what they wrote.
+    pub(crate) fn want_acceptance(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    /// Whether there is something for the worker, given what there is for requests.
+    pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
+        !self.finished.is_empty()
+            || data && is_first_ready(&self.reads)
+            || space && is_first_ready(&self.writes)
+    }
+
+    /// Gives the worker the request that is first in line.
+    pub(crate) fn take_job(&mut self, data: bool, space: bool) -> Option<Job> {
+        if data && is_first_ready(&self.reads) {
+            if let Some((id, Wants::Data(to))) = take_wants(&mut self.reads) {
+                return Some(Job::Read(id, to));
+            }
+        }
+        if space && is_first_ready(&self.writes) {
+            if let Some((id, Wants::Space(from))) = take_wants(&mut self.writes) {
+                return Some(Job::Write(id, from));
+            }
+        }
+        None
+    }
+
+    /// The worker is done with a request: it has a `result`, or wants something else. A write that
+    /// was sent waits for acceptance, one that found no space after all stays first in line.
+    pub(crate) fn put_back(&mut self, id: Id, wants: Wants, result: Option<Result<usize>>) {
+        for tree in [&mut self.reads, &mut self.writes] {
+            let Some(aio) = tree.get_mut(&id) else {
+                continue;
+            };
+            let was_sent = matches!(wants, Wants::Acceptance { .. });
+            aio.wants = wants;
+            aio.result = result;
+            if aio.cancelled && aio.result.is_none() && !was_sent {
+                aio.result = Some(Err(ECANCELED));
+            }
+            let target = if aio.result.is_some() {
+                &mut self.finished
+            } else if was_sent {
+                &mut self.sent
+            } else {
+                return;
+            };
+            if let Some(node) = tree.remove_node(&id) {
+                target.insert(node);
+            }
+            return;
+        }
+    }
+
+    /// Takes out what the device has accepted.
+    pub(crate) fn take_accepted(&mut self, accepted: u64, done: &mut Completions) {
+        while let Some(first) = self.sent.cursor_front() {
+            let (_, aio) = first.current();
+            match aio.wants {
+                Wants::Acceptance { end, .. } if aio.armed && end <= accepted => {}
+                _ => return,
+            }
+            match take_first(&mut self.sent) {
+                Some(node) => done.0.insert(node),
+                None => return,
+            };
+        }
+    }
+
+    /// Takes out what is finished.
+    pub(crate) fn take_finished(&mut self) -> Completions {
+        Completions(mem::replace(&mut self.finished, Tree::new()))
+    }
+
+    /// Request `id` is not wanted any more.
+    pub(crate) fn cancel(&mut self, id: Id) {
+        for tree in [&mut self.reads, &mut self.writes, &mut self.sent] {
+            let Some(aio) = tree.get_mut(&id) else {
+                continue;
+            };
+            aio.cancelled = true;
+            if !aio.armed {
+                // Its submitter sees it.
+                return;
+            }
+            aio.result = Some(match aio.wants {
+                // It sees to it when it has nothing better to report.
+                Wants::Worker => return,
+                // The bytes cannot be called back.
+                Wants::Acceptance { bytes, .. } => Ok(bytes),
+                Wants::Data(_) | Wants::Space(_) => Err(ECANCELED),
+            });
+            if let Some(node) = tree.remove_node(&id) {
+                self.finished.insert(node);
+            }
+            return;
+        }
+    }
+
+    /// How many requests of `file` there are.
+    pub(crate) fn count_of(&self, file: FileId) -> usize {
+        [&self.reads, &self.writes, &self.sent, &self.finished]
+            .into_iter()
+            .flat_map(|tree| tree.values())
+            .filter(|aio| aio.pending.file() == file)
+            .count()
+    }
+
+    /// Cancels all requests of `file`.
+    pub(crate) fn cancel_of(&mut self, file: FileId) {
+        while let Some(id) = self.first_of(file) {
+            self.cancel(id);
+        }
+    }
+
+    /// The first request of `file` that is not cancelled.
+    fn first_of(&self, file: FileId) -> Option<Id> {
+        [&self.reads, &self.writes, &self.sent]
+            .into_iter()
+            .flat_map(|tree| tree.iter())
+            .find(|(_, aio)| aio.pending.file() == file && !aio.cancelled)
+            .map(|(id, _)| *id)
+    }
+
+    /// The FIFO takes no more I/O: what waits for data or space ends with `error`.
+    pub(crate) fn abort(&mut self, error: Error) {
+        abort_tree(&mut self.reads, &mut self.finished, error);
+        abort_tree(&mut self.writes, &mut self.finished, error);
+    }
+
+    /// The device will accept nothing more: what waits for that ends with `error`.
+    pub(crate) fn abort_sent(&mut self, error: Error) {
+        abort_tree(&mut self.sent, &mut self.finished, error);
+    }
+}
+
+fn is_first_ready(tree: &Tree) -> bool {
+    tree.cursor_front().is_some_and(|first| {
+        let (_, aio) = first.current();
+        aio.armed && !matches!(aio.wants, Wants::Worker)
+    })
+}
+
+fn take_first(tree: &mut Tree) -> Option<Node> {
+    Some(tree.cursor_front_mut()?.remove_current().1)
+}
+
+/// Takes what the first request wants; it stays first in line.
+fn take_wants(tree: &mut Tree) -> Option<(Id, Wants)> {
+    let mut first = tree.cursor_front_mut()?;
+    let (id, aio) = first.current_mut();
+    Some((*id, mem::replace(&mut aio.wants, Wants::Worker)))
+}
+
+/// Moves the armed requests that are not with the worker.
+fn abort_tree(tree: &mut Tree, finished: &mut Tree, error: Error) {
+    let mut cursor = tree.cursor_front_mut();
+    while let Some(mut at) = cursor {
+        let (_, aio) = at.current_mut();
+        if !aio.armed || matches!(aio.wants, Wants::Worker) {
+            cursor = at.move_next();
+            continue;
+        }
+        aio.result = Some(Err(error));
+        let (next, node) = at.remove_current();
+        finished.insert(node);
+        cursor = next;
+    }
+}

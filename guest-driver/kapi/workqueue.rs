@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A work queue of the module's own, so that unloading can wait for all work to be over.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h).
+
+use super::bindings;
+use kernel::{
+    prelude::*,
+    workqueue::Queue, //
+};
+
+/// `struct workqueue_struct`; all work in it is done when it is dropped.
+///
+/// # Invariants
+///
+/// A valid work queue, which nobody else destroys.
+pub(crate) struct WorkQueue(*mut bindings::workqueue_struct);
+
+// SAFETY: Work queues are made to be used from many threads and contexts.
+unsafe impl Send for WorkQueue {}
+// SAFETY: As above.
+unsafe impl Sync for WorkQueue {}
+
+impl WorkQueue {
+    /// Creates a queue whose work runs soon after it was put in.
+    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
+        // SAFETY: `name` is a C string.
+        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr()) };
+        if queue.is_null() {
+            return Err(ENOMEM);
+        }
+        // INVARIANT: Just made.
+        Ok(Self(queue))
+    }
+
+    /// The queue, to put work in. From any context.
+    pub(crate) fn queue(&self) -> &Queue {
+        // SAFETY: By the type invariants.
+        unsafe { Queue::from_raw(self.0) }
+    }
+
+    /// Waits until no work is left.
+    pub(crate) fn drain(&self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::drain_workqueue(self.0) };
+    }
+}
+
+impl Drop for WorkQueue {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::destroy_workqueue(self.0) };
+    }
+}
