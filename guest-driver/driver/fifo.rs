@@ -293,6 +293,7 @@ impl Inner {
 
     /// Ends a reader's turn, and tells the device what was read.
     fn end_read(&mut self, effects: &mut Effects) {
+        self.watch_space(effects, |this, _| this.rx.consume_given());
         self.reading = false;
         effects.next_reader = core::mem::take(&mut self.read_contended);
         let (consumed, empty) = (self.rx.consumed(), self.rx.level() == 0);
@@ -636,7 +637,7 @@ impl Fifo {
             buffer
         };
         let mut total = 0;
-        // What is not accounted for before the device is taken away has not been read.
+        // A read that is not over when the device is taken away has not happened.
         let mut error = EFAULT;
         loop {
             let wanted = buffer.unread().len().min(to.len());
@@ -648,12 +649,11 @@ impl Fifo {
 
             let next = self.change(|inner, effects| {
                 if let Err(gone) = inner.check() {
-                    inner.rx.give_back(buffer, 0);
-                    error = gone;
-                    inner.end_read(effects);
+                    (total, error) = (0, gone);
+                    inner.reading = false;
                     return None;
                 }
-                inner.watch_space(effects, |inner, _| inner.rx.give_back(buffer, read));
+                inner.rx.give_back(buffer, read);
                 total += read;
                 let next = if more { inner.rx.take() } else { None };
                 if next.is_none() {

@@ -47,6 +47,8 @@ pub(crate) struct RxSide {
     next: u64,
     /// All below is read or discarded.
     consumed: u64,
+    /// All below has been given to the reader whose turn it is; consumed when its turn ends.
+    given: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
     /// The device said that nothing follows `end`.
@@ -63,6 +65,7 @@ impl RxSide {
             capacity: u64::from(state.capacity),
             next: state.rx_floor,
             consumed: state.rx_floor,
+            given: state.rx_floor,
             cleared: state.rx_floor,
             hangup: false,
             end: state.rx_end,
@@ -201,6 +204,7 @@ impl RxSide {
     pub(crate) fn discard_below(&mut self, position: u64) {
         self.cleared = self.cleared.max(position);
         self.consumed = self.consumed.max(position);
+        self.given = self.given.max(position);
         self.next = self.next.max(position);
         while let Some(mut buffer) = self.filled.pop_front() {
             if buffer.rx_end() <= position {
@@ -219,10 +223,10 @@ impl RxSide {
         self.filled.pop_front()
     }
 
-    /// Accounts for what was read from a buffer that was taken, and keeps or posts it.
+    /// Notes what was read from a buffer that was taken, and keeps or posts it.
     pub(crate) fn give_back(&mut self, mut buffer: KBox<RxBuffer>, read: usize) {
         buffer.advance(read);
-        self.consumed = self.consumed.max(buffer.rx_position());
+        self.given = self.given.max(buffer.rx_position());
         if buffer.unread().is_empty() || buffer.rx_end() <= self.cleared {
             self.post(buffer);
         } else {
@@ -231,5 +235,11 @@ impl RxSide {
             buffer.advance(below as usize);
             self.filled.push_front(buffer);
         }
+    }
+
+    /// Ends a reader's turn: what it was given is consumed. In one step, so that the space that it
+    /// makes is that of a whole read.
+    pub(crate) fn consume_given(&mut self) {
+        self.consumed = self.given;
     }
 }
