@@ -1,17 +1,19 @@
-//! The demonstration: an interrupt of the device becomes a signal in a program, with the time of each
-//! step taken from the kernel's own trace. What it shows, it checks.
+//! The demonstration: an interrupt of the device becomes a signal in a program, and the completion of
+//! an asynchronous read, with the time of each step taken from the kernel's own trace. What it shows,
+//! it checks.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use globalfifo_guest_tests::fifo::Fifo;
 use globalfifo_guest_tests::harness::{SOON, eventually};
-use globalfifo_guest_tests::system;
-use globalfifo_guest_tests::trace::{Event, Trace};
+use globalfifo_guest_tests::trace::{Event, Trace, now_micros};
+use globalfifo_guest_tests::{aio, system};
 use nix::libc::{O_NONBLOCK, SIGIO};
 
 const PATH: &str = "/dev/globalfifo";
@@ -120,7 +122,7 @@ fn echo(word: &str, device: &str, monitor: &Monitor, nth: usize) -> Result<()> {
     let interrupt = find(&events, "the interrupt", |e| after(e, "irq_handler_entry"))?;
     let signal = find(&events, "the signal", |e| after(e, "signal_generate"))?;
     let length = word.len() + 1;
-    for (micros, step) in [
+    show(&[
         (
             write,
             format!(
@@ -139,16 +141,82 @@ fn echo(word: &str, device: &str, monitor: &Monitor, nth: usize) -> Result<()> {
             handler,
             "handler    the monitor's signal handler runs".to_owned(),
         ),
-    ] {
-        let seconds = micros / 1_000_000;
-        let fraction = micros % 1_000_000;
+    ])
+}
+
+/// Prints steps with their times, and fails unless they came in this order.
+fn show(steps: &[(u64, String)]) -> Result<()> {
+    let start = steps.first().map_or(0, |(micros, _)| *micros);
+    for (micros, step) in steps {
+        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        let since = micros.saturating_sub(start);
         say(&format!(
-            "  {seconds:>5}.{fraction:06} s  {:>+6} µs  {step}",
-            micros.saturating_sub(write)
+            "  {seconds:>5}.{fraction:06} s  {since:>+6} µs  {step}"
         ))?;
     }
-    if !(write <= interrupt && interrupt <= signal && signal <= handler) {
+    if !steps.is_sorted_by_key(|(micros, _)| *micros) {
         bail!("the steps are out of order");
+    }
+    Ok(())
+}
+
+/// Asks for data before there is any, and shows how the interrupt brings the answer.
+fn asynchronous_read(device: &str) -> Result<()> {
+    say("\nan asynchronous read: io_submit now, the data later")?;
+    let fifo = Fifo::open_at(PATH, 0)?;
+    let context = aio::Context::new(1)?;
+    let by_interrupt = system::counter(0, "aio_by_interrupt")?;
+    let mut room = [0; 64];
+    let mut request = aio::Iocb::read(&fifo, &mut room);
+    let filter = format!("name == \"{device}\"");
+    let trace = Trace::start(&[
+        ("syscalls/sys_enter_write", "fd == 1"),
+        ("irq/irq_handler_entry", &filter),
+    ])?;
+    context.submit(&mut request).context("io_submit")?;
+    let submitted = now_micros()?;
+    if !context.events(0, 1, Duration::ZERO)?.is_empty() {
+        bail!("the read was done before there was data");
+    }
+    let mut shell = Command::new("sh")
+        .args(["-c", &format!("echo later > {PATH}")])
+        .spawn()?;
+    let pid = i32::try_from(shell.id())?;
+    let event = context.event()?;
+    let completed = now_micros()?;
+    shell.wait()?;
+    let events = trace.events()?;
+    drop(trace);
+
+    let write = find(&events, "the write", |e| {
+        e.pid == pid && e.name.starts_with("sys_")
+    })?;
+    let after = |e: &Event| e.micros >= write && e.name == "irq_handler_entry";
+    let interrupt = find(&events, "the interrupt", after)?;
+    show(&[
+        (
+            submitted,
+            "submit     io_submit has returned; the FIFO is empty, the request waits".to_owned(),
+        ),
+        (
+            write,
+            "write      echo later: 6 bytes go to the device".to_owned(),
+        ),
+        (
+            interrupt,
+            format!("interrupt  {device}: the device has data for the driver"),
+        ),
+        (
+            completed,
+            format!("complete   io_getevents: {} bytes", event.res),
+        ),
+    ])?;
+    let bytes = room
+        .get(..usize::try_from(event.res)?)
+        .context("too many bytes")?;
+    say(&format!("  {:?} was read", String::from_utf8_lossy(bytes)))?;
+    if bytes != b"later\n" || system::counter(0, "aio_by_interrupt")? != by_interrupt + 1 {
+        bail!("the interrupt did not complete the read");
     }
     Ok(())
 }
@@ -182,15 +250,15 @@ fn run() -> Result<()> {
     if bytes != b"1\nhello\n" {
         bail!("these are not the bytes that were written");
     }
+    asynchronous_read(&device)?;
     let (after, line) = system::interrupts(&device)?;
     say(&format!("\ninterrupts after:  {line}"))?;
-    if after < before + 2 {
-        bail!("{} interrupts for two writes", after - before);
+    let count = after - before;
+    if count < 3 {
+        bail!("{count} interrupts for three writes");
     }
     say(&format!(
-        "{} interrupts, 2 signals, {} bytes: all arrived",
-        after - before,
-        bytes.len()
+        "{count} interrupts, 2 signals, 1 asynchronous read: all arrived"
     ))
 }
 
