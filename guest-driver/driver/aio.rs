@@ -148,14 +148,16 @@ impl Requests {
     }
 
     /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail,
-    /// or the device has `accepted` it already.
-    pub(crate) fn arm(&mut self, id: Id, alive: Result, accepted: u64) -> Armed {
+    /// or nothing is left to wait for: its bytes are below `accepted`, or not among those `sent`.
+    pub(crate) fn arm(&mut self, id: Id, alive: Result, accepted: u64, sent: u64) -> Armed {
         for tree in [&mut self.reads, &mut self.writes, &mut self.sent] {
             let Some(aio) = tree.get_mut(&id) else {
                 continue;
             };
             let answer = match (&aio.wants, alive) {
-                (Wants::Acceptance { end, bytes }, _) if *end <= accepted || aio.cancelled => {
+                (Wants::Acceptance { end, bytes }, _)
+                    if *end <= accepted || *end > sent || aio.cancelled =>
+                {
                     Ok(*bytes)
                 }
                 (_, Err(error)) => Err(error),
@@ -253,6 +255,18 @@ impl Requests {
         }
     }
 
+    /// Takes out what waits for bytes above `sent`: they were discarded before they were posted.
+    pub(crate) fn take_discarded(&mut self, sent: u64, done: &mut Completions) {
+        while let Some(last) = self.sent.cursor_back_mut() {
+            let (_, aio) = last.current();
+            match aio.wants {
+                Wants::Acceptance { end, .. } if aio.armed && end > sent => {}
+                _ => return,
+            }
+            done.0.insert(last.remove_current().1);
+        }
+    }
+
     /// Takes out what is finished.
     pub(crate) fn take_finished(&mut self) -> Completions {
         Completions(mem::replace(&mut self.finished, Tree::new()))
@@ -311,6 +325,11 @@ impl Requests {
     /// The FIFO takes no more I/O: what waits for data or space ends with `error`.
     pub(crate) fn abort(&mut self, error: Error) {
         abort_tree(&mut self.reads, &mut self.finished, error);
+        abort_tree(&mut self.writes, &mut self.finished, error);
+    }
+
+    /// The FIFO takes no more writes: those that wait end with `error`.
+    pub(crate) fn abort_writes(&mut self, error: Error) {
         abort_tree(&mut self.writes, &mut self.finished, error);
     }
 

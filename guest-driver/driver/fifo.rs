@@ -284,6 +284,7 @@ impl Inner {
         let hung_up = state.flags & STATE_HANGUP != 0;
         self.rx.set_hangup(hung_up, state.rx_end);
         if hung_up && !was_hung_up {
+            self.aio.abort_writes(EPIPE);
             effects.events |= Events::HUP;
         }
         if state.flags & STATE_ERROR != 0 {
@@ -604,7 +605,7 @@ impl Fifo {
             }
             if request.can_be_deferred() {
                 let to = UserDest::remember(to)?;
-                return self.defer(request, |_| Wants::Data(to));
+                return self.defer(request, |_| Some(Wants::Data(to)));
             }
             self.wait
                 .wait(WaitFor::Readable, Signals::Interrupt, None, || {
@@ -710,7 +711,7 @@ impl Fifo {
             }
             if request.can_be_deferred() {
                 let from = UserSource::remember(from.iter())?;
-                return self.defer(request, |_| Wants::Space(from));
+                return self.defer(request, |_| Some(Wants::Space(from)));
             }
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
@@ -749,11 +750,8 @@ impl Fifo {
         let answer = self.defer(request, |inner| {
             let credit = inner.credit_for_calls();
             bytes = inner.enqueue(messages, copied, credit);
-            // With nothing sent it is accepted already, and so comes back at once.
-            Wants::Acceptance {
-                end: inner.tx.positions().0,
-                bytes,
-            }
+            let end = inner.tx.positions().0;
+            (bytes > 0).then_some(Wants::Acceptance { end, bytes })
         });
         match answer {
             Err(error) if error != EIOCBQUEUED => Err(error),
@@ -761,17 +759,20 @@ impl Fifo {
         }
     }
 
-    /// Puts a request aside until it gets what it `wants`, which is decided under the lock.
+    /// Puts a request aside until it gets what it `wants`, which is decided under the lock; 0 if
+    /// that is nothing.
     fn defer(
         self: ArcBorrow<'_, Self>,
         request: &Request,
-        wants: impl FnOnce(&mut Inner) -> Wants,
+        wants: impl FnOnce(&mut Inner) -> Option<Wants>,
     ) -> Result<usize> {
         let memory = Reservation::new(GFP_KERNEL)?;
         let id = {
             let mut inner = self.inner.lock();
             inner.check()?;
-            let wants = wants(&mut inner);
+            let Some(wants) = wants(&mut inner) else {
+                return Ok(0);
+            };
             let id = inner.aio.next_id();
             let pending = request.defer(id)?;
             inner.aio.add(memory, id, pending, wants);
@@ -779,7 +780,12 @@ impl Fifo {
         };
         request.allow_cancel::<Self>();
         let armed = self.change(|inner, effects| {
-            let armed = inner.aio.arm(id, inner.check(), inner.tx.accepted());
+            let armed = inner.aio.arm(
+                id,
+                inner.check(),
+                inner.tx.accepted(),
+                inner.tx.positions().0,
+            );
             inner.pump(effects);
             armed
         });
@@ -826,6 +832,9 @@ impl Fifo {
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
         let credit = usize::try_from(self.inner.lock().credit()).unwrap_or(usize::MAX);
+        if credit == 0 {
+            return self.put_back(id, Wants::Space(from), None);
+        }
         let copied = from.with(|iter| {
             let mut source = Source::new(iter);
             let wanted = credit.min(source.len());
@@ -915,13 +924,13 @@ impl Fifo {
     ///
     /// Those of [`Control::request`], and those of the FIFO's life.
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
-        let (posted, unsent) = {
-            let mut inner = self.inner.lock();
+        let posted = self.change(|inner, effects| {
             inner.check()?;
-            let unsent = inner.tx.unsend_pending();
-            (inner.tx.positions().1, unsent)
-        };
-        drop(unsent);
+            effects.messages = inner.tx.unsend_pending();
+            let (sent, posted) = inner.tx.positions();
+            inner.aio.take_discarded(sent, &mut effects.completions);
+            Ok::<_, Error>(posted)
+        })?;
         let state = self.control.request(CtrlRequest {
             kind: CTRL_CLEAR,
             fifo: u32::from(self.index),

@@ -76,7 +76,9 @@ impl RxSide {
     /// however small the pieces in which it came: no two neighbours fit into one buffer.
     pub(crate) fn buffers_for(capacity: u32) -> (usize, usize) {
         let capacity = capacity as usize;
+        // Few large pieces for what streams, and never more than a queue of 256 takes.
         let size = (capacity / 4).next_power_of_two().clamp(4096, 65536);
+        let size = size.max((capacity / 100).next_power_of_two());
         (size, 2 * capacity / (size - 16) + 4)
     }
 

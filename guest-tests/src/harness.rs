@@ -28,12 +28,18 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Says which test a process of this program is to run; set by [`main`] for its children.
 const ENV_TEST: &str = "GLOBALFIFO_TEST";
 
-/// Runs the tests whose names contain one of the program's arguments, or all.
+/// Runs the tests whose names contain one of the program's arguments, or all; lists them with `--list`.
 pub fn main(tests: &[Test]) -> ExitCode {
     if let Ok(name) = env::var(ENV_TEST) {
         return run_here(tests, &name);
     }
     let filters: Vec<String> = env::args().skip(1).collect();
+    if filters == ["--list"] {
+        for (name, _) in tests {
+            report(&format!("{name}\n"));
+        }
+        return ExitCode::SUCCESS;
+    }
     let chosen: Vec<&Test> = tests
         .iter()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())))
