@@ -1,0 +1,122 @@
+//! First process of the guest, once the init script has set the place up: runs what the host asks for and says how it ended.
+//!
+//! It knows ports and processes. It must not know what a FIFO device is, nor how the guest's file systems came about.
+
+mod exec;
+mod expand;
+mod ports;
+mod pump;
+mod run;
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use fifo_lab_agent::Mount;
+use fifo_lab_agent::PORT_CONTROL;
+use fifo_lab_agent::Report;
+use fifo_lab_agent::Request;
+
+use rustix::mount::MountFlags;
+
+use crate::ports::Ports;
+use crate::run::Current;
+
+/// Where the init script leaves its complaints, one a line.
+const COMPLAINTS: &str = "/run/lab/complaints";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == exec::SUBCOMMAND) {
+        return exec::exec(args.collect());
+    }
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("lab agent: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves the host until it goes away; as process 1, returning is a panic of the kernel, which the host notices.
+fn serve() -> std::io::Result<()> {
+    let ports = Arc::new(Ports::open()?);
+    let mut control = ports::open(PORT_CONTROL)?;
+    let replies = Arc::new(Mutex::new(control.try_clone()?));
+    send(
+        &mut control,
+        &Report::Ready {
+            complaints: complaints(),
+        },
+    )?;
+
+    let current = Arc::new(Mutex::new(Current::default()));
+    for line in BufReader::new(control).lines() {
+        let line = line?;
+        match serde_json::from_str(&line) {
+            Ok(Request::Run(command)) => {
+                let (ports, replies, current) = (ports.clone(), replies.clone(), current.clone());
+                std::thread::spawn(move || {
+                    let report = run::run(&command, &ports, &current, || {
+                        reply(&replies, &Report::Started);
+                    });
+                    reply(&replies, &report);
+                });
+            }
+            Ok(Request::Mount(mount)) => reply(
+                &replies,
+                &Report::Mounted {
+                    error: mount_share(&mount).err().map(|err| err.to_string()),
+                },
+            ),
+            Ok(Request::Resize(size)) => run::resize(&current, size),
+            Ok(Request::Kill) => run::kill(&current),
+            Err(err) => eprintln!("lab agent: bad request {line:?}: {err}"),
+        }
+    }
+    Err(std::io::Error::other("the host closed the control port"))
+}
+
+fn mount_share(mount: &Mount) -> std::io::Result<()> {
+    fs::create_dir_all(&mount.path)?;
+    let flags = if mount.read_only {
+        MountFlags::RDONLY
+    } else {
+        MountFlags::empty()
+    };
+    Ok(rustix::mount::mount(
+        mount.tag.as_str(),
+        mount.path.as_str(),
+        "virtiofs",
+        flags,
+        None,
+    )?)
+}
+
+fn complaints() -> Vec<String> {
+    let text = fs::read_to_string(COMPLAINTS).unwrap_or_default();
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn reply(replies: &Mutex<fs::File>, report: &Report) {
+    let mut port = replies
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Err(err) = send(&mut port, report) {
+        eprintln!("lab agent: cannot report {report:?}: {err}");
+    }
+}
+
+fn send(port: &mut fs::File, report: &Report) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    port.write_all(&line)
+}

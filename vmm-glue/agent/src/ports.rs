@@ -1,0 +1,59 @@
+//! The virtio-serial ports, found by name. A port has one opener at a time: the agent opens each once and keeps it.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use fifo_lab_agent::PORT_STDERR;
+use fifo_lab_agent::PORT_STDIN;
+use fifo_lab_agent::PORT_STDOUT;
+
+/// The ports that carry a command's streams.
+#[derive(Debug)]
+pub struct Ports {
+    /// From the host.
+    pub stdin: File,
+    /// To the host.
+    pub stdout: File,
+    /// To the host.
+    pub stderr: File,
+}
+
+impl Ports {
+    /// Opens the three.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            stdin: open(PORT_STDIN)?,
+            stdout: open(PORT_STDOUT)?,
+            stderr: open(PORT_STDERR)?,
+        })
+    }
+}
+
+/// Opens the port of this name for reading and writing.
+pub fn open(name: &str) -> io::Result<File> {
+    let device = device(name)?;
+    File::options()
+        .read(true)
+        .write(true)
+        .open(&device)
+        .map_err(|err| io::Error::new(err.kind(), format!("{}: {err}", device.display())))
+}
+
+/// `/dev/vportXpY` of a name; read from sysfs so that it needs no udev.
+fn device(name: &str) -> io::Result<PathBuf> {
+    for entry in fs::read_dir("/sys/class/virtio-ports")? {
+        let entry = entry?;
+        let Ok(found) = fs::read_to_string(entry.path().join("name")) else {
+            continue;
+        };
+        if found.trim_end() == name {
+            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("no virtio-serial port named {name}"),
+    ))
+}

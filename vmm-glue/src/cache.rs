@@ -1,0 +1,376 @@
+//! The cache: directories made once from known inputs, shared by any number of labs, trusted only when complete.
+//!
+//! An entry is built in a temporary sibling under an exclusive lock, made durable, and renamed into place; so it is either absent or whole,
+//! whatever interrupts. Whoever uses an entry holds a shared lock on it. The kernel drops both kinds of lock with their owner: nothing here
+//! needs a process to have ended in an orderly way. This file must not know what the entries are.
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Seek;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+
+use crate::cancel;
+use crate::key::Key;
+use crate::ui;
+
+/// In every entry: written last, tells what the entry was made from.
+const MARKER: &str = ".complete";
+/// How many entries of a kind are kept beside the one in use.
+const KEPT: usize = 2;
+const POLL: Duration = Duration::from_millis(100);
+
+/// The cache, held open against `cargo lab clean`.
+#[derive(Debug)]
+pub struct Cache {
+    root: PathBuf,
+    /// Shared by every lab that runs, exclusive for cleaning.
+    _in_use: Flock<File>,
+}
+
+/// A complete entry; it stays while this exists.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Entry {
+    /// A path inside.
+    pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.path.join(path)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// `$XDG_CACHE_HOME/globalfifo`, or `~/.cache/globalfifo`.
+pub fn location() -> Result<PathBuf> {
+    let dir = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = dir("XDG_CACHE_HOME").or_else(|| dir("HOME").map(|home| home.join(".cache")));
+    Ok(base
+        .context("no place for the cache: set XDG_CACHE_HOME or HOME to an absolute path")?
+        .join("globalfifo"))
+}
+
+impl Cache {
+    /// Opens it, making it if needed.
+    pub fn open() -> Result<Self> {
+        let root = location()?;
+        for dir in ["stages", "locks", "logs", "mountpoint"] {
+            let dir = root.join(dir);
+            fs::create_dir_all(&dir).with_context(|| {
+                format!("cannot create {}: make it writable, or put the cache elsewhere with XDG_CACHE_HOME", dir.display())
+            })?;
+        }
+        let in_use = wait_for(
+            &root.join("locks/in-use"),
+            FlockArg::LockSharedNonblock,
+            "another lab is cleaning the cache",
+        )?;
+        Ok(Self {
+            root,
+            _in_use: in_use,
+        })
+    }
+
+    /// Opens it for cleaning: nobody else uses it meanwhile. `None` if there is no cache.
+    pub fn open_exclusive() -> Result<Option<Self>> {
+        let root = location()?;
+        let path = root.join("locks/in-use");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(in_use) => Ok(Some(Self {
+                root,
+                _in_use: in_use,
+            })),
+            Err(_) => anyhow::bail!(
+                "a lab is running and uses the cache {}: end it first",
+                root.display()
+            ),
+        }
+    }
+
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// An empty directory to mount things on, in a namespace of one's own.
+    pub fn mountpoint(&self) -> PathBuf {
+        self.root.join("mountpoint")
+    }
+
+    /// Where the log of a stage goes while it is being built, and stays if that fails.
+    pub fn log(&self, stage: &str) -> PathBuf {
+        self.root
+            .join("logs")
+            .join(format!("{stage}-{}.log", std::process::id()))
+    }
+
+    /// True if the entry is there.
+    pub fn has(&self, stage: &str, key: &Key) -> bool {
+        self.path(stage, key).join(MARKER).is_file()
+    }
+
+    /// Where an entry is, or would be.
+    pub fn path(&self, stage: &str, key: &Key) -> PathBuf {
+        self.root.join("stages").join(stage).join(&key.id)
+    }
+
+    fn lock_path(&self, stage: &str, id: &str) -> PathBuf {
+        self.root.join("locks").join(format!("{stage}-{id}"))
+    }
+
+    /// The entry for a key; built by `build` in the directory it is given if nobody has done so yet.
+    pub fn obtain(
+        &self,
+        stage: &str,
+        key: &Key,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Entry> {
+        let path = self.path(stage, key);
+        let lock_path = self.lock_path(stage, &key.id);
+        if self.has(stage, key) {
+            let lock = wait_for(
+                &lock_path,
+                FlockArg::LockSharedNonblock,
+                &format!("another lab is working on the {stage}"),
+            )?;
+            if self.has(stage, key) {
+                return Ok(Entry { path, _lock: lock });
+            }
+        }
+        let mut lock = wait_for(
+            &lock_path,
+            FlockArg::LockExclusiveNonblock,
+            &format!("another lab is building the {stage} of this cache"),
+        )?;
+        if !self.has(stage, key) {
+            note_owner(&mut lock)?;
+            self.build(&path, key, build)
+                .map_err(|err| full_disk(err, &self.root))?;
+            self.prune(stage, &key.id);
+        }
+        // Others may come in between; the entry is whole, and only an exclusive lock could remove it.
+        lock.relock(FlockArg::LockShared)
+            .context("cannot share the lock")?;
+        anyhow::ensure!(
+            self.has(stage, key),
+            "another lab removed the {stage} just made: run it again"
+        );
+        Ok(Entry { path, _lock: lock })
+    }
+
+    fn build(&self, path: &Path, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let parent = path.parent().context("a cache entry has a parent")?;
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+        // Ours alone, as the lock is: what is there is what an interrupted lab left.
+        let temporary = parent.join(format!("{}.partial", key.id));
+        remove(&temporary)?;
+        remove(path)?;
+        fs::create_dir(&temporary)
+            .with_context(|| format!("cannot create {}", temporary.display()))?;
+        let result = build(&temporary)
+            .and_then(|()| cancel::check())
+            .and_then(|()| publish(&temporary, path, key));
+        if result.is_err() {
+            let _ = remove(&temporary);
+        }
+        result
+    }
+
+    /// Removes a whole stage; its entries lose their markers first, so that half a removal leaves nothing trusted.
+    pub fn forget(&self, stage: &Path) -> Result<()> {
+        for entry in entries(stage) {
+            remove(&entry.join(MARKER))?;
+        }
+        remove(stage)
+    }
+
+    /// Removes old entries of a stage that nobody uses, but for a few.
+    fn prune(&self, stage: &str, current: &str) {
+        let dir = self.root.join("stages").join(stage);
+        let mut others: Vec<_> = entries(&dir)
+            .into_iter()
+            .filter(|path| id_of(path) != current)
+            .collect();
+        others.sort_by_key(|path| {
+            std::cmp::Reverse(path.metadata().and_then(|meta| meta.modified()).ok())
+        });
+        for path in others.into_iter().skip(KEPT) {
+            self.remove_unused(stage, &path);
+        }
+    }
+
+    fn remove_unused(&self, stage: &str, path: &Path) {
+        let id = id_of(path);
+        let Ok(file) = open_lock(&self.lock_path(stage, &id)) else {
+            return;
+        };
+        if let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // The marker goes first: an entry half removed must not be trusted.
+            let _ = fs::remove_file(path.join(MARKER));
+            let _ = remove(path);
+        }
+    }
+}
+
+/// Entries, whole or not, of a stage's directory.
+pub fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .map(|found| found.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
+}
+
+fn id_of(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Makes a built directory durable and gives it its name.
+fn publish(temporary: &Path, path: &Path, key: &Key) -> Result<()> {
+    fs::write(temporary.join(MARKER), &key.inputs)
+        .context("cannot mark the cache entry complete")?;
+    let dir = File::open(temporary)?;
+    rustix::fs::syncfs(&dir).context("cannot write the cache entry to the disk")?;
+    fs::rename(temporary, path)
+        .with_context(|| format!("cannot move the cache entry to {}", path.display()))?;
+    if let Some(parent) = path.parent() {
+        File::open(parent)?
+            .sync_all()
+            .with_context(|| format!("cannot write {} to the disk", parent.display()))?;
+    }
+    Ok(())
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .with_context(|| format!("cannot open the lock {}", path.display()))
+}
+
+/// Takes a lock, saying why it waits.
+fn wait_for(path: &Path, how: FlockArg, why: &str) -> Result<Flock<File>> {
+    let mut file = open_lock(path)?;
+    let mut told = false;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err((_, err)) => {
+                return Err(err).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        if !told {
+            let mut owner = String::new();
+            let _ = file.rewind().and_then(|()| file.read_to_string(&mut owner));
+            ui::say(&format!("{why}{}: waiting for it", owner.trim_end()));
+            told = true;
+        }
+        cancel::check()?;
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Tells those who wait who holds the lock.
+fn note_owner(lock: &mut Flock<File>) -> Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, " (process {})", std::process::id()).context("cannot write the lock")
+}
+
+fn full_disk(err: anyhow::Error, root: &Path) -> anyhow::Error {
+    let full = err
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|err| {
+            matches!(
+                err.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        });
+    if full {
+        err.context(format!(
+            "no space left for the cache in {}: free some, or put it elsewhere with XDG_CACHE_HOME",
+            root.display()
+        ))
+    } else {
+        err
+    }
+}
+
+/// Removes a file or a directory, also where directories in it are not writable; that it is not there is no error.
+pub fn remove(path: &Path) -> Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        if fs::remove_dir_all(path).is_ok() {
+            return Ok(());
+        }
+        make_writable(path);
+    }
+    let removed = if path.is_dir() && !path.is_symlink() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_writable(dir: &Path) {
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for path in entries(dir) {
+        if path.is_dir() && !path.is_symlink() {
+            make_writable(&path);
+        }
+    }
+}
+
+/// Bytes that a directory takes on the disk; files with several names count once.
+pub fn size(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::HashSet::new();
+    let mut total = 0;
+    let mut todo = vec![path.to_owned()];
+    while let Some(path) = todo.pop() {
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        if meta.nlink() <= 1 || meta.is_dir() || seen.insert((meta.dev(), meta.ino())) {
+            total += meta.blocks() * 512;
+        }
+        if meta.is_dir() {
+            todo.extend(entries(&path));
+        }
+    }
+    total
+}

@@ -1,0 +1,160 @@
+//! Children whose output goes to a log file, line by line past somebody who watches.
+
+use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::PipeReader;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::Running;
+use super::Spec;
+use super::shell_status;
+
+/// Lines of a log that are shown when something fails.
+const EXCERPT: usize = 20;
+
+/// A log file that several commands write to, one after another.
+#[derive(Debug)]
+pub struct Logged {
+    path: PathBuf,
+    file: File,
+}
+
+impl Logged {
+    /// Creates the file.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path)
+            .with_context(|| format!("cannot create the log file {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Runs a child to its end; standard output and error go to the log, each line also to `watch`.
+    pub fn status(
+        &mut self,
+        spec: &Spec,
+        watch: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<ExitStatus> {
+        writeln!(self.file, "+ {}", spec.shell()).context("cannot write the log file")?;
+        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let mut command = spec.command();
+        command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let mut child = Running::start(&program_name(spec), command)?;
+        std::thread::scope(|scope| {
+            // It ends when the last writer has gone: the child's whole group or namespace is ended with it.
+            scope.spawn(|| self.follow(reader, watch));
+            child.wait()
+        })
+    }
+
+    /// As [`Self::status`]; a status other than 0 is an error that names the cause where the log shows a known one.
+    pub fn run(&mut self, spec: &Spec, watch: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+        let status = self.status(spec, watch)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(anyhow::anyhow!("{}", self.explain(&program_name(spec))))
+    }
+
+    fn follow(&mut self, reader: PipeReader, watch: &mut (dyn FnMut(&str) + Send)) {
+        let mut reader = BufReader::new(reader);
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|count| count > 0)
+        {
+            // cargo's reports for programs are no reading for people.
+            if !line.starts_with(b"{\"reason\"") {
+                let _ = self.file.write_all(&line);
+            }
+            watch(String::from_utf8_lossy(&line).trim_end());
+            line.clear();
+        }
+    }
+
+    /// Cause, last lines and path, for people.
+    fn explain(&self, program: &str) -> String {
+        let log = std::fs::read(&self.path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
+        let cause =
+            crate::causes::known(&log).map_or_else(|| format!("{program} failed"), str::to_owned);
+        format!(
+            "{cause}\n{}\nfull log: {}",
+            crate::causes::excerpt(&log, EXCERPT),
+            self.path.display()
+        )
+    }
+}
+
+/// The program's name without its directories.
+fn program_name(spec: &Spec) -> String {
+    let program = spec.argv.first().map(PathBuf::from).unwrap_or_default();
+    program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Runs a child to its end and returns its standard output; what it says on standard error becomes the error.
+pub fn output(spec: &Spec) -> Result<String> {
+    let output = spec
+        .command()
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start a child")?;
+    crate::cancel::check()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::bail!("{}: {}", program_name(spec), said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// How a child ended and what it said, both streams together.
+#[derive(Debug)]
+pub struct Captured {
+    /// Exit status as a shell gives it; `None` if it had to be ended.
+    pub status: Option<u8>,
+    /// What it said.
+    pub text: String,
+}
+
+/// Runs a child to its end, or ends it after this long.
+pub fn capture(spec: &Spec, limit: Duration) -> Result<Captured> {
+    let (mut reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let mut command = spec.command();
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let mut child = Running::start(&program_name(spec), command)?;
+    std::thread::scope(|scope| {
+        let said = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = reader.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let status = child.wait_for(limit)?.map(shell_status);
+        child.end();
+        Ok(Captured {
+            status,
+            text: said.join().unwrap_or_default(),
+        })
+    })
+}

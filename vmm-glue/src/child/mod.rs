@@ -1,0 +1,23 @@
+//! Children of the lab, and what keeps them from outliving it.
+//!
+//! The lab never forks and runs code in between. It starts *itself* with a [`Spec`], and that fresh, single-threaded process arranges its own
+//! death with its parent, its process group and its namespaces, then executes the program.
+
+mod inner;
+mod logged;
+mod running;
+mod spec;
+
+pub use self::inner::SUBCOMMAND;
+pub use self::inner::main;
+pub use self::logged::Captured;
+pub use self::logged::Logged;
+pub use self::logged::capture;
+pub use self::logged::output;
+pub use self::running::Running;
+pub use self::running::shell_status;
+pub use self::spec::Bind;
+pub use self::spec::Overlay;
+pub use self::spec::Place;
+pub use self::spec::Spec;
+pub use self::spec::View;

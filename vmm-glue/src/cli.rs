@@ -1,0 +1,391 @@
+//! The command line, and what can be said of it before anything is started.
+
+use std::ffi::OsString;
+use std::num::NonZeroU8;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::exit::usage;
+use crate::stages::Driver;
+use crate::stages::Wanted;
+use crate::stages::layer;
+use crate::stages::programs::Need;
+use crate::vm::config::AccelChoice;
+use crate::vm::config::Config;
+use crate::vm::config::Share;
+use crate::vm::config::share_name;
+
+/// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
+///
+/// Run as `cargo lab`. The first command sets everything up in $XDG_CACHE_HOME/globalfifo (a few minutes, 3 GB); after that a guest is up in
+/// seconds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo lab",
+    bin_name = "cargo lab",
+    version,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Print nothing but warnings and errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it: interrupt, SIGIO and asynchronous completion on real data.
+    Demo(DemoArgs),
+    /// Boot a guest with the device; run a command in it, or a shell.
+    Run(RunArgs),
+    /// Compile C for the guest.
+    Cc(CcArgs),
+    /// Run every test, on the host and in the guest.
+    Test(TestArgs),
+    /// Say what is needed, what is there, and how to mend the rest.
+    Doctor,
+    /// Free the cache.
+    Clean(CleanArgs),
+}
+
+/// `cargo lab demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// `cargo lab run`.
+///
+/// The guest command's exit status is the lab's: 126 if it cannot be executed, 127 if there is none of that name, 128 + n after signal n.
+/// 125 means that the machine failed (panic, time limit), 1 that set-up did, 2 a mistake on the command line.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Show a folder of the host in the guest at /mnt/NAME, and start there; may be repeated.
+    #[arg(long, value_name = "DIR[:ro]")]
+    share: Vec<OsString>,
+    /// Add a Debian package to the guest's userland; may be repeated.
+    #[arg(long, value_name = "PKG")]
+    install: Vec<String>,
+    /// Load this module instead of the one built from guest-driver/; `none` boots without driver and device.
+    #[arg(long, value_name = "KO")]
+    driver: Option<PathBuf>,
+    /// Print the commands that would be run and run none.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The command and its arguments; without it, a shell.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What every command that starts a machine takes.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// A FIFO, as for vhost-device-fifo: KIND[,key=value…] with KIND loopback, zero, null, pty, unix=PATH or file=PATH; may be repeated.
+    #[arg(long, value_name = "SPEC")]
+    fifo: Vec<String>,
+    /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
+    #[arg(long, value_name = "BYTES", value_parser = capacity)]
+    capacity: Option<String>,
+    /// CPUs of the guest.
+    #[arg(long, value_name = "N", default_value = "1")]
+    smp: NonZeroU8,
+    /// Memory of the guest, like 512M or 2G.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
+    mem: String,
+    /// How the guest's CPUs are made.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: AccelChoice,
+    /// Which kernel the guest runs.
+    #[arg(long, value_enum, default_value = "stock")]
+    kernel: KernelChoice,
+    /// A QEMU of this machine instead of the lab's own.
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// An argument added to QEMU's command line; may be repeated.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    qemu_arg: Vec<OsString>,
+    /// Entries of each virtqueue, a power of two.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = queue_size)]
+    queue_size: u16,
+    /// End the machine if the command has not ended after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<NonZeroU32>,
+}
+
+/// `--kernel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KernelChoice {
+    /// Debian's own.
+    Stock,
+}
+
+/// `cargo lab cc`.
+///
+/// Everything is passed on to the guest's gcc, whose messages name your own paths.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct CcArgs {
+    /// FILE.c… [-o OUT] [-lLIB] and whatever else gcc takes.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "ARG"
+    )]
+    pub args: Vec<OsString>,
+}
+
+/// `cargo lab test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Run only tests whose names contain this.
+    pub filter: Option<String>,
+    /// Also write the results to a file that CI systems read.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// How the guest's CPUs are made.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub accel: AccelChoice,
+}
+
+/// `cargo lab clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Also the Debian tree and the kernel, which take minutes to make again.
+    #[arg(long)]
+    pub all: bool,
+}
+
+fn memory(text: &str) -> Result<String, String> {
+    let digits = text.trim_end_matches(['M', 'G']);
+    let unit = text.get(digits.len()..).unwrap_or_default();
+    let size: u64 = digits
+        .parse()
+        .map_err(|_| "give a number and M or G, like 512M or 2G".to_owned())?;
+    let megabytes = match unit {
+        "M" => size,
+        "G" => size.saturating_mul(1024),
+        _ => return Err("give a number and M or G, like 512M or 2G".to_owned()),
+    };
+    if megabytes < 256 {
+        Err("the guest needs at least 256M".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn capacity(text: &str) -> Result<String, String> {
+    let digits = text.trim_end_matches(['K', 'M']);
+    let sized =
+        text.len() - digits.len() <= 1 && digits.parse::<u32>().is_ok_and(|bytes| bytes > 0);
+    if sized {
+        Ok(text.to_owned())
+    } else {
+        Err("give a number of bytes of at least 1, like 4096 or 64K".to_owned())
+    }
+}
+
+fn queue_size(text: &str) -> Result<u16, String> {
+    let size: u16 = text
+        .parse()
+        .map_err(|_| "give a power of two from 2 to 1024".to_owned())?;
+    if size.is_power_of_two() && (2..=1024).contains(&size) {
+        Ok(size)
+    } else {
+        Err("give a power of two from 2 to 1024".to_owned())
+    }
+}
+
+impl DemoArgs {
+    /// The machine to start.
+    pub fn config(&self) -> Result<Config> {
+        self.machine.config()
+    }
+
+    /// How long the command may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.machine.timeout()
+    }
+}
+
+impl RunArgs {
+    /// The machine to start.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.machine.config()?;
+        config.shares = self.share.iter().map(share).collect::<Result<_>>()?;
+        let mut names = std::collections::HashSet::new();
+        for share in &config.shares {
+            if !names.insert(&share.name) {
+                return Err(usage(format!(
+                    "two shared folders are called {}: the guest can show only one at {}",
+                    share.name,
+                    share.path()
+                )));
+            }
+        }
+        config.driver = self.driver.as_deref() != Some(Path::new("none"));
+        Ok(config)
+    }
+
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        if let Some(bad) = self
+            .install
+            .iter()
+            .find(|name| !layer::is_package_name(name))
+        {
+            return Err(usage(format!(
+                "--install {bad}: not the name of a Debian package"
+            )));
+        }
+        let driver = match &self.driver {
+            None => Driver::Ours,
+            Some(path) if path == Path::new("none") => Driver::None,
+            Some(path) => Driver::File(module(path)?),
+        };
+        Ok(Wanted {
+            install: self.install.clone(),
+            driver,
+            programs: Need::IfTheyBuild,
+        })
+    }
+
+    /// How long the command may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.machine.timeout()
+    }
+}
+
+impl MachineArgs {
+    fn config(&self) -> Result<Config> {
+        for fifo in &self.fifo {
+            fifo_kind(fifo)?;
+        }
+        if let Some(qemu) = &self.qemu
+            && rustix::fs::access(qemu, rustix::fs::Access::EXEC_OK).is_err()
+        {
+            return Err(usage(format!(
+                "--qemu {}: no program there",
+                qemu.display()
+            )));
+        }
+        let KernelChoice::Stock = self.kernel;
+        Ok(Config {
+            smp: self.smp.get(),
+            mem: self.mem.clone(),
+            accel: self.accel,
+            fifos: self.fifo.clone(),
+            capacity: self.capacity.clone(),
+            vq_size: self.queue_size,
+            qemu: self.qemu.clone(),
+            qemu_args: self.qemu_arg.clone(),
+            ..Config::default()
+        })
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+            .map(|seconds| Duration::from_secs(u64::from(seconds.get())))
+    }
+}
+
+/// Catches a mistyped kind before minutes of set-up; the daemon, which owns the grammar, judges the rest.
+fn fifo_kind(spec: &str) -> Result<()> {
+    const KINDS: [&str; 7] = ["loopback", "zero", "null", "pty", "unix", "file", "pattern"];
+    let kind = spec.split([',', '=']).next().unwrap_or_default();
+    if KINDS.contains(&kind) {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--fifo {spec}: no such kind of FIFO; use one of {}",
+        KINDS.join(", ")
+    )))
+}
+
+fn share(text: &OsString) -> Result<Share> {
+    let text = text
+        .to_str()
+        .ok_or_else(|| usage(format!("--share {}: the name is not UTF-8", text.display())))?;
+    let (dir, read_only) = match text.strip_suffix(":ro") {
+        Some(dir) => (dir, true),
+        None => (text, false),
+    };
+    let absolute = Path::new(dir)
+        .canonicalize()
+        .map_err(|err| usage(format!("--share {dir}: {err}; name an existing folder")))?;
+    if !absolute.is_dir() {
+        return Err(usage(format!("--share {dir}: not a folder")));
+    }
+    Ok(Share {
+        name: share_name(&absolute),
+        dir: absolute,
+        read_only,
+    })
+}
+
+/// A kernel module is a relocatable ELF file with a .modinfo section; this much can be seen without loading it.
+fn module(path: &Path) -> Result<PathBuf> {
+    let bytes =
+        std::fs::read(path).map_err(|err| usage(format!("--driver {}: {err}", path.display())))?;
+    let relocatable = bytes.get(..4) == Some(b"\x7fELF") && bytes.get(16) == Some(&1);
+    let modinfo = bytes.windows(9).any(|window| window == b".modinfo\0");
+    if relocatable && modinfo {
+        Ok(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
+    } else {
+        Err(usage(format!(
+            "--driver {}: not a kernel module (a .ko file, not compressed)",
+            path.display()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_wants_a_number_and_a_unit() {
+        assert_eq!(memory("512M").unwrap(), "512M");
+        for bad in ["", "G", "512", "1T", "-1G", "64M", "1.5G"] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_shared_folder_may_be_read_only_and_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let text = OsString::from(format!("{}:ro", dir.path().display()));
+        let parsed = share(&text).unwrap();
+        assert!(parsed.read_only);
+        assert_eq!(parsed.path(), format!("/mnt/{name}"));
+        assert!(share(&OsString::from("/no/such/folder")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_module_is_refused() {
+        assert!(module(Path::new("/proc/self/exe")).is_err());
+        assert!(module(Path::new("/etc/passwd")).is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! `cargo lab clean`: frees the cache, never under a running lab.
+
+use anyhow::Result;
+
+use crate::cache;
+use crate::cache::Cache;
+use crate::cli::CleanArgs;
+use crate::stages::kernel;
+use crate::stages::tree;
+use crate::ui;
+
+/// Removes what is quickly made again; with `--all`, everything.
+pub fn clean(args: &CleanArgs) -> Result<u8> {
+    let Some(cache) = Cache::open_exclusive()? else {
+        ui::say(&format!(
+            "nothing to free: there is no cache in {}",
+            cache::location()?.display()
+        ));
+        return Ok(0);
+    };
+    let before = cache::size(cache.root());
+    let kept = |name: &str| !args.all && [tree::STAGE, kernel::STAGE].contains(&name);
+    for stage in cache::entries(&cache.root().join("stages")) {
+        let name = stage
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if kept(&name) {
+            // Interrupted attempts at them are no use to anybody.
+            for partial in cache::entries(&stage)
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|ext| ext == "partial"))
+            {
+                cache::remove(&partial)?;
+            }
+        } else {
+            ui::say(&format!("removing the {name}"));
+            cache.forget(&stage)?;
+        }
+    }
+    for log in cache::entries(&cache.root().join("logs")) {
+        cache::remove(&log)?;
+    }
+    let after = cache::size(cache.root());
+    let rest = if args.all {
+        String::new()
+    } else {
+        format!(
+            "; {} remain, `cargo lab clean --all` frees them too",
+            ui::bytes(after)
+        )
+    };
+    ui::print(&format!(
+        "freed {} in {}{rest}",
+        ui::bytes(before.saturating_sub(after)),
+        cache.root().display()
+    ));
+    Ok(0)
+}

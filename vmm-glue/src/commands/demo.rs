@@ -1,0 +1,38 @@
+//! `cargo lab demo`: the guest's own demonstration program, from nothing to its exit status.
+
+use anyhow::Result;
+use fifo_lab_agent::Command;
+use fifo_lab_agent::Stdin;
+
+use super::run;
+use crate::cli::DemoArgs;
+use crate::stages;
+use crate::stages::Driver;
+use crate::stages::Wanted;
+use crate::stages::guest;
+use crate::stages::programs::Need;
+use crate::stages::shop::Shop;
+use crate::vm::config::Paths;
+use crate::vm::machine;
+
+/// Sets up, boots, shows, ends.
+pub fn demo(args: &DemoArgs) -> Result<u8> {
+    let config = args.config()?;
+    machine::check(&config)?;
+    let shop = Shop::open()?;
+    let ready = stages::set_up(
+        &shop,
+        &Wanted {
+            install: Vec::new(),
+            driver: Driver::Ours,
+            programs: Need::All,
+        },
+    )?;
+    let command = Command {
+        argv: vec![format!("/{}/bin/demo", guest::HOME)],
+        cwd: "/root".to_owned(),
+        stdin: Stdin::Null,
+        ..Command::default()
+    };
+    run::in_guest(&config, &Paths::new(&ready), &command, args.timeout())
+}

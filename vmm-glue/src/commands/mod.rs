@@ -1,0 +1,9 @@
+//! One file a command: what the user asked for, in terms of set-up and machine.
+
+pub mod cc;
+pub mod clean;
+pub mod demo;
+pub mod doctor;
+pub mod dry_run;
+pub mod run;
+pub mod test;

@@ -1,0 +1,95 @@
+//! `cargo lab test`: everything that can fail, in the order of what it costs.
+
+use anyhow::Result;
+
+use crate::cli::TestArgs;
+use crate::exit;
+use crate::stages;
+use crate::stages::Driver;
+use crate::stages::Wanted;
+use crate::stages::programs::Need;
+use crate::stages::shop::Shop;
+use crate::testing::guest;
+use crate::testing::host;
+use crate::testing::libtest::Program;
+use crate::testing::module;
+use crate::testing::report::Filter;
+use crate::testing::report::Outcome;
+use crate::testing::report::Results;
+use crate::testing::report::Verdict;
+
+/// Runs what the filter wants; 0 if something ran and nothing failed.
+pub fn test(args: &TestArgs) -> Result<u8> {
+    let filter = Filter::new(args.filter.clone());
+    if let Some(junit) = &args.junit
+        && junit
+            .parent()
+            .is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
+    {
+        return Err(exit::usage(format!(
+            "--junit {}: there is no such folder",
+            junit.display()
+        )));
+    }
+    let shop = Shop::open()?;
+    let mut results = Results::new();
+    let programs = on_host(&shop, &filter, &mut results)?;
+    in_guest(&shop, args, &filter, &mut results)?;
+    if filter.may_want_below("lab/") {
+        results.doing("running the lab's own tests that boot machines");
+        host::boot_tests(&programs, &filter, &mut results)?;
+    }
+    if let Some(path) = &args.junit {
+        results.write_junit(path)?;
+    }
+    Ok(u8::from(!results.finish()))
+}
+
+fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Program>> {
+    if filter.may_want_below("host/") {
+        host::checks(&shop.repository, filter, results)?;
+    }
+    if !filter.may_want_below("host/") && !filter.may_want_below("lab/") {
+        return Ok(Vec::new());
+    }
+    let programs = host::build(&shop.repository, results)?;
+    if filter.may_want_below("host/") {
+        host::run(&programs, filter, results)?;
+        if host::has_doc_tests(&shop.repository) {
+            host::doc_tests(&shop.repository, filter, results)?;
+        }
+    }
+    Ok(programs)
+}
+
+/// What needs the tree. That it cannot be set up is a failed test: the rest is still worth knowing.
+fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results) -> Result<()> {
+    if !filter.may_want_below("guest/") && !filter.may_want_below("module/") {
+        return Ok(());
+    }
+    let wanted = Wanted {
+        install: Vec::new(),
+        driver: Driver::Ours,
+        programs: Need::All,
+    };
+    let ready = match stages::set_up(shop, &wanted) {
+        Ok(ready) => ready,
+        Err(err) => {
+            crate::cancel::check()?;
+            let why = exit::of(&err).1;
+            results.add(Outcome {
+                name: "guest/set-up".to_owned(),
+                time: std::time::Duration::ZERO,
+                verdict: Verdict::Failed(why),
+            });
+            return Ok(());
+        }
+    };
+    if filter.may_want_below("module/") {
+        module::checks(shop, &ready, filter, results)?;
+    }
+    if filter.may_want_below("guest/") {
+        guest::run(shop, &ready, args.accel, filter, results)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `cargo lab`: sets the globalfifo device, its driver and a guest up, starts them, and tests them.
+//!
+//! This file turns a command line into an exit status; everything else is in the modules. See docs/lab.md.
+
+mod cache;
+mod cancel;
+mod causes;
+mod child;
+mod cli;
+mod commands;
+mod exit;
+mod key;
+mod recipe;
+mod stages;
+mod testing;
+mod tty;
+mod ui;
+mod vm;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::cli::Command;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == child::SUBCOMMAND
+    {
+        return child::main(rest);
+    }
+    let cli = Cli::parse();
+    ui::install(cli.quiet);
+    let status = match cancel::install().and_then(|()| dispatch(&cli.command)) {
+        Ok(status) => status,
+        Err(err) => {
+            let (status, message) = exit::of(&err);
+            if !message.is_empty() && cancel::signal().is_none() {
+                ui::error(&message);
+            }
+            cancel::signal()
+                .and_then(|signal| u8::try_from(128 + signal).ok())
+                .unwrap_or(status)
+        }
+    };
+    ExitCode::from(status)
+}
+
+fn dispatch(command: &Command) -> Result<u8> {
+    match command {
+        Command::Demo(args) => commands::demo::demo(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Cc(args) => commands::cc::cc(args),
+        Command::Test(args) => commands::test::test(args),
+        Command::Doctor => commands::doctor::doctor(),
+        Command::Clean(args) => commands::clean::clean(args),
+    }
+}

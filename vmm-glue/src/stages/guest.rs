@@ -1,0 +1,160 @@
+//! What the lab adds to the guest's file system: the init scripts, and over the Debian tree the kernel's modules with our driver among them,
+//! its udev rule, the agent and the programs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::PathOrEntry;
+use super::kernel;
+use super::kernel::Kernel;
+use super::module;
+use super::programs::Programs;
+use super::shop::Bench;
+use super::shop::Shop;
+use super::shop::WORK;
+use super::shop::tool_spec;
+use crate::cache::Entry;
+use crate::key::Key;
+use crate::key::KeyBuilder;
+
+/// Its name in the cache.
+pub const STAGE: &str = "guest";
+/// Where the guest finds the lab's programs.
+pub const HOME: &str = "opt/globalfifo";
+
+/// The share "lab".
+#[derive(Debug)]
+pub struct Guest {
+    /// The entry: init, root/.
+    pub entry: Entry,
+}
+
+impl Guest {
+    /// Names of the guest's programs, sorted.
+    pub fn programs(&self) -> Result<Vec<String>> {
+        let dir = self.entry.join("root").join(HOME).join("bin");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// What it is made from.
+pub fn key(
+    shop: &Shop,
+    module: Option<&Path>,
+    agent: &Path,
+    programs: Option<&Path>,
+) -> Result<Key> {
+    let key = KeyBuilder::new(STAGE)
+        .field("kernel", &kernel::key(shop).id)
+        .file("init", &shop.repository.join("images/init"))?
+        .file("start", &shop.repository.join("images/start"))?
+        .file("rules", &module::rules(&shop.repository))?
+        .file("agent", agent)?
+        .field(
+            "programs",
+            &programs.unwrap_or(Path::new("none")).display().to_string(),
+        );
+    match module {
+        Some(path) => Ok(key.file("module", path)?.finish()),
+        None => Ok(key.finish()),
+    }
+}
+
+/// Puts it together.
+pub fn obtain(
+    shop: &Shop,
+    tree: &Entry,
+    kernel: &Kernel,
+    module: &PathOrEntry,
+    programs: &Programs,
+) -> Result<Guest> {
+    let key = key(
+        shop,
+        module.path().as_deref(),
+        &programs.agent(),
+        programs.guest(),
+    )?;
+    let entry = shop.obtain(STAGE, &key, "putting the guest's files together", |bench| {
+        let root = bench.dir.join("root");
+        put_kernel_modules(&root, kernel, module)?;
+        // Where kmod looks for modules, in the tree as here.
+        std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
+        put_programs(&root.join(HOME), programs)?;
+        install(
+            &shop.repository.join("images/init"),
+            &bench.dir.join("init"),
+            0o755,
+        )?;
+        install(
+            &shop.repository.join("images/start"),
+            &root.join(HOME).join("start"),
+            0o755,
+        )?;
+        install(
+            &module::rules(&shop.repository),
+            &root.join("etc/udev/rules.d/99-globalfifo.rules"),
+            0o644,
+        )?;
+        depmod(shop, tree, kernel, bench)
+    })?;
+    Ok(Guest { entry })
+}
+
+fn put_kernel_modules(root: &Path, kernel: &Kernel, module: &PathOrEntry) -> Result<()> {
+    let from = kernel.entry.join("modules").join(&kernel.release);
+    let to = root.join("usr/lib/modules").join(&kernel.release);
+    for path in crate::key::files(&from)? {
+        let relative = path.strip_prefix(&from).unwrap_or(&path);
+        if !path.is_symlink() {
+            install(&path, &to.join(relative), 0o644)?;
+        }
+    }
+    match module.path() {
+        Some(path) => install(&path, &to.join("updates/globalfifo.ko"), 0o644),
+        None => Ok(()),
+    }
+}
+
+fn put_programs(home: &Path, programs: &Programs) -> Result<()> {
+    fs::create_dir_all(home.join("bin"))?;
+    for path in programs
+        .guest()
+        .map(crate::cache::entries)
+        .unwrap_or_default()
+    {
+        let name = path.file_name().unwrap_or_default();
+        if !name.to_string_lossy().starts_with('.') {
+            install(&path, &home.join("bin").join(name), 0o755)?;
+        }
+    }
+    install(&programs.agent(), &home.join("agent"), 0o755)
+}
+
+fn depmod(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> Result<()> {
+    let view = shop.view(tree.path(), bench.dir);
+    bench.run(
+        &tool_spec(&view, "depmod")
+            .arg("-b")
+            .arg(format!("{WORK}/root"))
+            .arg(&kernel.release),
+    )
+}
+
+fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! The stock Debian kernel, its modules, and its source prepared for building Rust modules. No kernel is compiled.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::archive::Choice;
+use super::archive::Index;
+use super::shop::Bench;
+use super::shop::Shop;
+use super::shop::WORK;
+use super::shop::script_spec;
+use crate::cache::Entry;
+use crate::child;
+use crate::child::Bind;
+use crate::child::View;
+use crate::key::KeyBuilder;
+
+/// Its name in the cache.
+pub const STAGE: &str = "kernel";
+/// The image to boot.
+pub const IMAGE: &str = "vmlinuz";
+/// Where the prepared tree is seen by whatever builds with it: its makefiles remember this path.
+pub const PLACE: &str = "/lab/kernel";
+/// apt's index in the tree is taken as it is for this long after the tree was made.
+const INDEX_FRESH: Duration = Duration::from_secs(6 * 3600);
+
+/// The index lies in the work directory when it had to be fetched anew; nothing is written to the tree.
+const UPDATE: &str = "mkdir -p lists/partial; apt-get -q -o APT::Sandbox::User=root -o Dir::State::lists=$PWD/lists update";
+const SHOW: &str = r#"
+apt-cache $APT -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= --names-only search "^linux-(image|binary|modules|headers)-$MAJOR[.].*$FLAVOUR\$|^linux-source-$MAJOR[.]" |
+    cut -d ' ' -f 1 >names
+xargs -r apt-cache $APT -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= show <names
+"#;
+const FETCH: &str = r#"
+mkdir debs
+cd debs
+apt-get $APT -q -o APT::Sandbox::User=root -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= download $PACKAGES
+"#;
+const UNPACK: &str = r#"
+for deb in debs/linux-binary-*.deb debs/linux-modules-*.deb; do dpkg-deb -x "$deb" stock; done
+dpkg-deb -x debs/linux-headers-*.deb headers
+dpkg-deb --fsys-tarfile debs/linux-source-*.deb | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' >source.tar.xz
+tar -xJf source.tar.xz --anchored --exclude-from=omit
+mv "linux-source-$SERIES" source
+mkdir build
+cp headers/usr/src/linux-headers-*/.config headers/usr/src/linux-headers-*/Module.symvers build/
+cp build/.config config
+mkdir -p modules
+mv stock/usr/lib/modules/* modules/
+mv "modules/$RELEASE/vmlinuz" vmlinuz
+rm -rf debs headers stock lists names omit
+"#;
+/// No rustfmt: bindgen's output need not be pretty, and that saves many seconds.
+const PREPARE: &str = r#"
+cd /lab/kernel
+RUST_LIB_SRC=$(echo /usr/src/rustc-*/library)
+export RUST_LIB_SRC
+make -C /lab/kernel/source O=/lab/kernel/build KERNELRELEASE="$RELEASE" RUSTFMT=/nonexistent -j"$JOBS" modules_prepare
+"#;
+
+/// Options whose values may differ between the stock configuration and the prepared tree: they describe the tools.
+const TOOL_OPTIONS: [&str; 3] = [
+    "CONFIG_CC_VERSION_TEXT",
+    "CONFIG_OPENSSL_SUPPORTS_ML_DSA",
+    "CONFIG_RUSTC_VERSION_TEXT",
+];
+
+/// A kernel in the cache.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The entry: vmlinuz, modules/RELEASE/, source/, build/, source.tar.xz (all of the source).
+    pub entry: Entry,
+    /// As `uname -r` says it.
+    pub release: String,
+}
+
+impl Kernel {
+    /// The image to boot.
+    pub fn image(&self) -> PathBuf {
+        self.entry.join(IMAGE)
+    }
+
+    /// Shows it at its place inside the tree.
+    pub fn bind(&self) -> Bind {
+        Bind {
+            from: self.entry.path().to_owned(),
+            to: PLACE.into(),
+            read_only: true,
+        }
+    }
+}
+
+/// What the kernel is made from. Its version is not part: what is cached stays good when the archive moves on.
+pub fn key(shop: &Shop) -> crate::key::Key {
+    let recipe = &shop.recipe.kernel;
+    KeyBuilder::new(STAGE)
+        .field("tree", &super::tree::key(shop).id)
+        .field("kernel", &format!("{} {}", recipe.major, recipe.flavour))
+        .field("omit", &recipe.omit.join(" "))
+        .field("script", &[UPDATE, SHOW, FETCH, UNPACK, PREPARE].concat())
+        .finish()
+}
+
+/// The kernel of the recipe.
+pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Kernel> {
+    let what = "fetching the stock kernel and preparing its source for Rust modules";
+    let entry = shop.obtain(STAGE, &key(shop), what, |bench| make(shop, tree, bench))?;
+    let release =
+        fs::read_to_string(entry.join("release")).context("the cached kernel has no release")?;
+    Ok(Kernel {
+        entry,
+        release: release.trim().to_owned(),
+    })
+}
+
+fn make(shop: &Shop, tree: &Entry, bench: &mut Bench<'_>) -> Result<()> {
+    let mut view = shop.view(tree.path(), bench.dir);
+    let choice = match choose(shop, tree, &view, bench, is_fresh(tree)) {
+        Ok(choice) => choice,
+        // The index that came with the tree may name files that have gone meanwhile.
+        Err(_) if is_fresh(tree) => choose(shop, tree, &view, bench, false)?,
+        Err(err) => return Err(err),
+    };
+    fs::write(bench.dir.join("release"), &choice.release)?;
+    let omit = shop
+        .recipe
+        .kernel
+        .omit
+        .iter()
+        .map(|pattern| format!("linux-source-{}/{pattern}\n", choice.series));
+    fs::write(bench.dir.join("omit"), omit.collect::<String>())?;
+    let env = [
+        ("RELEASE", choice.release.as_str()),
+        ("SERIES", choice.series.as_str()),
+    ];
+    bench.detail("unpacking the kernel");
+    bench.script(&view, UNPACK, &env)?;
+    view.binds.push(Bind {
+        from: bench.dir.to_owned(),
+        to: PLACE.into(),
+        read_only: false,
+    });
+    let jobs = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .to_string();
+    bench.script(
+        &view,
+        PREPARE,
+        &[("RELEASE", choice.release.as_str()), ("JOBS", &jobs)],
+    )?;
+    same_configuration(bench.dir)
+}
+
+fn is_fresh(tree: &Entry) -> bool {
+    let made = tree.path().metadata().and_then(|meta| meta.modified()).ok();
+    made.and_then(|made| made.elapsed().ok())
+        .is_some_and(|age| age < INDEX_FRESH)
+}
+
+/// Picks a version and fetches its packages.
+fn choose(
+    shop: &Shop,
+    tree: &Entry,
+    view: &View,
+    bench: &mut Bench<'_>,
+    fresh: bool,
+) -> Result<Choice> {
+    let fetched = format!("-o Dir::State::lists={WORK}/lists");
+    let usable = fresh
+        && tree
+            .join("var/lib/apt/lists")
+            .read_dir()
+            .is_ok_and(|mut lists| lists.next().is_some());
+    if !usable {
+        bench.detail("asking the archive which kernels there are");
+        bench.script(view, UPDATE, &[])?;
+    }
+    let apt = if usable { "" } else { fetched.as_str() };
+    let recipe = &shop.recipe.kernel;
+    let major = recipe.major.to_string();
+    let env = [
+        ("APT", apt),
+        ("MAJOR", major.as_str()),
+        ("FLAVOUR", recipe.flavour.as_str()),
+    ];
+    let index =
+        child::output(&script_spec(view, SHOW, &env)).context("cannot read the archive's index")?;
+    let choice = Index::parse(&index)
+        .choose(recipe.major, &recipe.flavour)
+        .map_err(anyhow::Error::msg)?;
+    bench.detail(&format!("fetching Linux {}", choice.release));
+    crate::cache::remove(&bench.dir.join("debs"))?;
+    bench.script(
+        view,
+        FETCH,
+        &[("APT", apt), ("PACKAGES", &choice.packages().join(" "))],
+    )?;
+    Ok(choice)
+}
+
+/// The prepared tree must lay out the kernel's structures as the stock kernel does: its options must not have drifted.
+fn same_configuration(dir: &Path) -> Result<()> {
+    let stock =
+        fs::read_to_string(dir.join("config")).context("cannot read the stock configuration")?;
+    let ours = fs::read_to_string(dir.join("build/.config"))
+        .context("cannot read the prepared configuration")?;
+    let lost = drift(&stock, &ours);
+    anyhow::ensure!(
+        lost.is_empty(),
+        "the prepared kernel source lost options of the stock kernel ({}): a tool in images/tree.toml is missing or too old",
+        lost.join(", ")
+    );
+    anyhow::ensure!(
+        ours.contains("CONFIG_RUST=y"),
+        "this kernel was built without CONFIG_RUST: take another in images/tree.toml"
+    );
+    Ok(())
+}
+
+fn drift(stock: &str, ours: &str) -> Vec<String> {
+    let lines: std::collections::HashSet<&str> = ours.lines().collect();
+    stock
+        .lines()
+        .filter(|line| line.starts_with("CONFIG_") && !lines.contains(line))
+        .filter(|line| !TOOL_OPTIONS.iter().any(|option| line.starts_with(option)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_option_is_drift_a_compilers_name_is_not() {
+        let stock =
+            "CONFIG_CC_VERSION_TEXT=\"a\"\nCONFIG_DEBUG_INFO_BTF=y\n# CONFIG_X is not set\n";
+        assert_eq!(
+            drift(stock, "CONFIG_CC_VERSION_TEXT=\"b\"\n"),
+            ["CONFIG_DEBUG_INFO_BTF=y"]
+        );
+        assert!(drift(stock, "CONFIG_DEBUG_INFO_BTF=y\nCONFIG_NEW=y\n").is_empty());
+    }
+}

@@ -1,0 +1,167 @@
+//! Set-up: what is needed, in which order, each thing cached by what it is made from.
+//!
+//! ```text
+//! tree ──► kernel ──► module ──┐
+//!      └─► layer               ├──► guest
+//! programs (daemon, guest) ────┘
+//! ```
+//! The stages know tools and files. They must not know how a machine is started.
+
+pub mod archive;
+pub mod guest;
+pub mod kernel;
+pub mod layer;
+pub mod mmdebstrap;
+pub mod module;
+pub mod plan;
+pub mod programs;
+pub mod shop;
+pub mod tree;
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use self::guest::Guest;
+use self::kernel::Kernel;
+use self::programs::Need;
+use self::programs::Programs;
+use self::shop::Shop;
+use crate::cache::Entry;
+use crate::cancel;
+
+/// What a machine needs from set-up.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Debian packages to add to the guest's userland.
+    pub install: Vec<String>,
+    /// The driver to load: ours unless named.
+    pub driver: Driver,
+    /// Whether guest-tests' programs must be there.
+    pub programs: Need,
+}
+
+/// Which driver the guest gets.
+#[derive(Debug)]
+pub enum Driver {
+    /// Built from guest-driver/.
+    Ours,
+    /// A built module.
+    File(PathBuf),
+    /// None.
+    None,
+}
+
+/// Everything that is needed to start a machine.
+#[derive(Debug)]
+pub struct Ready {
+    /// The Debian tree.
+    pub tree: Entry,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Added packages.
+    pub layer: Option<Entry>,
+    /// The daemon and the guest's programs.
+    pub programs: Programs,
+    /// The lab's own files for the guest.
+    pub guest: Guest,
+}
+
+/// Sets up what is missing: archive work and compiling side by side.
+pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
+    let (programs, archive) = thread::scope(|scope| {
+        let programs = scope.spawn(|| or_abort(programs::obtain(shop, wanted.programs)));
+        let archive = or_abort(from_archive(shop, wanted));
+        (programs.join(), archive)
+    });
+    cancel::resume();
+    let programs =
+        programs.map_err(|_| anyhow::anyhow!("the thread that builds the programs has failed"))?;
+    let (programs, (tree, kernel, layer, module)) = first_cause(programs, archive)?;
+    let guest = guest::obtain(shop, &tree, &kernel, &module, &programs)?;
+    Ok(Ready {
+        tree,
+        kernel,
+        layer,
+        programs,
+        guest,
+    })
+}
+
+type FromArchive = (Entry, Kernel, Option<Entry>, PathOrEntry);
+
+/// A file of the user's, or one from the cache.
+#[derive(Debug)]
+pub enum PathOrEntry {
+    /// The user's.
+    Path(PathBuf),
+    /// The cache's; the path is inside.
+    Entry(Entry, PathBuf),
+    /// There is none.
+    Nothing,
+}
+
+impl PathOrEntry {
+    /// The file.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Entry(entry, path) => Some(entry.join(path)),
+            Self::Nothing => None,
+        }
+    }
+}
+
+fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
+    let tree = tree::obtain(shop)?;
+    let kernel = kernel::obtain(shop, &tree)?;
+    let layer = if wanted.install.is_empty() {
+        None
+    } else {
+        Some(layer::obtain(shop, &tree, &wanted.install)?)
+    };
+    let module = match &wanted.driver {
+        Driver::Ours => module::obtain(shop, &tree, &kernel)?,
+        Driver::File(path) => PathOrEntry::Path(path.clone()),
+        Driver::None => PathOrEntry::Nothing,
+    };
+    Ok((tree, kernel, layer, module))
+}
+
+/// A failure here ends the work that goes on beside it.
+fn or_abort<T>(result: Result<T>) -> Result<T> {
+    if result.is_err() {
+        cancel::abort();
+    }
+    result
+}
+
+/// Both, or the error that came first: the other one is only its consequence.
+fn first_cause<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(err), Ok(_)) | (Ok(_), Err(err)) => Err(err),
+        (Err(a), Err(b)) => Err(if crate::exit::of(&a).1.is_empty() {
+            b
+        } else {
+            a
+        }),
+    }
+}
+
+/// The repository that this lab was built from.
+pub fn repository() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let candidates = manifest
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([Path::new(env!("CARGO_MANIFEST_DIR"))]);
+    candidates
+        .filter_map(|dir| dir.parent())
+        .find(|dir| dir.join("images/tree.toml").is_file())
+        .map(Path::to_owned)
+        .context("cannot find the globalfifo repository: run the lab as `cargo lab` inside it")
+}

@@ -1,0 +1,110 @@
+//! What a set-up would lead to, without doing it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Driver;
+use super::Wanted;
+use super::guest;
+use super::kernel;
+use super::layer;
+use super::module;
+use super::programs;
+use super::shop::Shop;
+use super::tree;
+use crate::key::Key;
+use crate::vm::config::Paths;
+
+/// The outcome.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where everything lies, or will.
+    pub paths: Paths,
+    /// What is not there yet.
+    pub missing: Vec<&'static str>,
+}
+
+struct Planner<'a> {
+    shop: &'a Shop,
+    missing: Vec<&'static str>,
+}
+
+impl Planner<'_> {
+    fn entry(&mut self, name: &'static str, stage: &str, key: &Key) -> PathBuf {
+        if !self.shop.cache.has(stage, key) {
+            self.missing.push(name);
+        }
+        self.shop.cache.path(stage, key)
+    }
+}
+
+/// Looks, and makes nothing.
+pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
+    let mut planner = Planner {
+        shop,
+        missing: Vec::new(),
+    };
+    let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
+    let kernel = planner.entry("the kernel", kernel::STAGE, &kernel::key(shop));
+    let programs = planner.entry(
+        "the guest's programs",
+        programs::GUEST_STAGE,
+        &programs::guest_key(shop)?,
+    );
+    let agent = planner.entry(
+        "the guest's agent",
+        programs::AGENT_STAGE,
+        &programs::agent_key(shop)?,
+    );
+    let daemon = planner.entry(
+        "the device",
+        programs::DAEMON_STAGE,
+        &programs::daemon_key(shop)?,
+    );
+    let layer = match wanted.install.as_slice() {
+        [] => None,
+        packages => Some(planner.entry(
+            "the added packages",
+            layer::STAGE,
+            &layer::key(shop, packages),
+        )),
+    };
+    let module = match &wanted.driver {
+        Driver::Ours => Some(
+            planner
+                .entry("the driver", module::STAGE, &module::key(shop)?)
+                .join(module::MODULE),
+        ),
+        Driver::File(path) => Some(path.clone()),
+        Driver::None => None,
+    };
+    let guest = if planner.missing.is_empty() {
+        shop.cache.path(
+            guest::STAGE,
+            &guest::key(
+                shop,
+                module.as_deref(),
+                &agent.join(programs::AGENT),
+                Some(&programs),
+            )?,
+        )
+    } else {
+        shop.cache
+            .root()
+            .join("stages")
+            .join(guest::STAGE)
+            .join("to-be-made")
+    };
+    let paths = Paths {
+        tree,
+        kernel: kernel.join(kernel::IMAGE),
+        guest,
+        layer,
+        daemon: daemon.join(programs::DAEMON),
+    };
+    Ok(Plan {
+        paths,
+        missing: planner.missing,
+    })
+}

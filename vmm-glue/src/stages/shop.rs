@@ -1,0 +1,160 @@
+//! What every stage works with: the cache, the repository, the recipe, and a way into the Debian tree.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::cache::Cache;
+use crate::cache::Entry;
+use crate::child::Bind;
+use crate::child::Logged;
+use crate::child::Overlay;
+use crate::child::Place;
+use crate::child::Spec;
+use crate::child::View;
+use crate::key::Key;
+use crate::recipe::Recipe;
+use crate::ui::Step;
+
+/// Where tools in the tree see the directory that a stage is working in.
+pub const WORK: &str = "/lab/work";
+
+/// Cache, repository, recipe.
+#[derive(Debug)]
+pub struct Shop {
+    /// The cache.
+    pub cache: Cache,
+    /// The repository.
+    pub repository: PathBuf,
+    /// The recipe.
+    pub recipe: Recipe,
+}
+
+/// A stage at work: its directory, its log, what it shows.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// Where the result goes.
+    pub dir: &'a Path,
+    /// The log.
+    pub log: Logged,
+    step: &'a Step,
+}
+
+impl Shop {
+    /// Opens the cache and reads the recipe.
+    pub fn open() -> Result<Self> {
+        let repository = super::repository()?;
+        let recipe = Recipe::load(&repository)?;
+        Ok(Self {
+            cache: Cache::open()?,
+            repository,
+            recipe,
+        })
+    }
+
+    /// An entry of the cache, made if it is missing; `what` is like "building the module".
+    pub fn obtain(
+        &self,
+        stage: &str,
+        key: &Key,
+        what: &str,
+        make: impl FnOnce(&mut Bench<'_>) -> Result<()>,
+    ) -> Result<Entry> {
+        self.cache.obtain(stage, key, |dir| {
+            let step = Step::new(what);
+            let log_path = self.cache.log(stage);
+            let mut bench = Bench {
+                dir,
+                log: Logged::create(&log_path)?,
+                step: &step,
+            };
+            make(&mut bench)?;
+            let _ = std::fs::remove_file(log_path);
+            step.done();
+            Ok(())
+        })
+    }
+
+    /// The inside of the tree, with a directory to work in.
+    pub fn view(&self, tree: &Path, work: &Path) -> View {
+        View {
+            tree: tree.to_owned(),
+            mountpoint: self.cache.mountpoint(),
+            host: false,
+            binds: vec![Bind {
+                from: work.to_owned(),
+                to: WORK.into(),
+                read_only: false,
+            }],
+            overlay: None,
+        }
+    }
+
+    /// The tree's tools among the host's files.
+    pub fn host_view(&self, tree: &Path) -> View {
+        View {
+            tree: tree.to_owned(),
+            mountpoint: self.cache.mountpoint(),
+            host: true,
+            binds: Vec::new(),
+            overlay: None,
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// Runs a command to its end.
+    pub fn run(&mut self, spec: &Spec) -> Result<()> {
+        let step = self.step;
+        self.log.run(spec, &mut |line| step.detail(line))
+    }
+
+    /// The same, with a look at each line.
+    pub fn watch(&mut self, spec: &Spec, look: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+        let step = self.step;
+        self.log.run(spec, &mut |line| {
+            look(line);
+            if !line.starts_with('{') {
+                step.detail(line);
+            }
+        })
+    }
+
+    /// The same for a shell script inside the tree; it works in [`WORK`] and stops at the first failure.
+    pub fn script(&mut self, view: &View, script: &str, env: &[(&str, &str)]) -> Result<()> {
+        self.run(&script_spec(view, script, env))
+    }
+
+    /// Shows what goes on.
+    pub fn detail(&self, text: &str) {
+        self.step.detail(text);
+    }
+}
+
+/// A shell script inside the tree.
+pub fn script_spec(view: &View, script: &str, env: &[(&str, &str)]) -> Spec {
+    let spec = tool_spec(view, "/bin/sh")
+        .args(["-e", "-c", script])
+        .cwd(WORK);
+    env.iter()
+        .fold(spec, |spec, (name, value)| spec.env(name, value))
+}
+
+/// A program inside the tree, with an environment of the tree's own.
+pub fn tool_spec(view: &View, program: &str) -> Spec {
+    Spec::new(program)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .place(Place::Tree(view.clone()))
+}
+
+/// Collects what tools write to the tree.
+pub fn overlay(dir: &Path) -> Result<Overlay> {
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
+    std::fs::create_dir_all(&upper)?;
+    std::fs::create_dir_all(&work)?;
+    Ok(Overlay { upper, work })
+}

@@ -1,0 +1,142 @@
+//! The Debian tree: a whole userland with all tools, in a directory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::mmdebstrap;
+use super::shop::Bench;
+use super::shop::Shop;
+use crate::cache::Entry;
+use crate::child::Place;
+use crate::child::Spec;
+use crate::key::Key;
+use crate::key::KeyBuilder;
+use crate::ui;
+
+/// Its name in the cache.
+pub const STAGE: &str = "tree";
+/// Names another mirror than Debian's own.
+const MIRROR: &str = "GLOBALFIFO_MIRROR";
+
+/// Adds the backports, from the mirror that mmdebstrap has chosen itself, and prefers them for some packages.
+const SOURCES_HOOK: &str = r#"
+sed -n "s/ $SUITE / $SUITE-backports /p" "$1/etc/apt/sources.list" | head -n 1 >"$1/etc/apt/sources.list.d/backports.list"
+printf 'Package: %s\nPin: release n=%s-backports\nPin-Priority: 600\n' "$BACKPORTS" "$SUITE" >"$1/etc/apt/preferences.d/backports"
+"#;
+
+/// What a tree is made from.
+pub fn key(shop: &Shop) -> Key {
+    let recipe = &shop.recipe;
+    KeyBuilder::new(STAGE)
+        .field("suite", &recipe.suite)
+        .field("backports", &recipe.backports.join(" "))
+        .field("packages", &recipe.packages.join(" "))
+        .field("mirror", &mirror().unwrap_or_default())
+        .field("hook", SOURCES_HOOK)
+        .finish()
+}
+
+fn mirror() -> Option<String> {
+    std::env::var(MIRROR)
+        .ok()
+        .filter(|mirror| !mirror.is_empty())
+}
+
+/// The tree of the recipe.
+pub fn obtain(shop: &Shop) -> Result<Entry> {
+    let what = "making a Debian tree with QEMU, compilers and the guest's userland";
+    shop.obtain(STAGE, &key(shop), what, |bench| {
+        enough_room(shop)?;
+        mmdebstrap::ensure(bench)?;
+        let scratch = scratch(shop)?;
+        let made = if nix::unistd::geteuid().is_root() {
+            make_as_root(shop, bench, &scratch)
+        } else {
+            make_as_user(shop, bench, &scratch)
+        };
+        mmdebstrap::remove_scratch(&scratch);
+        made?;
+        finish(bench.dir)
+    })
+}
+
+fn enough_room(shop: &Shop) -> Result<()> {
+    let root = shop.cache.root();
+    let stat = rustix::fs::statvfs(root)
+        .with_context(|| format!("cannot look at the disk of {}", root.display()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let needed = shop.recipe.room.bytes;
+    anyhow::ensure!(
+        free >= needed,
+        "no space for the cache: {} has {} free, a first set-up needs {}; free some, or put the cache elsewhere with XDG_CACHE_HOME",
+        root.display(),
+        ui::bytes(free),
+        ui::bytes(needed)
+    );
+    Ok(())
+}
+
+fn mmdebstrap(shop: &Shop, mode: &str, target: &Path) -> Spec {
+    let recipe = &shop.recipe;
+    let spec = Spec::new("mmdebstrap")
+        .args([
+            "--variant=apt",
+            "--skip=cleanup/apt/lists",
+            r#"--aptopt=Apt::Install-Recommends "false""#,
+        ])
+        .arg(format!("--mode={mode}"))
+        .arg(format!("--setup-hook={SOURCES_HOOK}"))
+        .arg(format!("--include={}", recipe.packages.join(",")))
+        .arg(&recipe.suite)
+        .arg(target)
+        .env("SUITE", &recipe.suite)
+        .env("BACKPORTS", recipe.backports.join(" "));
+    mirror().into_iter().fold(spec, Spec::arg)
+}
+
+/// Straight into the directory, in namespaces so that no mount and no process is left behind.
+fn make_as_root(shop: &Shop, bench: &mut Bench<'_>, scratch: &Path) -> Result<()> {
+    let make = mmdebstrap(shop, "root", bench.dir).env("TMPDIR", scratch);
+    bench.run(&make.place(Place::Isolated))
+}
+
+/// Through a tar stream: what mmdebstrap makes belongs to subordinate ids, what gets unpacked belongs to the user.
+fn make_as_user(shop: &Shop, bench: &mut Bench<'_>, scratch: &Path) -> Result<()> {
+    let make = mmdebstrap(shop, "unshare", Path::new("-")).env("TMPDIR", scratch);
+    let unpack = "set -o pipefail; dir=$1; shift; \"$@\" | tar --extract --no-same-owner --exclude='./dev/*' --directory=\"$dir\"";
+    let mut spec = Spec::new("bash")
+        .args(["-c", unpack, "bash"])
+        .arg(bench.dir)
+        .args(&make.argv)
+        .place(Place::Group);
+    spec.env = make.env;
+    bench.run(&spec)
+}
+
+/// Where mmdebstrap keeps its own files: under a name that a later run knows, so that what an interrupted one left gets removed.
+fn scratch(shop: &Shop) -> Result<PathBuf> {
+    let name = format!("globalfifo-{}-{}", nix::unistd::geteuid(), key(shop).id);
+    // Subordinate ids cannot enter a home directory.
+    let scratch = Path::new("/tmp").join(name);
+    mmdebstrap::remove_scratch(&scratch);
+    fs::create_dir(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+    fs::set_permissions(&scratch, fs::Permissions::from_mode(0o1777))?;
+    Ok(scratch)
+}
+
+/// What the lab expects of a tree beyond Debian's own.
+fn finish(tree: &Path) -> Result<()> {
+    let resolver = tree.join("etc/resolv.conf");
+    let _ = fs::remove_file(&resolver);
+    fs::write(&resolver, "").context("cannot write to the tree")?;
+    anyhow::ensure!(
+        tree.join("usr/bin/qemu-system-x86_64").is_file(),
+        "the Debian tree has no QEMU"
+    );
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! Test programs in guests: a machine for each suite and number of CPUs, the programs one after another, their KTAP read as it comes.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use fifo_lab_agent::Command;
+use fifo_lab_agent::Report;
+use fifo_lab_agent::Request;
+use fifo_lab_agent::Stdin;
+
+use super::ktap;
+use super::report::Filter;
+use super::report::Outcome;
+use super::report::Results;
+use super::report::Verdict;
+use super::suites;
+use super::suites::Suite;
+use crate::cancel;
+use crate::child;
+use crate::child::Spec;
+use crate::exit;
+use crate::stages::Ready;
+use crate::stages::guest;
+use crate::stages::shop::Shop;
+use crate::vm::config::AccelChoice;
+use crate::vm::config::Config;
+use crate::vm::config::Paths;
+use crate::vm::console;
+use crate::vm::machine;
+use crate::vm::machine::Machine;
+use crate::vm::session::Event;
+use crate::vm::session::Outlet;
+
+/// For the last bytes of a program, and for the kernel's log.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs all suites that hold a wanted test.
+pub fn run(
+    shop: &Shop,
+    ready: &Ready,
+    accel: AccelChoice,
+    filter: &Filter,
+    results: &mut Results,
+) -> Result<()> {
+    let programs = ready.guest.programs()?;
+    for suite in suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)? {
+        for smp in &suite.smp {
+            let mut round = Round {
+                suite: &suite,
+                smp: *smp,
+                accel,
+                paths: Paths::new(ready),
+                filter,
+                results,
+                machine: None,
+            };
+            round.run(ready)?;
+        }
+    }
+    Ok(())
+}
+
+/// A suite on machines with one number of CPUs.
+struct Round<'a> {
+    suite: &'a Suite,
+    smp: u8,
+    accel: AccelChoice,
+    paths: Paths,
+    filter: &'a Filter,
+    results: &'a mut Results,
+    machine: Option<Guest>,
+}
+
+/// A machine and what its command says.
+struct Guest {
+    machine: Machine,
+    said: Arc<Mutex<Vec<u8>>>,
+    stdout: Outlet,
+    stderr: Outlet,
+    errors: Arc<Mutex<Vec<u8>>>,
+    /// All bytes that its commands have announced so far.
+    announced: (u64, u64),
+}
+
+impl Round<'_> {
+    fn run(&mut self, ready: &Ready) -> Result<()> {
+        let programs: Vec<String> = self
+            .suite
+            .programs
+            .iter()
+            .filter(|program| self.holds_wanted(ready, program))
+            .cloned()
+            .collect();
+        if programs.is_empty() {
+            return Ok(());
+        }
+        for program in &programs {
+            let before = Instant::now();
+            if let Err(err) = self.program(program) {
+                cancel::check()?;
+                self.machine = None;
+                let name = self.name(program, "runs to its end");
+                self.add(name, before.elapsed(), Verdict::Failed(exit::of(&err).1));
+            }
+        }
+        self.kernel_log()
+    }
+
+    fn name(&self, program: &str, test: &str) -> String {
+        format!("guest/{}/{program}/{test}", self.suite.name_with(self.smp))
+    }
+
+    fn add(&mut self, name: String, time: Duration, verdict: Verdict) {
+        self.results.add(Outcome {
+            name,
+            time,
+            verdict,
+        });
+    }
+
+    /// A program that can list its tests (`--list`, one a line) is asked, here on the host, before a machine is booted for nothing.
+    fn holds_wanted(&self, ready: &Ready, program: &str) -> bool {
+        if self.filter.text().is_none() || self.filter.wants(&self.name(program, "")) {
+            return true;
+        }
+        let path = ready
+            .guest
+            .entry
+            .join("root")
+            .join(guest::HOME)
+            .join("bin")
+            .join(program);
+        match child::output(&Spec::new(path).arg("--list")) {
+            Ok(names) if !names.starts_with("KTAP") => names
+                .lines()
+                .any(|name| self.filter.wants(&self.name(program, name.trim()))),
+            _ => self.filter.may_want_below("guest/"),
+        }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            smp: self.smp,
+            accel: self.accel,
+            fifos: self.suite.fifos.clone(),
+            capacity: self.suite.capacity.clone(),
+            ..Config::default()
+        }
+    }
+
+    fn guest(&mut self) -> Result<&mut Guest> {
+        let guest = match self.machine.take() {
+            Some(guest) => guest,
+            None => Guest::boot(&self.config(), &self.paths)?,
+        };
+        Ok(self.machine.insert(guest))
+    }
+
+    fn program(&mut self, program: &str) -> Result<()> {
+        self.results.doing(&format!(
+            "guest/{}/{program}",
+            self.suite.name_with(self.smp)
+        ));
+        let silence = self.suite.silence();
+        // A filter that names one test is the program's business too.
+        let argument = self
+            .filter
+            .text()
+            .and_then(|text| text.rsplit('/').next())
+            .filter(|text| !text.is_empty());
+        let argument = argument
+            .filter(|_| !self.filter.wants(&self.name(program, "")))
+            .map(str::to_owned);
+        let guest = self.guest()?;
+        guest.start(program, argument)?;
+        let mut parser = ktap::Parser::new(Instant::now());
+        let mut last_word = Instant::now();
+        loop {
+            let ended = self
+                .guest()?
+                .step(silence.saturating_sub(last_word.elapsed()))?;
+            for line in self.guest()?.lines(ended.is_some()) {
+                last_word = Instant::now();
+                self.line(program, &mut parser, &line);
+            }
+            match ended {
+                Some(status) => return self.ended(program, &parser, status),
+                None if last_word.elapsed() >= silence => return Err(self.hangs(&parser, silence)),
+                None => {}
+            }
+        }
+    }
+
+    fn hangs(&mut self, parser: &ktap::Parser, silence: Duration) -> anyhow::Error {
+        let what = format!(
+            "silent for {} s\n{}",
+            silence.as_secs(),
+            parser.unattached()
+        );
+        self.machine.take().map_or_else(
+            || anyhow::anyhow!("no machine"),
+            |guest| guest.machine.failure(what.trim_end()),
+        )
+    }
+
+    fn line(&mut self, program: &str, parser: &mut ktap::Parser, line: &str) {
+        if let Some(found) = parser.line(line, Instant::now()) {
+            let name = self.name(program, &found.name);
+            if self.filter.wants(&name) {
+                self.add(name, found.time, found.verdict);
+            }
+        }
+    }
+
+    fn ended(&mut self, program: &str, parser: &ktap::Parser, status: u8) -> Result<()> {
+        let errors = self.guest()?.take_errors();
+        let complaint = match (parser.complaint(), status) {
+            (Some(complaint), _) => complaint,
+            // 1: a test has failed, and has said so.
+            (None, 0 | 1) => return Ok(()),
+            (None, _) => "it ended badly".to_owned(),
+        };
+        let why = format!(
+            "{complaint}; exit status {status}\n{}\n{errors}",
+            parser.unattached()
+        );
+        let name = self.name(program, "runs to its end");
+        self.add(
+            name,
+            Duration::ZERO,
+            Verdict::Failed(why.trim_end().to_owned()),
+        );
+        Ok(())
+    }
+
+    /// What the kernel complained of while the programs ran counts as a test.
+    fn kernel_log(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let Some(guest) = self.machine.as_mut() else {
+            return Ok(());
+        };
+        let log = guest.output(&["dmesg"])?;
+        let complaints = console::complaints_in(&log);
+        let verdict = if complaints.is_empty() {
+            Verdict::Passed
+        } else {
+            Verdict::Failed(complaints.join("\n"))
+        };
+        let name = format!(
+            "guest/{}/the kernel's log is clean",
+            self.suite.name_with(self.smp)
+        );
+        self.machine = None;
+        self.results.expect(1);
+        self.add(name, started.elapsed(), verdict);
+        Ok(())
+    }
+}
+
+impl Guest {
+    fn boot(config: &Config, paths: &Paths) -> Result<Self> {
+        let mut machine = machine::boot(config, paths)?;
+        let Some([_stdin, stdout, stderr]) = machine.streams.take() else {
+            anyhow::bail!("the machine has no streams")
+        };
+        let (said, errors) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(Mutex::new(Vec::new())),
+        );
+        let keep = |buffer: &Arc<Mutex<Vec<u8>>>| {
+            let buffer = buffer.clone();
+            move |bytes: &[u8]| {
+                buffer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(bytes);
+                Ok(())
+            }
+        };
+        let stdout = Outlet::new(stdout, &machine.events, keep(&said));
+        let stderr = Outlet::new(stderr, &machine.events, keep(&errors));
+        Ok(Self {
+            machine,
+            said,
+            stdout,
+            stderr,
+            errors,
+            announced: (0, 0),
+        })
+    }
+
+    fn start(&mut self, program: &str, argument: Option<String>) -> Result<()> {
+        let argv = std::iter::once(format!("/{}/bin/{program}", guest::HOME))
+            .chain(argument)
+            .collect();
+        self.request(argv)
+    }
+
+    fn request(&mut self, argv: Vec<String>) -> Result<()> {
+        let command = Command {
+            argv,
+            cwd: "/root".to_owned(),
+            stdin: Stdin::Null,
+            ..Command::default()
+        };
+        self.machine.control.send(&Request::Run(command))
+    }
+
+    /// Waits for something to happen; the status if that was the command's end (with all it had to say).
+    fn step(&mut self, limit: Duration) -> Result<Option<u8>> {
+        match self.machine.events.next(limit)? {
+            Some(Event::Report(Report::Exited {
+                status,
+                stdout,
+                stderr,
+            })) => {
+                self.announced = (self.announced.0 + stdout, self.announced.1 + stderr);
+                self.drain()?;
+                Ok(Some(status))
+            }
+            Some(event) => self.machine.unless_over(&event).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while self.stdout.passed() < self.announced.0 || self.stderr.passed() < self.announced.1 {
+            match self
+                .machine
+                .events
+                .next(deadline.saturating_duration_since(Instant::now()))?
+            {
+                Some(event) => self.machine.unless_over(&event)?,
+                None => {
+                    return Err(self
+                        .machine
+                        .failure("the program's last output did not arrive"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Complete lines that have come, and at the end also an incomplete one.
+    fn lines(&mut self, all: bool) -> Vec<String> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = if all {
+            said.len()
+        } else {
+            said.iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |last| last + 1)
+        };
+        let bytes: Vec<u8> = said.drain(..end).collect();
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn take_errors(&mut self) -> String {
+        let bytes =
+            std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Runs a command and returns what it prints.
+    fn output(&mut self, argv: &[&str]) -> Result<String> {
+        self.request(argv.iter().map(|arg| (*arg).to_owned()).collect())?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while self
+            .step(deadline.saturating_duration_since(Instant::now()))?
+            .is_none()
+        {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{} does not end in the guest",
+                argv.join(" ")
+            );
+        }
+        Ok(self.lines(true).join("\n"))
+    }
+}

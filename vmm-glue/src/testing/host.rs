@@ -1,0 +1,185 @@
+//! Tests on the host: formatting, lints, and every test that cargo builds.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::libtest;
+use super::libtest::Kind;
+use super::libtest::Program;
+use super::report::Filter;
+use super::report::Outcome;
+use super::report::Results;
+use super::report::Verdict;
+use crate::child;
+use crate::child::Place;
+use crate::child::Spec;
+
+const PLACE: &str = "host";
+/// A check or a build that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Formatting and lints of the workspace.
+pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
+    let checks: [(&str, &[&str]); 2] = [
+        ("rustfmt", &["fmt", "--all", "--check"]),
+        (
+            "clippy",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+    ];
+    for (name, args) in checks {
+        let name = format!("{PLACE}/{name}");
+        if filter.wants(&name) {
+            results.expect(1);
+            results.doing(&format!("cargo {}", args.join(" ")));
+            let started = Instant::now();
+            let captured = child::capture(&cargo(repository).args(args), LIMIT)?;
+            let verdict = match captured.status {
+                Some(0) => Verdict::Passed,
+                _ => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
+            };
+            results.add(Outcome {
+                name,
+                time: started.elapsed(),
+                verdict,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn cargo(repository: &Path) -> Spec {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    Spec::new(cargo).cwd(repository).place(Place::Group)
+}
+
+/// Builds all test programs; a failure to build is a failed test.
+pub fn build(repository: &Path, results: &mut Results) -> Result<Vec<Program>> {
+    results.doing("building the tests");
+    let started = Instant::now();
+    let spec = cargo(repository).args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let captured = child::capture(&spec, LIMIT)?;
+    if captured.status != Some(0) {
+        let said: Vec<&str> = captured
+            .text
+            .lines()
+            .filter(|line| !line.starts_with('{'))
+            .collect();
+        let why = crate::causes::excerpt(&said.join("\n"), 60);
+        results.add(Outcome {
+            name: format!("{PLACE}/build"),
+            time: started.elapsed(),
+            verdict: Verdict::Failed(why),
+        });
+    }
+    Ok(captured.text.lines().filter_map(libtest::program).collect())
+}
+
+/// Runs the usual tests of the programs, several at once.
+pub fn run(programs: &[Program], filter: &Filter, results: &mut Results) -> Result<()> {
+    let mut tests = Vec::new();
+    for program in programs {
+        tests.extend(libtest::list(program, PLACE, Kind::Usual, filter)?);
+    }
+    results.expect(tests.len());
+    results.doing("running the host's tests");
+    libtest::run(
+        &tests,
+        std::thread::available_parallelism().map_or(2, usize::from),
+        results,
+    )
+}
+
+/// Documentation tests: rustdoc runs them itself, so their times are unknown.
+pub fn doc_tests(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
+    results.doing("running the documentation's tests");
+    let captured = child::capture(
+        &cargo(repository).args(["test", "--workspace", "--doc"]),
+        LIMIT,
+    )?;
+    let mut found = Vec::new();
+    for line in captured.text.lines() {
+        let Some((name, verdict)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.rsplit_once(" ... "))
+        else {
+            continue;
+        };
+        let verdict = match verdict {
+            "ok" => Verdict::Passed,
+            _ if verdict.starts_with("ignored") => continue,
+            _ => Verdict::Failed(crate::causes::excerpt(&captured.text, 40)),
+        };
+        found.push(Outcome {
+            name: format!("{PLACE}/doc/{name}"),
+            time: Duration::ZERO,
+            verdict,
+        });
+    }
+    let failed = found
+        .iter()
+        .any(|outcome| matches!(outcome.verdict, Verdict::Failed(_)));
+    if captured.status != Some(0) && !failed {
+        let why = crate::causes::excerpt(&captured.text, 40);
+        found.push(Outcome {
+            name: format!("{PLACE}/doc"),
+            time: Duration::ZERO,
+            verdict: Verdict::Failed(why),
+        });
+    }
+    found
+        .into_iter()
+        .filter(|outcome| filter.wants(&outcome.name))
+        .for_each(|outcome| results.add(outcome));
+    Ok(())
+}
+
+/// The lab's own tests that boot machines: marked `#[ignore]` so that plain `cargo test` needs no set-up, run here one by one.
+pub fn boot_tests(programs: &[Program], filter: &Filter, results: &mut Results) -> Result<()> {
+    let mut tests = Vec::new();
+    for program in programs
+        .iter()
+        .filter(|program| program.package == env!("CARGO_PKG_NAME"))
+    {
+        tests.extend(libtest::list(program, "lab", Kind::Ignored, filter)?);
+    }
+    results.expect(tests.len());
+    libtest::run(&tests, 1, results)
+}
+
+/// True if a directory has Rust files with documentation tests worth starting rustdoc for.
+pub fn has_doc_tests(repository: &Path) -> bool {
+    let sources = |part: &str| crate::key::files(&repository.join(part)).unwrap_or_default();
+    [
+        "protocol/src",
+        "device/src",
+        "vmm-glue/agent/src",
+        "guest-tests/src",
+    ]
+    .iter()
+    .flat_map(|part| sources(part))
+    .any(|path: PathBuf| {
+        std::fs::read_to_string(path).is_ok_and(|text| {
+            text.lines()
+                .map(str::trim_start)
+                .any(|line| line.starts_with("/// ```") || line.starts_with("//! ```"))
+        })
+    })
+}

@@ -1,0 +1,12 @@
+//! `cargo lab test`: every test there is, each with a name and a time.
+//!
+//! Names are paths: `host/…` runs here, `module/…` looks at the driver's source in the tree, `guest/SUITE/PROGRAM/TEST` runs in a guest, and
+//! `lab/…` are the lab's own tests that boot machines.
+
+pub mod guest;
+pub mod host;
+pub mod ktap;
+pub mod libtest;
+pub mod module;
+pub mod report;
+pub mod suites;

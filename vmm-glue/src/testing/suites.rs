@@ -1,0 +1,128 @@
+//! guest-tests/suites.toml: which machine each of the guest's test programs needs.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use serde::Deserialize;
+
+/// Programs whose names begin so are tests.
+pub const PREFIX: &str = "test-";
+/// Programs that no suite names are run on a machine as `cargo lab run` makes it.
+const DEFAULT: &str = "default";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    suite: Vec<Suite>,
+}
+
+/// Programs that run one after another on one machine.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// Part of the tests' names.
+    pub name: String,
+    /// The programs.
+    pub programs: Vec<String>,
+    /// FIFOs of the device.
+    #[serde(default)]
+    pub fifos: Vec<String>,
+    /// Capacity, unless a FIFO says otherwise.
+    pub capacity: Option<String>,
+    /// Numbers of CPUs; a boot for each.
+    #[serde(default = "one_cpu")]
+    pub smp: Vec<u8>,
+    /// A program silent for this many seconds hangs.
+    #[serde(default = "silence")]
+    pub timeout: u64,
+}
+
+fn one_cpu() -> Vec<u8> {
+    vec![1]
+}
+
+fn silence() -> u64 {
+    120
+}
+
+impl Suite {
+    /// How long a program may stay silent.
+    pub fn silence(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Its name with a number of CPUs, where that is not 1.
+    pub fn name_with(&self, smp: u8) -> String {
+        if smp == 1 {
+            self.name.clone()
+        } else {
+            format!("{}@smp{smp}", self.name)
+        }
+    }
+}
+
+/// The suites, completed by one for the programs that none names.
+pub fn load(path: &Path, programs: &[String]) -> Result<Vec<Suite>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    suites(&text, programs).with_context(|| format!("{} is not right", path.display()))
+}
+
+fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
+    let mut suites = toml::from_str::<File>(text)?.suite;
+    let named: HashSet<&String> = suites.iter().flat_map(|suite| &suite.programs).collect();
+    if let Some(absent) = named.iter().find(|name| !programs.contains(name)) {
+        anyhow::bail!("there is no program {absent} in guest-tests");
+    }
+    let rest: Vec<String> = programs
+        .iter()
+        .filter(|name| name.starts_with(PREFIX) && !named.contains(name))
+        .cloned()
+        .collect();
+    if !rest.is_empty() {
+        suites.push(Suite {
+            name: DEFAULT.to_owned(),
+            programs: rest,
+            fifos: Vec::new(),
+            capacity: None,
+            smp: one_cpu(),
+            timeout: silence(),
+        });
+    }
+    Ok(suites)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_test_program_that_no_suite_names_runs_all_the_same() {
+        let text = "[[suite]]\nname = \"multi\"\nprograms = [\"test-multi\"]\nfifos = [\"loopback\", \"loopback\"]\nsmp = [1, 2]\n";
+        let found = suites(text, &names(&["demo", "test-io", "test-multi"])).unwrap();
+        assert_eq!(found[0].name_with(2), "multi@smp2");
+        assert_eq!(found[1].programs, ["test-io"]);
+    }
+
+    #[test]
+    fn a_misspelt_key_or_program_is_an_error() {
+        assert!(suites("[[suite]]\nname = \"a\"\nprogram = [\"x\"]\n", &[]).is_err());
+        assert!(
+            suites(
+                "[[suite]]\nname = \"a\"\nprograms = [\"test-x\"]\n",
+                &names(&["test-y"])
+            )
+            .is_err()
+        );
+    }
+}

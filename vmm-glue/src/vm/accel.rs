@@ -1,0 +1,86 @@
+//! Which accelerator to use. /dev/kvm alone proves nothing: on some hosts it opens, makes a machine, and never runs a guest.
+
+use std::fs;
+use std::fs::File;
+
+use anyhow::Result;
+
+use super::config::AccelChoice;
+
+/// How the machine's CPUs are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// The host's own.
+    Kvm {
+        /// Whether to start again with TCG when the guest stays silent.
+        may_fall_back: bool,
+    },
+    /// Emulated.
+    Tcg,
+}
+
+impl Accel {
+    /// QEMU's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm { .. } => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    /// CPU model: without ERMS and FSRM under TCG, which runs the kernel's `rep movsb` byte by byte.
+    pub fn cpu(self) -> &'static str {
+        match self {
+            Self::Kvm { .. } => "host",
+            Self::Tcg => "max,-erms,-fsrm",
+        }
+    }
+}
+
+/// Decides.
+pub fn choose(choice: AccelChoice) -> Result<Accel> {
+    match (choice, kvm_obstacle()) {
+        (AccelChoice::Tcg, _) | (AccelChoice::Auto, Some(_)) => Ok(Accel::Tcg),
+        (AccelChoice::Auto, None) => Ok(Accel::Kvm {
+            may_fall_back: true,
+        }),
+        (AccelChoice::Kvm, None) => Ok(Accel::Kvm {
+            may_fall_back: false,
+        }),
+        (AccelChoice::Kvm, Some(why)) => anyhow::bail!("no KVM here: {why}; use --accel tcg"),
+    }
+}
+
+/// Why KVM cannot be used, if so.
+pub fn kvm_obstacle() -> Option<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !has_virtualisation(&cpuinfo) {
+        return Some("the CPU has neither vmx nor svm (/proc/cpuinfo)".to_owned());
+    }
+    let device = File::options().read(true).write(true).open("/dev/kvm");
+    device
+        .err()
+        .map(|err| format!("/dev/kvm cannot be opened: {err}"))
+}
+
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    let flags = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .unwrap_or_default();
+    flags
+        .split_whitespace()
+        .any(|flag| flag == "vmx" || flag == "svm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_flags_count() {
+        assert!(has_virtualisation("processor: 0\nflags\t\t: fpu svm sse\n"));
+        assert!(!has_virtualisation("flags\t\t: fpu svm_lock vmxnet\n"));
+        assert!(!has_virtualisation("vmx flags: vnmi\nflags : fpu\n"));
+    }
+}

@@ -1,0 +1,147 @@
+//! What a machine is to be, free of how it is started.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::stages::Ready;
+
+/// What the user may choose.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// CPUs.
+    pub smp: u8,
+    /// Memory, as QEMU writes it.
+    pub mem: String,
+    /// How the CPUs are made.
+    pub accel: AccelChoice,
+    /// FIFO specifications, for the daemon.
+    pub fifos: Vec<String>,
+    /// Default capacity, for the daemon.
+    pub capacity: Option<String>,
+    /// Size of each virtqueue.
+    pub vq_size: u16,
+    /// Folders of the host.
+    pub shares: Vec<Share>,
+    /// A QEMU of the host's instead of the tree's.
+    pub qemu: Option<PathBuf>,
+    /// Added to QEMU's command line.
+    pub qemu_args: Vec<OsString>,
+    /// Whether the driver is loaded and the device attached.
+    pub driver: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            smp: 1,
+            mem: "1G".to_owned(),
+            accel: AccelChoice::Auto,
+            fifos: Vec::new(),
+            capacity: None,
+            vq_size: 256,
+            shares: Vec::new(),
+            qemu: None,
+            qemu_args: Vec::new(),
+            driver: true,
+        }
+    }
+}
+
+impl Config {
+    /// Queues of the device: control, event, and two a FIFO.
+    pub fn queues(&self) -> usize {
+        2 + 2 * self.fifos.len().max(1)
+    }
+}
+
+/// `--accel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccelChoice {
+    /// KVM where it can run a guest, else TCG.
+    Auto,
+    /// The host's CPUs.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// A folder of the host that the guest sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// On the host, absolute.
+    pub dir: PathBuf,
+    /// Its name below /mnt.
+    pub name: String,
+    /// Forbid writing.
+    pub read_only: bool,
+}
+
+impl Share {
+    /// In the guest.
+    pub fn path(&self) -> String {
+        format!("/mnt/{}", self.name)
+    }
+}
+
+/// Where everything lies that a machine is started from.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The Debian tree.
+    pub tree: PathBuf,
+    /// The kernel's image.
+    pub kernel: PathBuf,
+    /// Share with the lab's own files.
+    pub guest: PathBuf,
+    /// Share with added packages.
+    pub layer: Option<PathBuf>,
+    /// The daemon.
+    pub daemon: PathBuf,
+}
+
+impl Paths {
+    /// After set-up.
+    pub fn new(ready: &Ready) -> Self {
+        Self {
+            tree: ready.tree.path().to_owned(),
+            kernel: ready.kernel.image(),
+            guest: ready.guest.entry.path().to_owned(),
+            layer: ready.layer.as_ref().map(|layer| layer.path().to_owned()),
+            daemon: ready.programs.daemon(),
+        }
+    }
+
+    /// Nothing has been set up.
+    pub fn none() -> Self {
+        let none = PathBuf::new();
+        Self {
+            tree: none.clone(),
+            kernel: none.clone(),
+            guest: none.clone(),
+            layer: None,
+            daemon: none,
+        }
+    }
+
+    /// A program of the tree as a command line: through the tree's own loader, so that it finds its own libraries without any privilege.
+    pub fn tool(&self, program: &str) -> Vec<OsString> {
+        let tree = &self.tree;
+        let in_tree = |path: &str| tree.join(path).into_os_string();
+        vec![
+            in_tree("lib64/ld-linux-x86-64.so.2"),
+            "--library-path".into(),
+            in_tree("usr/lib/x86_64-linux-gnu"),
+            in_tree(program),
+        ]
+    }
+}
+
+/// The folder's last name, or "root" for one that has none.
+pub fn share_name(dir: &Path) -> String {
+    dir.file_name().map_or_else(
+        || "root".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

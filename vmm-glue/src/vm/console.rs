@@ -1,0 +1,97 @@
+//! The guest's kernel console, kept in a file: its last lines, and what in it is a complaint.
+
+use std::fs;
+use std::path::Path;
+
+/// Lines shown when the machine fails.
+const TAIL: usize = 20;
+
+/// What the kernel says when something is wrong with it. Matched against lines without their time stamp.
+const COMPLAINTS: [&str; 16] = [
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Kernel panic",
+    "Unable to handle",
+    "general protection fault",
+    "Call Trace:",
+    "INFO: task",
+    "INFO: rcu",
+    "INFO: possible",
+    "INFO: trying to register non-static key",
+    "possible circular locking",
+    "suspicious RCU usage",
+    "rust_kernel: panicked",
+    "refcount_t:",
+    "UBSAN:",
+];
+
+/// The last lines of the console, for people.
+pub fn tail(path: &Path) -> String {
+    crate::causes::tail(&read(path), TAIL)
+}
+
+/// Lines by which the kernel complains.
+pub fn complaints(path: &Path) -> Vec<String> {
+    complaints_in(&read(path))
+}
+
+/// The same in a text.
+pub fn complaints_in(text: &str) -> Vec<String> {
+    text.lines()
+        .filter(|line| is_complaint(line))
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+fn is_complaint(line: &str) -> bool {
+    let message = match line
+        .trim_start()
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        Some((_, message)) => message.trim_start(),
+        None => return false,
+    };
+    COMPLAINTS
+        .iter()
+        .any(|complaint| message.starts_with(complaint))
+}
+
+/// Why the kernel gave up, if it did.
+pub fn panic(path: &Path) -> Option<String> {
+    let line = complaints(path)
+        .into_iter()
+        .find(|line| line.contains("Kernel panic"))?;
+    Some(
+        line.rsplit_once("Kernel panic - not syncing: ")
+            .map_or(line.clone(), |(_, why)| why.to_owned()),
+    )
+}
+
+/// True if anything was said at all.
+pub fn has_spoken(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.len() > 0)
+}
+
+fn read(path: &Path) -> String {
+    // Terminal codes and half characters of the firmware are in it.
+    let text = fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    text.chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_recognised_by_how_a_line_begins() {
+        let text = "[    1.0] WARNING: CPU: 0 PID: 1 at x.c:1\n[    2.0] BUG: kernel NULL pointer dereference\n\
+                    [    3.0] Loading WARNING: not one\nWARNING: printed by a program\n[    4.0] INFO: task cat:12 blocked for more than 120 seconds.\n";
+        assert_eq!(complaints_in(text).len(), 3);
+    }
+}

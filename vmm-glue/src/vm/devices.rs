@@ -1,0 +1,184 @@
+//! The processes beside QEMU: file servers for the guest's folders, and our device.
+
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::config::Config;
+use super::config::Paths;
+use super::config::Share;
+use super::qemu::Tag;
+use super::qemu::VIRTIO_ID;
+use super::rundir::RunDir;
+use crate::cancel;
+use crate::child::Running;
+use crate::child::Spec;
+use crate::exit;
+
+/// How long a helper may take to make its socket.
+const SOCKET_LIMIT: Duration = Duration::from_secs(20);
+
+/// A process to start before QEMU, and the socket that it makes.
+#[derive(Debug)]
+pub struct Device {
+    /// For messages, logs and sockets.
+    pub name: String,
+    /// How it is started.
+    pub spec: Spec,
+}
+
+/// All of them, with the tags of the virtiofs shares.
+pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Tag>) {
+    let mut devices = Vec::new();
+    let fixed = [
+        ("root", Some(&paths.tree)),
+        ("lab", Some(&paths.guest)),
+        ("layer", paths.layer.as_ref()),
+    ];
+    for (tag, dir) in fixed {
+        if let Some(dir) = dir {
+            // What these hold never changes while a machine runs.
+            let spec = file_server(paths, run, tag, dir).args(["--readonly", "--cache", "always"]);
+            devices.push(Device {
+                name: tag.to_owned(),
+                spec: as_root_in_guest(spec),
+            });
+        }
+    }
+    for (number, share) in config.shares.iter().enumerate() {
+        devices.push(user_share(paths, run, &share_tag(number), share));
+    }
+    let tags = devices.iter().map(|device| device.name.clone()).collect();
+    if config.driver {
+        devices.push(Device {
+            name: "fifo".to_owned(),
+            spec: daemon(config, paths, run),
+        });
+    }
+    (devices, tags)
+}
+
+/// Tag of the n-th folder of the user's.
+pub fn share_tag(number: usize) -> Tag {
+    format!("share{number}")
+}
+
+fn file_server(paths: &Paths, run: &RunDir, tag: &str, dir: &Path) -> Spec {
+    let mut argv = paths.tool("usr/libexec/virtiofsd").into_iter();
+    Spec::new(argv.next().unwrap_or_default())
+        .args(argv)
+        .arg("--socket-path")
+        .arg(run.socket(tag))
+        .arg("--shared-dir")
+        .arg(dir)
+        // The sandbox needs privileges; what is shared was chosen by the user who starts this.
+        .args([
+            "--sandbox",
+            "none",
+            "--log-level",
+            "error",
+            "--no-announce-submounts",
+        ])
+}
+
+fn user_share(paths: &Paths, run: &RunDir, tag: &str, share: &Share) -> Device {
+    let spec = file_server(paths, run, tag, &share.dir).args(["--cache", "auto"]);
+    let spec = if share.read_only {
+        spec.arg("--readonly")
+    } else {
+        spec
+    };
+    Device {
+        name: tag.to_owned(),
+        spec: as_root_in_guest(spec),
+    }
+}
+
+/// An ordinary user's files belong to root in the guest, and what root makes there belongs to the user.
+fn as_root_in_guest(spec: Spec) -> Spec {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if uid.is_root() {
+        return spec;
+    }
+    spec.arg(format!("--translate-uid=map:0:{uid}:1"))
+        .arg(format!("--translate-gid=map:0:{gid}:1"))
+}
+
+fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
+    let spec = Spec::new(&paths.daemon)
+        .arg("--socket-path")
+        .arg(run.socket("fifo"));
+    let spec = spec.args(["--virtio-id", &VIRTIO_ID.to_string()]);
+    let spec = config
+        .fifos
+        .iter()
+        .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]));
+    match &config.capacity {
+        Some(capacity) => spec.args(["--capacity", capacity]),
+        None => spec,
+    }
+}
+
+/// Starts one; its output goes to a log of the run.
+pub fn start(device: &Device, run: &RunDir) -> Result<Running> {
+    let log = File::create(run.log(&device.name)).context("cannot create a log file")?;
+    let mut command = device.spec.command();
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Running::start(&device.name, command)
+}
+
+/// Waits for its socket.
+pub fn wait_for_socket(device: &mut Running, run: &RunDir) -> Result<()> {
+    let socket = run.socket(device.name());
+    let deadline = Instant::now() + SOCKET_LIMIT;
+    while !socket.exists() {
+        if let Some(status) = device.try_status() {
+            return Err(refused(device.name(), status.code(), run));
+        }
+        cancel::check()?;
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{} did not make its socket within {} s",
+            device.name(),
+            SOCKET_LIMIT.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Why it ended: its own words. A daemon that calls its arguments wrong means the user's.
+fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
+    let said = fs::read_to_string(run.log(name)).unwrap_or_default();
+    let said = said.trim();
+    if name == "fifo" && code == Some(i32::from(exit::USAGE)) {
+        let line = said
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("it refused its options");
+        return exit::usage(format!(
+            "vhost-device-fifo: {}",
+            line.trim_start_matches("error: ")
+        ));
+    }
+    let program = program(name);
+    anyhow::anyhow!("{program} did not start: {said}")
+}
+
+/// A helper's program, for messages.
+pub fn program(name: &str) -> String {
+    if name == "fifo" {
+        "vhost-device-fifo".to_owned()
+    } else {
+        format!("virtiofsd for the share {name}")
+    }
+}

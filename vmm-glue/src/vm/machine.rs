@@ -1,0 +1,322 @@
+//! Starting a machine and all that belongs to it, up to the moment when its agent answers.
+
+use std::fs::File;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use fifo_lab_agent::Mount;
+use fifo_lab_agent::Report;
+use fifo_lab_agent::Request;
+
+use super::accel;
+use super::accel::Accel;
+use super::config::Config;
+use super::config::Paths;
+use super::config::Share;
+use super::console;
+use super::devices;
+use super::qemu;
+use super::qemu::PORTS;
+use super::rundir::RunDir;
+use super::session::Control;
+use super::session::Event;
+use super::session::Events;
+use crate::child::Running;
+use crate::exit;
+use crate::ui;
+use crate::ui::Step;
+
+/// A guest that has not answered by then never will.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// A guest under KVM that has not said a word by then never will.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long QEMU may take to end once the guest has.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long QEMU may take to connect its ports.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running machine. Dropping it ends it and everything started for it.
+#[derive(Debug)]
+pub struct Machine {
+    /// Speaks with the agent.
+    pub control: Control,
+    /// What happens.
+    pub events: Events,
+    /// stdin, stdout, stderr of the guest's command.
+    pub streams: Option<[UnixStream; 3]>,
+    /// Logs and sockets.
+    pub run: RunDir,
+    // In this order: QEMU first, then what it talks to.
+    qemu: Running,
+    _devices: Vec<Running>,
+}
+
+/// What can be said against a configuration before anything has been set up for it.
+pub fn check(config: &Config) -> Result<()> {
+    accel::choose(config.accel)?;
+    if config.driver && config.qemu.is_some() {
+        qemu::generic_device(config, &Paths::none())?;
+    }
+    Ok(())
+}
+
+/// Starts a machine and waits until its agent answers. Once QEMU has started, failures are the machine's.
+pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
+    let generic = if config.driver {
+        qemu::generic_device(config, paths)?
+    } else {
+        ""
+    };
+    let accel = accel::choose(config.accel)?;
+    let step = Step::new(format!(
+        "booting the guest ({}, {} CPU, {})",
+        accel.name(),
+        config.smp,
+        config.mem
+    ));
+    let mut booted = start(config, paths, accel, generic)?.wait_until_ready(accel);
+    if let (
+        Err(err),
+        Accel::Kvm {
+            may_fall_back: true,
+        },
+    ) = (&booted, accel)
+        && err.is::<Silent>()
+    {
+        ui::warn("the guest stays silent under KVM: starting it again with TCG");
+        booted = start(config, paths, Accel::Tcg, generic)?.wait_until_ready(Accel::Tcg);
+    }
+    let mut machine = booted.map_err(exit::as_machine)?;
+    for (number, share) in config.shares.iter().enumerate() {
+        machine.mount(number, share).map_err(exit::as_machine)?;
+    }
+    step.done();
+    Ok(machine)
+}
+
+/// The guest said nothing at all.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest stays silent: not a byte on its console within {} s", SILENCE_LIMIT.as_secs())]
+struct Silent;
+
+fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<Machine> {
+    let run = RunDir::create()?;
+    let (devices, tags) = devices::all(config, paths, &run);
+    let mut running = devices
+        .iter()
+        .map(|device| devices::start(device, &run))
+        .collect::<Result<Vec<_>>>()?;
+    for device in &mut running {
+        devices::wait_for_socket(device, &run)?;
+    }
+    let listeners = listen(&run)?;
+    let spec = qemu::command(config, paths, &run, accel, generic, &tags);
+    let log = File::create(run.log("qemu")).context("cannot create a log file")?;
+    let mut command = spec.command();
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let mut qemu = Running::start("QEMU", command)?;
+    let connected = accept(&listeners, &mut qemu, &run)?;
+    let [control, stdin, stdout, stderr] = connected;
+    let events = Events::new(&qemu, &running)?;
+    let control = Control::new(control, &events)?;
+    Ok(Machine {
+        control,
+        events,
+        streams: Some([stdin, stdout, stderr]),
+        run,
+        qemu,
+        _devices: running,
+    })
+}
+
+fn listen(run: &RunDir) -> Result<Vec<UnixListener>> {
+    PORTS
+        .iter()
+        .map(|port| {
+            UnixListener::bind(run.socket(port))
+                .with_context(|| format!("cannot make the socket {port}"))
+        })
+        .collect()
+}
+
+/// QEMU connects while it starts; if it ends instead, its own words are the error.
+fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Result<[UnixStream; 4]> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let mut streams = Vec::new();
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        let stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(err) => return Err(err).context("cannot accept QEMU's connection"),
+            }
+            if qemu.try_status().is_some() || Instant::now() > deadline {
+                return Err(exit::machine(format!(
+                    "QEMU did not start: {}",
+                    said(run, "qemu")
+                )));
+            }
+            crate::cancel::check()?;
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        stream.set_nonblocking(false)?;
+        streams.push(stream);
+    }
+    <[UnixStream; 4]>::try_from(streams)
+        .map_err(|_| anyhow::anyhow!("QEMU has another number of ports"))
+}
+
+/// What a helper wrote, in a line or more.
+fn said(run: &RunDir, name: &str) -> String {
+    let text = std::fs::read_to_string(run.log(name)).unwrap_or_default();
+    let text = text.trim();
+    if text.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+impl Machine {
+    fn wait_until_ready(mut self, accel: Accel) -> Result<Self> {
+        let started = Instant::now();
+        loop {
+            let spoken = console::has_spoken(&self.run.console());
+            let limit = if spoken || accel == Accel::Tcg {
+                BOOT_LIMIT
+            } else {
+                SILENCE_LIMIT
+            };
+            let left = limit
+                .saturating_sub(started.elapsed())
+                .min(Duration::from_secs(1));
+            match self.events.next(left)? {
+                Some(Event::Report(Report::Ready { complaints })) => {
+                    complaints.iter().for_each(|complaint| {
+                        ui::warn(&format!("the guest's set-up: {complaint}"));
+                    });
+                    return Ok(self);
+                }
+                Some(event) => self.unless_over(&event)?,
+                None if started.elapsed() < limit => {}
+                None if !spoken && accel != Accel::Tcg => return Err(Silent.into()),
+                None => {
+                    return Err(self.failure(&format!(
+                        "the guest did not come up within {} s",
+                        limit.as_secs()
+                    )));
+                }
+            }
+        }
+    }
+
+    fn mount(&mut self, number: usize, share: &Share) -> Result<()> {
+        let mount = Mount {
+            tag: devices::share_tag(number),
+            path: share.path(),
+            read_only: share.read_only,
+        };
+        self.control.send(&Request::Mount(mount))?;
+        let deadline = Instant::now() + BOOT_LIMIT;
+        loop {
+            match self
+                .events
+                .next(deadline.saturating_duration_since(Instant::now()))?
+            {
+                Some(Event::Report(Report::Mounted { error: None })) => return Ok(()),
+                Some(Event::Report(Report::Mounted { error: Some(error) })) => {
+                    return Err(exit::machine(format!(
+                        "the guest cannot mount {}: {error}",
+                        share.dir.display()
+                    )));
+                }
+                Some(event) => self.unless_over(&event)?,
+                None => return Err(self.failure("the guest does not answer")),
+            }
+        }
+    }
+
+    /// An error if this event means that the machine is over.
+    pub fn unless_over(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Cancelled => Err(crate::cancel::interrupted().into()),
+            Event::Ended(name) if name == "QEMU" => Err(self.qemu_ended()),
+            Event::Ended(name) => Err(self.device_ended(name)),
+            Event::OutputClosed => Err(exit::Exit {
+                status: 141,
+                message: String::new(),
+            }
+            .into()),
+            Event::Report(_) | Event::Drained => Ok(()),
+        }
+    }
+
+    fn qemu_ended(&mut self) -> anyhow::Error {
+        let status = self.qemu.try_status().and_then(|status| status.code());
+        let words = std::fs::read_to_string(self.run.log("qemu")).unwrap_or_default();
+        let words = words.trim();
+        if let Some(panic) = console::panic(&self.run.console()) {
+            self.failure(&format!("the guest's kernel panicked: {panic}"))
+        } else if status == Some(0) && words.is_empty() {
+            self.failure("the guest powered itself off or restarted")
+        } else {
+            self.failure(&format!(
+                "QEMU ended: {}",
+                if words.is_empty() {
+                    "it said nothing"
+                } else {
+                    words
+                }
+            ))
+        }
+    }
+
+    /// The machine's helpers end with QEMU, and sometimes are seen to end first.
+    fn device_ended(&mut self, name: &str) -> anyhow::Error {
+        if self
+            .qemu
+            .wait_for(SETTLE)
+            .ok()
+            .flatten()
+            .is_some_and(|status| status.success())
+        {
+            return self.qemu_ended();
+        }
+        let program = devices::program(name);
+        self.failure(&format!(
+            "{program} ended while the guest was running: {}",
+            said(&self.run, name)
+        ))
+    }
+
+    /// A failure of the machine, with the console's last lines.
+    pub fn failure(&self, what: &str) -> anyhow::Error {
+        exit::machine(format!(
+            "{what}; the guest's console ended with\n{}",
+            console::tail(&self.run.console())
+        ))
+    }
+
+    /// Warns of what the guest's kernel complained of.
+    pub fn tell_complaints(&self) {
+        for line in console::complaints(&self.run.console()) {
+            ui::warn(&format!("the guest's kernel says: {line}"));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // There is nothing in it worth an orderly end.
+        self.qemu.kill();
+    }
+}

@@ -1,0 +1,305 @@
+//! The lab with real machines. Ignored by plain `cargo test`, which must not need minutes of set-up; `cargo lab test` runs them, one by one.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::command;
+
+/// The lab with the user's cache, and this on its standard input.
+fn lab_with_input(input: &[u8], args: &[&str]) -> (i32, Vec<u8>, String) {
+    let mut child = command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        output.stdout,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let all: Vec<&str> = ["-q", "run"].iter().chain(args).copied().collect();
+    let (status, stdout, stderr) = lab_with_input(b"", &all);
+    (
+        status,
+        String::from_utf8_lossy(&stdout).into_owned(),
+        stderr,
+    )
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn streams_stay_apart_and_the_status_is_the_commands() {
+    let (status, stdout, stderr) = run(&["--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!(
+        (status, stdout.as_str(), stderr.as_str()),
+        (7, "out\n", "err\n")
+    );
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn statuses_are_those_of_a_shell() {
+    assert_eq!(run(&["--", "no-such-program"]).0, 127);
+    assert_eq!(run(&["--", "/etc/passwd"]).0, 126);
+    assert_eq!(run(&["--", "sh", "-c", "kill -TERM $$"]).0, 128 + 15);
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn megabytes_of_any_bytes_go_in_and_come_out_whole() {
+    let input: Vec<u8> = (0..5_000_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
+    let (status, stdout, stderr) = lab_with_input(&input, &["-q", "run", "--", "cat"]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(
+        stdout == input,
+        "{} bytes came back of {}",
+        stdout.len(),
+        input.len()
+    );
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_daemon_left_behind_does_not_hold_the_lab_up() {
+    let started = Instant::now();
+    let (status, stdout, _) = run(&["--", "sh", "-c", "sleep 600 & echo done"]);
+    assert_eq!((status, stdout.as_str()), (0, "done\n"));
+    assert!(started.elapsed() < Duration::from_secs(120));
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_shared_folder_is_where_the_command_starts_and_writes_reach_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in"), "from the host").unwrap();
+    let share = dir.path().to_str().unwrap();
+    let (status, stdout, stderr) = run(&[
+        "--share",
+        share,
+        "--",
+        "sh",
+        "-c",
+        "cat in; echo from the guest >out",
+    ]);
+    assert_eq!((status, stdout.as_str()), (0, "from the host"), "{stderr}");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("out")).unwrap(),
+        "from the guest\n"
+    );
+    let read_only = format!("{share}:ro");
+    let (status, _, _) = run(&["--share", &read_only, "--", "sh", "-c", "echo x >out2"]);
+    assert_ne!(status, 0);
+    assert!(!dir.path().join("out2").exists());
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn compiled_c_runs_in_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = "#include <libaio.h>\n#include <stdio.h>\nint main(void){io_context_t c=0;printf(\"%d\\n\",io_setup(1,&c));return 3;}\n";
+    fs::write(dir.path().join("a.c"), source).unwrap();
+    fs::write(
+        dir.path().join("bad.c"),
+        "int main(void){return nothing;}\n",
+    )
+    .unwrap();
+    let cc = |args: &[&str]| {
+        command(&[&["cc"], args].concat())
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+    };
+    let good = cc(&["a.c", "-o", "a", "-laio", "-lrt", "-pthread"]);
+    assert!(
+        good.status.success(),
+        "{}",
+        String::from_utf8_lossy(&good.stderr)
+    );
+    let absolute = dir.path().join("bad.c");
+    let bad = cc(&[absolute.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(
+        said.contains(&format!("{}:1", absolute.display())),
+        "{said}"
+    );
+    let (status, stdout, stderr) = run(&["--share", dir.path().to_str().unwrap(), "--", "./a"]);
+    assert_eq!((status, stdout.as_str()), (3, "0\n"), "{stderr}");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_panic_and_a_time_limit_end_with_125_and_the_consoles_tail() {
+    let (status, _, stderr) = run(&["--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"]);
+    assert_eq!(status, 125, "{stderr}");
+    assert!(
+        stderr.contains("kernel panicked") && stderr.contains("  | ["),
+        "{stderr}"
+    );
+    let (status, _, stderr) = run(&["--timeout", "1", "--", "sleep", "60"]);
+    assert_eq!(status, 125, "{stderr}");
+    assert!(stderr.contains("had not ended after 1 s"), "{stderr}");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn what_the_kernel_complains_of_is_shown() {
+    let (status, _, stderr) = run(&[
+        "--",
+        "sh",
+        "-c",
+        "echo '<4>WARNING: this is a drill' >/dev/kmsg; sleep 1",
+    ]);
+    assert_eq!(status, 0);
+    assert!(stderr.contains("WARNING: this is a drill"), "{stderr}");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_bad_fifo_is_the_users_mistake() {
+    let (status, _, stderr) = run(&["--fifo", "loopback,capacity=zero", "--", "true"]);
+    assert_eq!(status, 2, "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn wildcards_in_absolute_paths_are_the_guests() {
+    let (status, stdout, stderr) = run(&[
+        "--fifo",
+        "loopback",
+        "--fifo",
+        "loopback,capacity=65536",
+        "--",
+        "ls",
+        "/dev/globalfifo*",
+    ]);
+    assert_eq!(
+        (status, stdout.as_str()),
+        (0, "/dev/globalfifo\n/dev/globalfifo0\n/dev/globalfifo1\n"),
+        "{stderr}"
+    );
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn writes_to_the_guests_root_are_forgotten() {
+    assert_eq!(
+        run(&[
+            "--",
+            "sh",
+            "-c",
+            "echo x >/etc/lab-was-here && rm /usr/bin/head"
+        ])
+        .0,
+        0
+    );
+    assert_eq!(
+        run(&[
+            "--",
+            "sh",
+            "-c",
+            "test ! -e /etc/lab-was-here && test -e /usr/bin/head"
+        ])
+        .0,
+        0
+    );
+}
+
+/// Processes whose command line mentions this, but for the lab's own.
+fn processes_with(text: &str) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let lines = pids
+        .filter(|path: &PathBuf| !path.ends_with(&own))
+        .filter_map(|path| fs::read(path.join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(text))
+        .collect()
+}
+
+/// The run directories' base is the test's own, so that what a lab leaves can be told from other labs'.
+fn running_lab(base: &std::path::Path) -> std::process::Child {
+    let mut child = command(&["-q", "run", "--", "sh", "-c", "echo up; sleep 600"])
+        .env("TMPDIR", base)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 3];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    assert_eq!(&first, b"up\n");
+    child
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    assert!(
+        Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(child.id().to_string())
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_signal_ends_everything_that_was_started() {
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let base = tempfile::tempdir().unwrap();
+        let mut child = running_lab(base.path());
+        let text = base.path().to_str().unwrap();
+        assert!(!processes_with(text).is_empty());
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{name}");
+        assert_eq!(processes_with(text), Vec::<String>::new(), "{name}");
+        assert_eq!(
+            fs::read_dir(base.path()).unwrap().count(),
+            0,
+            "{name}: files are left"
+        );
+    }
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_killed_lab_leaves_no_process() {
+    let base = tempfile::tempdir().unwrap();
+    let mut child = running_lab(base.path());
+    signal(&child, "KILL");
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !processes_with(base.path().to_str().unwrap()).is_empty() {
+        assert!(
+            Instant::now() < deadline,
+            "{:?}",
+            processes_with(base.path().to_str().unwrap())
+        );
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,238 @@
+//! The lab's command line: mistakes, and what can be said without booting anything.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use common::command;
+
+/// How a run of the lab ended.
+#[derive(Debug)]
+struct Outcome {
+    status: i32,
+    stdout: String,
+    stderr: String,
+    /// The directory that it had for its cache.
+    cache: PathBuf,
+}
+
+/// The lab with an empty cache of its own.
+fn lab(args: &[&str]) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    lab_in(dir.path(), args)
+}
+
+/// The lab with this for `$XDG_CACHE_HOME`.
+fn lab_in(cache: &Path, args: &[&str]) -> Outcome {
+    let mut command = command(args);
+    command.env("XDG_CACHE_HOME", cache);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Outcome {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        cache: cache.to_owned(),
+    }
+}
+
+#[test]
+fn no_command_is_a_usage_error_that_shows_the_commands() {
+    let outcome = lab(&[]);
+    assert_eq!(outcome.status, 2);
+    for command in ["demo", "run", "cc", "test", "doctor", "clean"] {
+        assert!(outcome.stderr.contains(command), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
+    let cases: [(&[&str], &str); 16] = [
+        (&["rnu"], "rnu"),
+        (&["run", "--frobnicate"], "--frobnicate"),
+        (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
+        (&["run", "--fifo", "", "--", "true"], "--fifo"),
+        (&["run", "--capacity", "0", "--", "true"], "capacity"),
+        (&["run", "--capacity", "many", "--", "true"], "capacity"),
+        (&["run", "--smp", "0", "--", "true"], "smp"),
+        (&["run", "--mem", "1T", "--", "true"], "mem"),
+        (
+            &["run", "--queue-size", "100", "--", "true"],
+            "power of two",
+        ),
+        (&["run", "--accel", "warp", "--", "true"], "warp"),
+        (&["run", "--kernel", "mine", "--", "true"], "mine"),
+        (
+            &["run", "--share", "/no/such/folder", "--", "true"],
+            "/no/such/folder",
+        ),
+        (
+            &["run", "--driver", "/etc/passwd", "--", "true"],
+            "not a kernel module",
+        ),
+        (
+            &["run", "--qemu", "/no/such/qemu", "--", "true"],
+            "/no/such/qemu",
+        ),
+        (&["run", "--install", "-y", "--", "true"], "-y"),
+        (
+            &["test", "--junit", "/no/such/folder/x.xml"],
+            "/no/such/folder",
+        ),
+    ];
+    for (args, named) in cases {
+        let outcome = lab(args);
+        assert_eq!(outcome.status, 2, "{args:?}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(named),
+            "{args:?}: {}",
+            outcome.stderr
+        );
+        assert!(outcome.stdout.is_empty(), "{args:?}: {}", outcome.stdout);
+    }
+}
+
+#[test]
+fn the_lab_s_own_mistakes_are_one_line() {
+    let outcome = lab(&["run", "--share", "/no/such/folder", "--", "true"]);
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+}
+
+#[test]
+fn a_program_that_is_no_qemu_is_named_before_anything_is_set_up() {
+    let outcome = lab(&["run", "--qemu", "/bin/true", "--", "true"]);
+    assert_eq!(outcome.status, 1, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("/bin/true does not work as QEMU"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_dry_run_prints_the_commands_and_makes_nothing() {
+    let outcome = lab(&[
+        "run",
+        "--dry-run",
+        "--fifo",
+        "loopback",
+        "--fifo",
+        "loopback,capacity=1",
+        "--smp",
+        "2",
+    ]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let qemu = outcome.stdout.lines().last().unwrap();
+    for part in [
+        "qemu-system-x86_64",
+        "num_vqs=6",
+        "virtio-id=37",
+        "config_size=4",
+        "share=on",
+        "-smp 2",
+    ] {
+        assert!(qemu.contains(part), "{part}: {qemu}");
+    }
+    assert!(
+        outcome.stdout.contains("not set up yet"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.cache.join("globalfifo/stages/tree").exists());
+}
+
+#[test]
+fn a_dry_run_quotes_for_the_shell() {
+    let outcome = lab(&[
+        "run",
+        "--dry-run",
+        "--qemu-arg",
+        "-name",
+        "--qemu-arg",
+        "it's me",
+    ]);
+    let words = shell_words::split(outcome.stdout.lines().last().unwrap()).unwrap();
+    assert!(
+        words.ends_with(&["-name".to_owned(), "it's me".to_owned()]),
+        "{words:?}"
+    );
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let outcome = lab_in(&file, &["run", "--", "true"]);
+    assert_eq!(outcome.status, 1);
+    assert!(
+        outcome.stderr.contains("XDG_CACHE_HOME"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn cleaning_without_a_cache_is_no_error() {
+    let outcome = lab(&["clean", "--all"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("nothing to free"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn cleaning_says_how_much_it_freed_and_keeps_what_is_expensive() {
+    let dir = tempfile::tempdir().unwrap();
+    let stages = dir.path().join("globalfifo/stages");
+    for (stage, entry) in [("tree", "aa"), ("tree", "bb.partial"), ("module", "cc")] {
+        let entry = stages.join(stage).join(entry);
+        fs::create_dir_all(&entry).unwrap();
+        fs::write(entry.join("file"), vec![1; 100_000]).unwrap();
+    }
+    fs::create_dir_all(dir.path().join("globalfifo/locks")).unwrap();
+    fs::write(dir.path().join("globalfifo/locks/in-use"), "").unwrap();
+    let outcome = lab_in(dir.path(), &["clean"]);
+    assert!(outcome.stdout.starts_with("freed "), "{}", outcome.stdout);
+    assert!(stages.join("tree/aa").exists());
+    assert!(!stages.join("tree/bb.partial").exists());
+    assert!(!stages.join("module").exists());
+    assert_eq!(lab_in(dir.path(), &["clean", "--all"]).status, 0);
+    assert!(!stages.join("tree").exists());
+}
+
+#[test]
+fn cleaning_refuses_while_a_lab_uses_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = dir.path().join("globalfifo/locks");
+    fs::create_dir_all(&locks).unwrap();
+    let file = fs::File::create(locks.join("in-use")).unwrap();
+    file.lock_shared().unwrap();
+    let outcome = lab_in(dir.path(), &["clean"]);
+    assert_eq!(outcome.status, 1);
+    assert!(
+        outcome.stderr.contains("a lab is running"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn the_doctor_lists_what_is_needed() {
+    let outcome = lab(&["doctor"]);
+    for what in [
+        "C compiler",
+        "mmdebstrap",
+        "namespaces",
+        "room for the cache",
+        "KVM",
+    ] {
+        assert!(outcome.stdout.contains(what), "{}", outcome.stdout);
+    }
+}
