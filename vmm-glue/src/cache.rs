@@ -27,6 +27,8 @@ use crate::ui;
 const MARKER: &str = ".complete";
 /// How many entries of a kind are kept beside the one in use.
 const KEPT: usize = 2;
+/// How many logs of failures are kept.
+const LOGS_KEPT: usize = 20;
 const POLL: Duration = Duration::from_millis(100);
 
 /// The cache, held open against `cargo lab clean`.
@@ -84,6 +86,9 @@ impl Cache {
             FlockArg::LockSharedNonblock,
             "another lab is cleaning the cache",
         )?;
+        keep_newest(entries(&root.join("logs")), LOGS_KEPT, |path| {
+            drop(remove(path));
+        });
         Ok(Self {
             root,
             _in_use: in_use,
@@ -210,16 +215,11 @@ impl Cache {
     /// Removes old entries of a stage that nobody uses, but for a few.
     fn prune(&self, stage: &str, current: &str) {
         let dir = self.root.join("stages").join(stage);
-        let mut others: Vec<_> = entries(&dir)
+        let others = entries(&dir)
             .into_iter()
             .filter(|path| id_of(path) != current)
             .collect();
-        others.sort_by_key(|path| {
-            std::cmp::Reverse(path.metadata().and_then(|meta| meta.modified()).ok())
-        });
-        for path in others.into_iter().skip(KEPT) {
-            self.remove_unused(stage, &path);
-        }
+        keep_newest(others, KEPT, |path| self.remove_unused(stage, path));
     }
 
     fn remove_unused(&self, stage: &str, path: &Path) {
@@ -240,6 +240,14 @@ pub fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir)
         .map(|found| found.flatten().map(|entry| entry.path()).collect())
         .unwrap_or_default()
+}
+
+/// Hands the older ones on for removal.
+fn keep_newest(mut paths: Vec<PathBuf>, count: usize, remove: impl Fn(&Path)) {
+    paths.sort_by_key(|path| {
+        std::cmp::Reverse(path.metadata().and_then(|meta| meta.modified()).ok())
+    });
+    paths.iter().skip(count).for_each(|path| remove(path));
 }
 
 fn id_of(path: &Path) -> String {

@@ -17,38 +17,33 @@ const CAUSES: [(&[&str], &str); 6] = [
             "Unable to connect",
             "Cannot initiate the connection",
         ],
-        "no network: the Debian archive cannot be reached; mend the connection, set http_proxy, or name a mirror in GLOBALFIFO_MIRROR",
-    ),
-    (
-        &[
-            "404  Not Found",
-            "404 Not Found",
-            "does not have a Release file",
-            "Unable to find a source package",
-            "has no installation candidate",
-            "Unable to locate package",
-        ],
-        "the Debian archive has moved on: it no longer has a file that its own index names, or a package of images/tree.toml; try again, or name another mirror in GLOBALFIFO_MIRROR",
+        "no network: the Debian archive cannot be reached; mend the connection, set http_proxy, or name a mirror in \
+         GLOBALFIFO_MIRROR",
     ),
     (
         &[
             "NO_PUBKEY",
             "signatures couldn't be verified",
-            "is not signed",
+            "signatures were invalid",
             "BADSIG",
-            "keyring",
+            "no usable keyring",
         ],
         "the Debian archive's signature cannot be checked: install the package debian-archive-keyring",
     ),
     (
         &[
-            "invalid /etc/subuid",
-            "no entry in /etc/subuid",
-            "newuidmap",
-            "not found in /etc/subuid",
-            "/etc/subuid",
+            "Failed to fetch",
+            "404  Not Found",
+            "does not have a Release file",
+            "has no installation candidate",
+            "Unable to locate package",
         ],
-        "this user has no subordinate ids: `sudo apt-get install uidmap` and `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, then try again",
+        "the Debian archive has moved on, or GLOBALFIFO_MIRROR names no mirror of it: it lacks a file that its index or \
+         images/tree.toml names; try again later, or name another mirror in GLOBALFIFO_MIRROR",
+    ),
+    (
+        &["newuidmap", "/etc/subuid", "/etc/subgid"],
+        "this user has no subordinate ids: `cargo lab doctor` says how to get them, or run as root",
     ),
     (
         &[
@@ -108,6 +103,18 @@ mod tests {
         let log = "E: Could not resolve x\ndpkg: error: No space left on device";
         assert!(known(log).unwrap().starts_with("the disk is full"));
         assert_eq!(known("all is well"), None);
+    }
+
+    #[test]
+    fn a_wrong_mirror_is_not_taken_for_a_missing_key() {
+        let log = "E: Failed to fetch http://x  400  Bad Request\nE: The repository 'http://x' is not signed.";
+        assert!(
+            known(log)
+                .unwrap()
+                .contains("GLOBALFIFO_MIRROR names no mirror")
+        );
+        let log = "W: GPG error: NO_PUBKEY 123\nE: Failed to fetch http://x";
+        assert!(known(log).unwrap().contains("debian-archive-keyring"));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Boot a guest with the device; run a command in it, or a shell.
     Run(RunArgs),
+    /// Run the chapter's examples; without an ID, list them.
+    Lesson(LessonArgs),
     /// Compile C for the guest.
     Cc(CcArgs),
     /// Run every test, on the host and in the guest.
@@ -63,6 +65,18 @@ pub enum Command {
 /// `cargo lab demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// `cargo lab lesson`.
+#[derive(Debug, Args)]
+pub struct LessonArgs {
+    /// Which lesson, or `all`; 9.13 will do for listing-9.13.
+    pub id: Option<String>,
+    /// Where figures are written as SVG files.
+    #[arg(long, value_name = "DIR")]
+    svg: Option<OsString>,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -218,6 +232,23 @@ impl DemoArgs {
     }
 
     /// How long the command may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.machine.timeout()
+    }
+}
+
+impl LessonArgs {
+    /// The machine to start: unless asked otherwise, with a FIFO for most lessons and the zero device of one.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.machine.config()?;
+        if config.fifos.is_empty() {
+            config.fifos = vec!["loopback".to_owned(), "zero".to_owned()];
+        }
+        config.shares = self.svg.iter().map(share).collect::<Result<_>>()?;
+        Ok(config)
+    }
+
+    /// How long the lessons may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.machine.timeout()
     }

@@ -54,6 +54,7 @@ fn dispatch(command: &Command) -> Result<u8> {
     match command {
         Command::Demo(args) => commands::demo::demo(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
         Command::Test(args) => commands::test::test(args),
         Command::Doctor => commands::doctor::doctor(),

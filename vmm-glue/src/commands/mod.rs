@@ -5,5 +5,6 @@ pub mod clean;
 pub mod demo;
 pub mod doctor;
 pub mod dry_run;
+pub mod lesson;
 pub mod run;
 pub mod test;

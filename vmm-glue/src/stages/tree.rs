@@ -90,7 +90,11 @@ fn mmdebstrap(shop: &Shop, mode: &str, target: &Path) -> Spec {
             r#"--aptopt=Apt::Install-Recommends "false""#,
         ])
         .arg(format!("--mode={mode}"))
-        .arg(format!("--setup-hook={SOURCES_HOOK}"))
+        // mmdebstrap takes a hook with several lines for a file's name first.
+        .arg(format!(
+            "--setup-hook={}",
+            SOURCES_HOOK.trim().replace('\n', "; ")
+        ))
         .arg(format!("--include={}", recipe.packages.join(",")))
         .arg(&recipe.suite)
         .arg(target)
