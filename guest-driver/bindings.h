@@ -11,6 +11,7 @@
 #include <linux/kthread.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
+#include <linux/splice.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <asm/ioctls.h>
@@ -32,6 +33,7 @@ static const unsigned int GLOBALFIFO_EPOLLHUP = (__force unsigned int)EPOLLHUP;
 static const unsigned int GLOBALFIFO_EPOLLRDNORM = (__force unsigned int)EPOLLRDNORM;
 static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWRNORM;
 static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
+static const unsigned int GLOBALFIFO_SPLICE_F_NONBLOCK = SPLICE_F_NONBLOCK;
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 static const long GLOBALFIFO_HZ = HZ;

@@ -60,11 +60,6 @@ type Tree = RBTree<Id, Aio>;
 pub(crate) struct Completions(Tree);
 
 impl Completions {
-    /// None.
-    pub(crate) fn new() -> Self {
-        Self(Tree::new())
-    }
-
     /// Completes them, in order, each with what it has come to; how many. Not under a lock.
     pub(crate) fn complete(mut self) -> u64 {
         let mut count = 0;
@@ -105,7 +100,11 @@ pub(crate) struct Requests {
     writes: Tree,
     /// Were written: the device has to accept it.
     sent: Tree,
-    /// Want nothing but to be completed.
+    /// Are accepted, and to be completed in this order.
+    accepted: Tree,
+    /// Somebody is completing accepted requests: others leave theirs to them, to keep the order.
+    completing: bool,
+    /// Want nothing but to be completed, by the worker.
     finished: Tree,
 }
 
@@ -117,6 +116,8 @@ impl Requests {
             reads: Tree::new(),
             writes: Tree::new(),
             sent: Tree::new(),
+            accepted: Tree::new(),
+            completing: false,
             finished: Tree::new(),
         }
     }
@@ -150,13 +151,15 @@ impl Requests {
     /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail,
     /// or nothing is left to wait for: its bytes are below `accepted`, or not among those `sent`.
     pub(crate) fn arm(&mut self, id: Id, alive: Result, accepted: u64, sent: u64) -> Armed {
+        // An answer must not overtake the completion of an earlier request.
+        let first = self.accepted.is_empty() && !self.completing && self.is_first_sent(id);
         for tree in [&mut self.reads, &mut self.writes, &mut self.sent] {
             let Some(aio) = tree.get_mut(&id) else {
                 continue;
             };
             let answer = match (&aio.wants, alive) {
                 (Wants::Acceptance { end, bytes }, _)
-                    if *end <= accepted || *end > sent || aio.cancelled =>
+                    if first && *end <= accepted || *end > sent || aio.cancelled =>
                 {
                     Ok(*bytes)
                 }
@@ -174,6 +177,11 @@ impl Requests {
         }
         // Not armed, so nobody else can have taken it.
         Armed::Answer(Err(EIO))
+    }
+
+    fn is_first_sent(&self, id: Id) -> bool {
+        let first = self.sent.cursor_front();
+        first.is_none_or(|first| *first.current().0 >= id)
     }
 
     /// Whether requests are first in line for data.
@@ -240,8 +248,8 @@ impl Requests {
         }
     }
 
-    /// Takes out what the device has accepted.
-    pub(crate) fn take_accepted(&mut self, accepted: u64, done: &mut Completions) {
+    /// Notes what the device has accepted.
+    pub(crate) fn accept(&mut self, accepted: u64) {
         while let Some(first) = self.sent.cursor_front() {
             let (_, aio) = first.current();
             match aio.wants {
@@ -249,22 +257,37 @@ impl Requests {
                 _ => return,
             }
             match take_first(&mut self.sent) {
-                Some(node) => done.0.insert(node),
+                Some(node) => self.accepted.insert(node),
                 None => return,
             };
         }
     }
 
-    /// Takes out what waits for bytes above `sent`: they were discarded before they were posted.
-    pub(crate) fn take_discarded(&mut self, sent: u64, done: &mut Completions) {
+    /// Notes that the bytes above `sent` were discarded before they were posted: there is nothing to
+    /// wait for.
+    pub(crate) fn discard(&mut self, sent: u64) {
         while let Some(last) = self.sent.cursor_back_mut() {
             let (_, aio) = last.current();
             match aio.wants {
                 Wants::Acceptance { end, .. } if aio.armed && end > sent => {}
                 _ => return,
             }
-            done.0.insert(last.remove_current().1);
+            self.accepted.insert(last.remove_current().1);
         }
+    }
+
+    /// Whether the caller is to complete accepted requests, batch by batch, until there are none.
+    pub(crate) fn begin_completing(&mut self) -> bool {
+        let begin = !self.completing && !self.accepted.is_empty();
+        self.completing |= begin;
+        begin
+    }
+
+    /// The next batch of accepted requests; with `None` the caller's turn is over.
+    pub(crate) fn next_accepted(&mut self) -> Option<Completions> {
+        self.completing = !self.accepted.is_empty();
+        self.completing
+            .then(|| Completions(mem::replace(&mut self.accepted, Tree::new())))
     }
 
     /// Takes out what is finished.
@@ -299,11 +322,17 @@ impl Requests {
 
     /// How many requests of `file` there are.
     pub(crate) fn count_of(&self, file: FileId) -> usize {
-        [&self.reads, &self.writes, &self.sent, &self.finished]
-            .into_iter()
-            .flat_map(|tree| tree.values())
-            .filter(|aio| aio.pending.file() == file)
-            .count()
+        [
+            &self.reads,
+            &self.writes,
+            &self.sent,
+            &self.accepted,
+            &self.finished,
+        ]
+        .into_iter()
+        .flat_map(|tree| tree.values())
+        .filter(|aio| aio.pending.file() == file)
+        .count()
     }
 
     /// Cancels all requests of `file`.

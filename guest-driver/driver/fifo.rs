@@ -14,7 +14,7 @@
 //! do so ([`Inner::reading`]); a writer fills messages of its own.
 //!
 //! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
-//! under `inner`, and requests are completed after it is released ([`Completions`]). A reader's or a
+//! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
 //! writer's turn is decided under `inner`: requests that wait come before calls.
 //!
 //! The device going away: [`Fifo::close`] sets [`Life::Gone`] under the lock. I/O that finds it
@@ -24,7 +24,6 @@
 use super::{
     aio::{
         Armed,
-        Completions,
         Job,
         Requests,
         Reservation,
@@ -127,8 +126,12 @@ struct Effects {
     drained: bool,
     /// A reader's turn is over, and others wait for theirs.
     next_reader: bool,
-    /// Requests that are done.
-    completions: Completions,
+    /// It is an interrupt that does this.
+    interrupt: bool,
+    /// Accepted requests are to be completed by whoever does this.
+    complete: bool,
+    /// Requests can go on.
+    work: bool,
     /// Messages that are done, to be freed.
     messages: Chain<TxBuffer>,
 }
@@ -200,6 +203,24 @@ impl Inner {
         events
     }
 
+    /// Whether requests come before calls, in reading and in writing.
+    fn precedence(&self) -> (bool, bool) {
+        (self.aio.want_data(), self.aio.want_space())
+    }
+
+    /// What there is for calls, and was not while requests had the `precedence`: what they left.
+    fn left_by_requests(&self, precedence: (bool, bool)) -> Events {
+        let (reads, writes) = precedence;
+        let mut events = Events::NONE;
+        if reads && self.has_data_for_calls() {
+            events |= Events::IN;
+        }
+        if writes && self.credit_for_calls() > 0 {
+            events |= Events::OUT;
+        }
+        events
+    }
+
     /// Whether requests can go on.
     fn have_work(&self) -> bool {
         let live = matches!(self.life, Life::Live);
@@ -225,7 +246,7 @@ impl Inner {
                 self.stats.tx_messages.add(messages);
                 effects.drained |= progress;
                 let accepted = self.tx.accepted();
-                self.aio.take_accepted(accepted, &mut effects.completions);
+                self.aio.accept(accepted);
             }
             Err(broken) => self.fail(broken, effects),
         }
@@ -474,15 +495,10 @@ impl Fifo {
     /// The transmit queue has used buffers. Called in hard interrupt context.
     pub(crate) fn tx_interrupt(self: ArcBorrow<'_, Self>) {
         self.stats.interrupts.add(1);
-        let mut effects = Effects::new();
-        let work = {
-            let mut inner = self.inner.lock();
-            inner.pump(&mut effects);
-            inner.have_work()
-        };
-        let accepted = core::mem::replace(&mut effects.completions, Completions::new());
-        self.stats.aio_by_interrupt.add(accepted.complete());
-        self.perform(effects, work);
+        self.change(|inner, effects| {
+            effects.interrupt = true;
+            inner.pump(effects);
+        });
     }
 
     /// The device told where it stands. Called in hard interrupt context.
@@ -504,21 +520,23 @@ impl Fifo {
     ) -> R {
         let mut effects = Effects::new();
         let mut inner = self.inner.lock();
+        let precedence = inner.precedence();
         let result = change(&mut inner, &mut effects);
-        let work = inner.have_work();
+        effects.events |= inner.left_by_requests(precedence);
+        effects.work = inner.have_work();
+        effects.complete = inner.aio.begin_completing();
         drop(inner);
-        self.perform(effects, work);
+        self.perform(effects);
         result
     }
 
     /// See [`Fifo::change`]. Called from any context, without the lock.
-    fn perform(self: ArcBorrow<'_, Self>, effects: Effects, work: bool) {
-        self.stats
-            .aio_in_passing
-            .add(effects.completions.complete());
-        if work {
-            // An error says that it is to run already; it looks at everything when it does.
-            let _ = self.queue.queue().enqueue(Arc::from(self));
+    fn perform(self: ArcBorrow<'_, Self>, effects: Effects) {
+        if effects.complete {
+            self.complete_accepted(effects.interrupt);
+        }
+        if effects.work {
+            self.start_worker();
         }
         if effects.drained {
             self.drained.wake(Events::OUT);
@@ -527,6 +545,29 @@ impl Fifo {
             self.wait.wake(Events::IN);
         }
         self.notify(effects.events);
+    }
+
+    /// Has the worker look at requests, soon. From any context.
+    fn start_worker(self: ArcBorrow<'_, Self>) {
+        // An error says that it is to run already; it looks at everything when it does.
+        let _ = self.queue.queue().enqueue(Arc::from(self));
+    }
+
+    /// Completes accepted requests until there are none; one caller at a time does.
+    fn complete_accepted(&self, interrupt: bool) {
+        let stats = &self.stats;
+        let counter = if interrupt {
+            &stats.aio_by_interrupt
+        } else {
+            &stats.aio_in_passing
+        };
+        loop {
+            let batch = self.inner.lock().aio.next_accepted();
+            match batch {
+                Some(batch) => counter.add(batch.complete()),
+                None => return,
+            }
+        }
     }
 
     /// Wakes and signals.
@@ -609,8 +650,11 @@ impl Fifo {
             }
             self.wait
                 .wait(WaitFor::Readable, Signals::Interrupt, None, || {
-                    let inner = self.inner.lock();
-                    inner.check().is_err() || !inner.reading && inner.has_data_for_calls()
+                    let mut inner = self.inner.lock();
+                    // Whoever reads now may leave something, and wakes those who said so.
+                    let reading = inner.reading;
+                    inner.read_contended |= reading;
+                    inner.check().is_err() || !reading && inner.has_data_for_calls()
                 })?;
         }
     }
@@ -864,14 +908,17 @@ impl Fifo {
 
     /// The worker is done with a request for now, or for good with a `result`.
     fn put_back(self: ArcBorrow<'_, Self>, id: Id, wants: Wants, result: Option<Result<usize>>) {
-        let (done, alive) = {
+        let (done, alive, left) = {
             let mut inner = self.inner.lock();
+            let precedence = inner.precedence();
             let alive = inner.check();
             let result = result.or(alive.err().map(Err));
             inner.aio.put_back(id, wants, result);
-            (inner.aio.take_finished(), alive)
+            let left = inner.left_by_requests(precedence);
+            (inner.aio.take_finished(), alive, left)
         };
         let count = done.complete();
+        self.notify(left);
         match (result, alive) {
             (Some(Ok(_)), Ok(())) => self.stats.aio_by_interrupt.add(count),
             _ => self.stats.aio_ended.add(count),
@@ -926,11 +973,13 @@ impl Fifo {
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
         let posted = self.change(|inner, effects| {
             inner.check()?;
+            inner.rx.begin_clear();
             effects.messages = inner.tx.unsend_pending();
             let (sent, posted) = inner.tx.positions();
-            inner.aio.take_discarded(sent, &mut effects.completions);
+            inner.aio.discard(sent);
             Ok::<_, Error>(posted)
         })?;
+        // Without an answer it is still under way, for all that is known.
         let state = self.control.request(CtrlRequest {
             kind: CTRL_CLEAR,
             fifo: u32::from(self.index),
@@ -939,6 +988,7 @@ impl Fifo {
         check_state(&state, u32::from(self.index), self.capacity)?;
         self.change(|inner, effects| {
             inner.apply(&state, effects);
+            inner.rx.end_clear();
             // Also when the space came from the writes that had not been posted.
             if inner.credit() > 0 {
                 effects.events |= Events::OUT;
@@ -960,7 +1010,15 @@ impl Fifo {
 
 impl Cancel for Fifo {
     fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
-        self.change(|inner, _| inner.aio.cancel(id));
+        // Not by `change`, which might complete others': impossible under AIO's lock.
+        let work = {
+            let mut inner = self.inner.lock();
+            inner.aio.cancel(id);
+            inner.have_work()
+        };
+        if work {
+            self.start_worker();
+        }
     }
 }
 
@@ -970,7 +1028,9 @@ impl Effects {
             events: Events::NONE,
             drained: false,
             next_reader: false,
-            completions: Completions::new(),
+            interrupt: false,
+            complete: false,
+            work: false,
             messages: Chain::new(),
         }
     }

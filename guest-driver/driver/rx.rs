@@ -51,6 +51,8 @@ pub(crate) struct RxSide {
     given: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
+    /// How many requests to clear are under way.
+    clearing: u64,
     /// The device said that nothing follows `end`.
     hangup: bool,
     end: u64,
@@ -67,6 +69,7 @@ impl RxSide {
             consumed: state.rx_floor,
             given: state.rx_floor,
             cleared: state.rx_floor,
+            clearing: 0,
             hangup: false,
             end: state.rx_end,
         }
@@ -184,7 +187,8 @@ impl RxSide {
             self.discard_below(header.offset);
             received.discarded = true;
         }
-        if end - self.consumed > self.capacity {
+        // What follows a clear may overtake the answer, which says what the clear has discarded.
+        if end - self.consumed > self.capacity * (1 + self.clearing) {
             return Err(Broken("more bytes than the FIFO holds"));
         }
         received.bytes += end - header.offset;
@@ -200,6 +204,16 @@ impl RxSide {
             self.filled.push_back(buffer);
         }
         Ok(())
+    }
+
+    /// The device is about to be asked to discard everything.
+    pub(crate) fn begin_clear(&mut self) {
+        self.clearing += 1;
+    }
+
+    /// The opposite of [`RxSide::begin_clear`], once the answer is known.
+    pub(crate) fn end_clear(&mut self) {
+        self.clearing -= 1;
     }
 
     /// Drops all bytes below `position`, which the device discarded. Posts their buffers again.

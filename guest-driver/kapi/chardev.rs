@@ -31,7 +31,10 @@ use kernel::{
         from_result,
         to_result, //
     },
-    ffi::c_long,
+    ffi::{
+        c_long,
+        c_uint, //
+    },
     fs::File,
     iov::{
         IovIterDest,
@@ -257,7 +260,7 @@ impl<T: FileOperations> Operations<T> {
             flush: Some(Self::flush),
             fsync: Some(Self::fsync),
             fasync: Some(Self::fasync),
-            splice_read: Some(bindings::copy_splice_read),
+            splice_read: Some(Self::splice_read),
             splice_write: Some(bindings::iter_file_splice_write),
             ..pin_init::zeroed()
         }
@@ -344,6 +347,36 @@ impl<T: FileOperations> Operations<T> {
             }
             Ok(this.write(&request, &mut Source::new(iter))? as isize)
         })
+    }
+
+    /// # Safety
+    ///
+    /// An entry of `file_operations`: called with an open file, a position, and a locked pipe with
+    /// room.
+    unsafe extern "C" fn splice_read(
+        file: *mut bindings::file,
+        position: *mut bindings::loff_t,
+        pipe: *mut bindings::pipe_inode_info,
+        length: usize,
+        flags: c_uint,
+    ) -> isize {
+        if flags & bindings::GLOBALFIFO_SPLICE_F_NONBLOCK != 0 {
+            // SAFETY: The VFS calls with a valid file of ours; null is a table for a look only.
+            let (this, file, mut table) = unsafe {
+                (
+                    file_data::<T>(file),
+                    File::from_raw_file(file),
+                    PollTable::from_raw(ptr::null_mut()),
+                )
+            };
+            // What reads for a splice knows no flags and would wait, with the pipe locked. It still
+            // does if another reader comes in between.
+            if !this.poll(file, &mut table).wake_readers() {
+                return EAGAIN.to_errno() as isize;
+            }
+        }
+        // SAFETY: The arguments are the caller's own.
+        unsafe { bindings::copy_splice_read(file, position, pipe, length, flags) }
     }
 
     /// # Safety

@@ -46,6 +46,11 @@ impl Events {
         self.0
     }
 
+    /// Whether a reader need not wait: there is data, or the end.
+    pub(crate) const fn wake_readers(self) -> bool {
+        self.0 & (Self::IN.0 | ANY_END) != 0
+    }
+
     /// Whether all of `other` is in `self`.
     pub(crate) const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -127,7 +132,8 @@ impl WaitQueue {
         })
     }
 
-    /// Wakes those who wait for any of `events`. Returns whether anybody was waiting at all.
+    /// Wakes those who wait for any of `events`; of those who wait exclusively (EPOLLEXCLUSIVE) one,
+    /// or all if it is the end. Returns whether anybody was waiting at all.
     pub(crate) fn wake(&self, events: Events) -> bool {
         // SAFETY: `head` was initialised by `new`; the key is the events, as `wake_up_poll` passes
         // them.
@@ -138,7 +144,7 @@ impl WaitQueue {
             bindings::__wake_up(
                 head,
                 bindings::TASK_NORMAL,
-                0,
+                i32::from(events.0 & ANY_END == 0),
                 events.0 as usize as *mut c_void,
             );
             waiters

@@ -168,7 +168,7 @@ fn what_the_kernel_complains_of_is_shown() {
         "--",
         "sh",
         "-c",
-        "echo '<4>WARNING: this is a drill' >/dev/kmsg; sleep 1",
+        "echo '<4>WARNING: this is a drill' >/dev/kmsg",
     ]);
     assert_eq!(status, 0);
     assert!(stderr.contains("WARNING: this is a drill"), "{stderr}");

@@ -68,6 +68,8 @@ fn helper(args: &[OsString]) -> Result<u8> {
     }
     match &spec.place {
         Place::Here => {
+            // Ctrl-C on the terminal is the lab's to act on.
+            let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
             die_with_parent(&spec, Signal::SIGKILL)?;
             Err(exec(&spec))
         }
@@ -125,6 +127,14 @@ fn keep(mut command: Command) -> Result<u8> {
 fn program(spec: &Spec) -> Command {
     let mut argv = spec.argv.iter();
     let mut command = Command::new(argv.next().cloned().unwrap_or_default());
+    if matches!(spec.place, Place::Tree(_)) {
+        // What the host's environment says is not about the tree: cargo's own variables mislead clippy, for one.
+        let proxies = std::env::vars_os().filter(|(name, _)| {
+            name.to_str()
+                .is_some_and(|name| name.to_ascii_lowercase().ends_with("_proxy"))
+        });
+        command.env_clear().envs(proxies);
+    }
     command
         .args(argv)
         .envs(spec.env.iter().map(|(name, value)| (name, value)));
