@@ -188,6 +188,7 @@ impl Fifo {
         }
         let header = RxHeader {
             offset: self.rx.sent(),
+            rx_floor: self.rx.consumed(),
             tx_limit: self.tx_limit(),
         };
         sink.write_all(&header.to_bytes())

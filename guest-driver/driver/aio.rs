@@ -60,18 +60,20 @@ type Tree = RBTree<Id, Aio>;
 pub(crate) struct Completions(Tree);
 
 impl Completions {
-    /// Completes them, in order, each with what it has come to; how many. Not under a lock.
-    pub(crate) fn complete(mut self) -> u64 {
-        let mut count = 0;
+    /// How many.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.keys().count() as u64
+    }
+
+    /// Completes them, in order, each with what it has come to. Not under a lock.
+    pub(crate) fn complete(mut self) {
         while let Some(node) = take_first(&mut self.0) {
             let (_, aio) = node.to_key_value();
             aio.pending.complete(aio.result.unwrap_or(match aio.wants {
                 Wants::Acceptance { bytes, .. } => Ok(bytes),
                 Wants::Data(_) | Wants::Space(_) | Wants::Worker => Err(EIO),
             }));
-            count += 1;
         }
-        count
     }
 }
 
@@ -148,14 +150,28 @@ impl Requests {
         ));
     }
 
-    /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail,
-    /// or nothing is left to wait for: its bytes are below `accepted`, or not among those `sent`.
-    pub(crate) fn arm(&mut self, id: Id, alive: Result, accepted: u64, sent: u64) -> Armed {
+    /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail
+    /// (`sending`, if its bytes are on their way), or nothing is left to wait for: its bytes are below
+    /// `accepted`, or not among those `sent`.
+    pub(crate) fn arm(
+        &mut self,
+        id: Id,
+        alive: Result,
+        sending: Result,
+        accepted: u64,
+        sent: u64,
+    ) -> Armed {
         // An answer must not overtake the completion of an earlier request.
         let first = self.accepted.is_empty() && !self.completing && self.is_first_sent(id);
         for tree in [&mut self.reads, &mut self.writes, &mut self.sent] {
             let Some(aio) = tree.get_mut(&id) else {
                 continue;
+            };
+            let alive = match &aio.wants {
+                // Accepted behind others, which complete first.
+                Wants::Acceptance { end, .. } if *end <= accepted => Ok(()),
+                Wants::Acceptance { .. } => sending,
+                Wants::Data(_) | Wants::Space(_) | Wants::Worker => alive,
             };
             let answer = match (&aio.wants, alive) {
                 (Wants::Acceptance { end, bytes }, _)

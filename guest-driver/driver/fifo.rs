@@ -160,6 +160,15 @@ impl Inner {
         }
     }
 
+    /// As [`Inner::check`], for what was written before: it still goes to a device that is being taken
+    /// away, until its queues are.
+    fn check_sending(&self) -> Result {
+        match self.life {
+            Life::Gone if self.tx.is_attached() => Ok(()),
+            _ => self.check(),
+        }
+    }
+
     /// Bytes that may be written.
     fn credit(&self) -> u64 {
         self.tx.credit(self.rx.consumed())
@@ -191,7 +200,9 @@ impl Inner {
             Life::Failed => Events::ERR,
             Life::Gone => return Events::ERR | Events::HUP,
         };
-        if self.has_data_for_calls() || self.rx.hung_up() {
+        // Not while another reads: a read would find nothing, and whoever polls again at once (as
+        // io_uring does) would not get anywhere. The end of that reader's turn wakes.
+        if self.has_data_for_calls() && !self.reading || self.rx.hung_up() {
             events |= Events::IN;
         }
         if self.credit_for_calls() > 0 {
@@ -564,7 +575,11 @@ impl Fifo {
         loop {
             let batch = self.inner.lock().aio.next_accepted();
             match batch {
-                Some(batch) => counter.add(batch.complete()),
+                // Counted first, so that whoever sees a completion sees it counted.
+                Some(batch) => {
+                    counter.add(batch.len());
+                    batch.complete();
+                }
                 None => return,
             }
         }
@@ -620,7 +635,10 @@ impl Fifo {
 
     /// The events that hold.
     pub(crate) fn events(&self) -> Events {
-        self.inner.lock().events()
+        let mut inner = self.inner.lock();
+        let reading = inner.reading;
+        inner.read_contended |= reading;
+        inner.events()
     }
 
     /// Reads what is there, or waits until something is; a request that can be put aside is.
@@ -827,6 +845,7 @@ impl Fifo {
             let armed = inner.aio.arm(
                 id,
                 inner.check(),
+                inner.check_sending(),
                 inner.tx.accepted(),
                 inner.tx.positions().0,
             );
@@ -853,7 +872,8 @@ impl Fifo {
                 let space = live && inner.credit() > 0;
                 (inner.aio.take_finished(), inner.aio.take_job(data, space))
             };
-            self.stats.aio_ended.add(finished.complete());
+            self.stats.aio_ended.add(finished.len());
+            finished.complete();
             match job {
                 Some(Job::Read(id, to)) => self.serve_read(id, to),
                 Some(Job::Write(id, from)) => self.serve_write(id, from),
@@ -917,12 +937,13 @@ impl Fifo {
             let left = inner.left_by_requests(precedence);
             (inner.aio.take_finished(), alive, left)
         };
-        let count = done.complete();
+        let counter = match (result, alive) {
+            (Some(Ok(_)), Ok(())) => &self.stats.aio_by_interrupt,
+            _ => &self.stats.aio_ended,
+        };
+        counter.add(done.len());
+        done.complete();
         self.notify(left);
-        match (result, alive) {
-            (Some(Ok(_)), Ok(())) => self.stats.aio_by_interrupt.add(count),
-            _ => self.stats.aio_ended.add(count),
-        }
     }
 
     /// Ends the requests of `file` if `references`, all there are to it, are theirs and one more.
@@ -973,7 +994,6 @@ impl Fifo {
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
         let posted = self.change(|inner, effects| {
             inner.check()?;
-            inner.rx.begin_clear();
             effects.messages = inner.tx.unsend_pending();
             let (sent, posted) = inner.tx.positions();
             inner.aio.discard(sent);
@@ -988,7 +1008,6 @@ impl Fifo {
         check_state(&state, u32::from(self.index), self.capacity)?;
         self.change(|inner, effects| {
             inner.apply(&state, effects);
-            inner.rx.end_clear();
             // Also when the space came from the writes that had not been posted.
             if inner.credit() > 0 {
                 effects.events |= Events::OUT;

@@ -15,7 +15,10 @@ use crate::{
         Queue,
         Refused, //
     },
-    virtio_fifo::State,
+    virtio_fifo::{
+        RxHeader,
+        State, //
+    },
 };
 use kernel::prelude::*;
 
@@ -31,8 +34,6 @@ pub(crate) struct Received {
     pub(crate) messages: u64,
     /// The highest limit told for the tx stream.
     pub(crate) tx_limit: u64,
-    /// Earlier bytes were discarded by the device.
-    pub(crate) discarded: bool,
 }
 
 /// See the module.
@@ -51,8 +52,6 @@ pub(crate) struct RxSide {
     given: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
-    /// How many requests to clear are under way.
-    clearing: u64,
     /// The device said that nothing follows `end`.
     hangup: bool,
     end: u64,
@@ -69,7 +68,6 @@ impl RxSide {
             consumed: state.rx_floor,
             given: state.rx_floor,
             cleared: state.rx_floor,
-            clearing: 0,
             hangup: false,
             end: state.rx_end,
         }
@@ -82,7 +80,7 @@ impl RxSide {
         // Few large pieces for what streams, and never more than a queue of 256 takes.
         let size = (capacity / 4).next_power_of_two().clamp(4096, 65536);
         let size = size.max((capacity / 100).next_power_of_two());
-        (size, 2 * capacity / (size - 16) + 4)
+        (size, 2 * capacity / (size - RxHeader::LEN) + 4)
     }
 
     /// Starts to receive with `queue`.
@@ -170,7 +168,7 @@ impl RxSide {
         let end = buffer.rx_end();
         received.messages += 1;
         received.tx_limit = received.tx_limit.max(header.tx_limit);
-        if end < header.offset {
+        if end < header.offset || header.rx_floor > header.offset {
             return Err(Broken("an impossible rx offset"));
         }
         if header.offset < self.next {
@@ -183,12 +181,16 @@ impl RxSide {
                 Err(Broken("bytes it had sent before"))
             };
         }
-        if header.offset > self.next {
-            self.discard_below(header.offset);
-            received.discarded = true;
+        let floor = if header.offset > self.next {
+            header.offset
+        } else {
+            // Above what is consumed after a clear whose answer has not been looked at yet.
+            header.rx_floor
+        };
+        if floor > self.consumed {
+            self.discard_below(floor);
         }
-        // What follows a clear may overtake the answer, which says what the clear has discarded.
-        if end - self.consumed > self.capacity * (1 + self.clearing) {
+        if end - self.consumed > self.capacity {
             return Err(Broken("more bytes than the FIFO holds"));
         }
         received.bytes += end - header.offset;
@@ -204,16 +206,6 @@ impl RxSide {
             self.filled.push_back(buffer);
         }
         Ok(())
-    }
-
-    /// The device is about to be asked to discard everything.
-    pub(crate) fn begin_clear(&mut self) {
-        self.clearing += 1;
-    }
-
-    /// The opposite of [`RxSide::begin_clear`], once the answer is known.
-    pub(crate) fn end_clear(&mut self) {
-        self.clearing -= 1;
     }
 
     /// Drops all bytes below `position`, which the device discarded. Posts their buffers again.

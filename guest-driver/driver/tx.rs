@@ -93,6 +93,11 @@ impl TxSide {
         self.queue = Some(queue);
     }
 
+    /// Whether there is a queue to send with.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Gives the queue back, and with it what is in it.
     pub(crate) fn detach(&mut self) -> Option<Queue<Tx>> {
         self.queue.take()

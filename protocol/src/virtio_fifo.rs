@@ -157,18 +157,21 @@ pub struct RxHeader {
     /// Offset in the rx stream of the first payload byte. A gap to the message before means that
     /// the bytes between, and all earlier ones, have been discarded.
     pub offset: u64,
+    /// Rx stream: all below is consumed or discarded.
+    pub rx_floor: u64,
     /// Bytes of the tx stream the driver may have sent in all.
     pub tx_limit: u64,
 }
 
 impl RxHeader {
     /// Bytes on the wire.
-    pub const LEN: usize = 16;
+    pub const LEN: usize = 24;
 
     /// The message as it stands in a buffer.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut to = Cursor::new([0; Self::LEN]);
         to.put(self.offset.to_le_bytes());
+        to.put(self.rx_floor.to_le_bytes());
         to.put(self.tx_limit.to_le_bytes());
         to.bytes
     }
@@ -178,6 +181,7 @@ impl RxHeader {
         let mut from = Cursor::new(bytes);
         Self {
             offset: from.u64(),
+            rx_floor: from.u64(),
             tx_limit: from.u64(),
         }
     }

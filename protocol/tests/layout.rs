@@ -33,7 +33,7 @@ fn config_is_one_le32() {
 }
 
 #[test]
-fn headers_are_two_le64() {
+fn headers_are_le64s() {
     let tx = TxHeader {
         offset: 1,
         rx_consumed: 0x0203,
@@ -45,9 +45,11 @@ fn headers_are_two_le64() {
     assert_eq!(TxHeader::from_bytes(tx.to_bytes()), tx);
     let rx = RxHeader {
         offset: 1,
-        tx_limit: 0x0203,
+        rx_floor: 0x0203,
+        tx_limit: 4,
     };
-    assert_eq!(rx.to_bytes(), tx.to_bytes());
+    assert_eq!(rx.to_bytes()[..16], tx.to_bytes());
+    assert_eq!(rx.to_bytes()[16..], [4, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(RxHeader::from_bytes(rx.to_bytes()), rx);
 }
 

@@ -78,6 +78,8 @@ fn clear_discards_everything() {
     driver.post_rx(0, 100);
     driver.send(0, b"12345678");
     let (header, bytes) = driver.receive(0);
+    // DRV-10: the message itself says what is gone, whether the response was seen or not.
+    assert_eq!(header.rx_floor, 8);
     assert_eq!((header.offset, bytes.as_slice()), (8, &b"12345678"[..]));
     assert_eq!(host.all_refused(), 0);
 }

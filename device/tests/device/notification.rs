@@ -4,6 +4,7 @@
 
 use vhost_device_fifo::backend::FEATURES;
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
 use virtio_fifo_protocol::virtio_fifo::tx_queue;
 
@@ -80,7 +81,7 @@ fn buffers_posted_ahead_need_no_kick() {
         kicks += u32::from(driver.notify(rx_queue(0)));
         driver.send(0, b"x");
         let (_, used) = driver.wait_used(rx_queue(0));
-        assert_eq!(used, 17);
+        assert_eq!(used as usize, RxHeader::LEN + 1);
         driver.streams[0].received += 1;
         driver.streams[0].consumed += 1;
     }

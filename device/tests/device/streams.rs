@@ -5,6 +5,7 @@
 use rstest::rstest;
 use vhost_device_fifo::backend::FEATURES;
 use virtio_fifo_protocol::virtio_fifo::Config;
+use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::STATE_LOOPBACK;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
@@ -189,13 +190,13 @@ fn chains_of_many_parts(#[case] indirect: bool) {
     driver.notify(tx_queue(0));
     driver.notify(rx_queue(0));
     let (_, used) = driver.wait_used(rx_queue(0));
-    assert_eq!(used, 16 + 11);
+    assert_eq!(used as usize, RxHeader::LEN + 11);
     let bytes: Vec<u8> = buffers
         .iter()
         .flat_map(|part| driver.read(part.at, usize::try_from(part.len).unwrap()))
-        .take(27)
+        .take(RxHeader::LEN + 11)
         .collect();
-    assert_eq!(&bytes[16..], b"hello world");
+    assert_eq!(&bytes[RxHeader::LEN..], b"hello world");
     assert_eq!(host.all_refused(), 0);
 }
 
