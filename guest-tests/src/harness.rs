@@ -30,10 +30,22 @@ const ENV_TEST: &str = "GLOBALFIFO_TEST";
 
 /// Runs the tests whose names contain one of the program's arguments, or all; lists them with `--list`.
 pub fn main(tests: &[Test]) -> ExitCode {
+    let filters: Vec<String> = env::args().skip(1).collect();
+    main_with(tests, &filters, LIMIT, &[], "")
+}
+
+/// As [`main`], for a program whose arguments are more than filters: tests may take `limit`, and find
+/// `arguments` as the program's own. Says `title` first, if there is one.
+pub fn main_with(
+    tests: &[Test],
+    filters: &[String],
+    limit: Duration,
+    arguments: &[String],
+    title: &str,
+) -> ExitCode {
     if let Ok(name) = env::var(ENV_TEST) {
         return run_here(tests, &name);
     }
-    let filters: Vec<String> = env::args().skip(1).collect();
     if filters == ["--list"] {
         for (name, _) in tests {
             report(&format!("{name}\n"));
@@ -45,10 +57,13 @@ pub fn main(tests: &[Test]) -> ExitCode {
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())))
         .collect();
     report(&format!("KTAP version 1\n1..{}\n", chosen.len()));
+    if !title.is_empty() {
+        report(&format!("# {title}\n"));
+    }
     let mut failed = 0;
     for (number, (name, _)) in (1..).zip(chosen) {
         let started = Instant::now();
-        let outcome = run_apart(name);
+        let outcome = run_apart(name, limit, arguments);
         let took = started.elapsed().as_millis();
         match outcome {
             Ok(()) => report(&format!("ok {number} {name} # {took} ms\n")),
@@ -128,8 +143,9 @@ fn run_here(tests: &[Test], name: &str) -> ExitCode {
 }
 
 /// Runs one test in a process group of its own, which is ended with it.
-fn run_apart(name: &str) -> Result<()> {
+fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<()> {
     let mut child = Command::new(env::current_exe()?)
+        .args(arguments)
         .env(ENV_TEST, name)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
@@ -141,7 +157,7 @@ fn run_apart(name: &str) -> Result<()> {
     // Too late only when the test is over already.
     let _ = setpgid(group, group);
     let mut pipe: OwnedFd = child.stderr.take().context("no pipe")?.into();
-    let (said, timed_out) = collect(&mut pipe)?;
+    let (said, timed_out) = collect(&mut pipe, limit)?;
     let _ = killpg(group, Signal::SIGKILL);
     if timed_out {
         let _ = kill(group, Signal::SIGKILL);
@@ -149,7 +165,7 @@ fn run_apart(name: &str) -> Result<()> {
     let status = child.wait().context("waiting for the test")?;
     let said = said.trim_end();
     if timed_out {
-        bail!("still running after {} s\n{said}", LIMIT.as_secs());
+        bail!("still running after {} s\n{said}", limit.as_secs());
     }
     if !status.success() {
         bail!("{status}\n{said}");
@@ -158,8 +174,8 @@ fn run_apart(name: &str) -> Result<()> {
 }
 
 /// Reads until the other side is closed or the time is over.
-fn collect(pipe: &mut OwnedFd) -> Result<(String, bool)> {
-    let deadline = Instant::now() + LIMIT;
+fn collect(pipe: &mut OwnedFd, limit: Duration) -> Result<(String, bool)> {
+    let deadline = Instant::now() + limit;
     let mut said = Vec::new();
     let mut file = std::fs::File::from(pipe.try_clone()?);
     loop {

@@ -6,6 +6,10 @@
 pub mod aio;
 pub mod fifo;
 pub mod harness;
+pub mod lessons;
+pub mod posix_aio;
 pub mod signals;
 pub mod system;
 pub mod trace;
+pub mod uring;
+pub mod ways;

@@ -44,6 +44,20 @@ struct FileSigInfo {
 
 const _: () = assert!(size_of::<FileSigInfo>() == size_of::<libc::siginfo_t>());
 
+impl Received {
+    /// What a handler (`SA_SIGINFO`) was given.
+    pub fn of(info: &libc::siginfo_t) -> Self {
+        // SAFETY: As large and at least as aligned, and all of it are integers.
+        let info: &FileSigInfo = unsafe { &*std::ptr::from_ref(info).cast() };
+        Self {
+            signal: info.signal,
+            code: info.code,
+            fd: info.fd,
+            band: info.band,
+        }
+    }
+}
+
 /// Blocks signal `number`, so that it stays pending until it is waited for.
 pub fn block(number: i32) -> Result<()> {
     let set = one(number)?;
