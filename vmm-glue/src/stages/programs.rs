@@ -104,9 +104,9 @@ pub fn obtain(shop: &Shop, need: Need) -> Result<Programs> {
     })
 }
 
-/// What the guest's programs are made from.
+/// What the guest's programs are made from: the lessons quote the driver.
 pub fn guest_key(shop: &Shop) -> Result<Key> {
-    key(shop, GUEST_STAGE, &["guest-tests", "protocol"])
+    key(shop, GUEST_STAGE, &["guest-tests", "guest-driver"])
 }
 
 /// What the agent is made from.
