@@ -30,6 +30,19 @@ pub fn bind(device: &str) -> Result<()> {
     write(&format!("{DRIVER}/bind"), device)
 }
 
+/// Takes the PCI device under `device` out of the machine, as far as the kernel is concerned.
+pub fn unplug(device: &str) -> Result<()> {
+    let virtio = fs::canonicalize(format!("/sys/bus/virtio/devices/{device}"))
+        .with_context(|| format!("looking for {device}"))?;
+    let pci = virtio.parent().context("a virtio device has a parent")?;
+    write(&pci.join("remove").to_string_lossy(), "1")
+}
+
+/// Lets the kernel find devices that were unplugged.
+pub fn rescan() -> Result<()> {
+    write("/sys/bus/pci/rescan", "1")
+}
+
 /// Writes `text` to the file at `path`.
 pub fn write(path: &str, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("writing {text:?} to {path}"))

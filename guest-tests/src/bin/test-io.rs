@@ -99,6 +99,7 @@ fn order() -> Result<()> {
     Ok(())
 }
 
+/// DRV-6: the driver's own credit is exact; DEV-4.
 fn exact_capacity() -> Result<()> {
     let fifo = Fifo::open_empty(O_NONBLOCK)?;
     check!(fifo.events()? == PollFlags::POLLOUT);
@@ -346,6 +347,7 @@ fn clear_by_alias() -> Result<()> {
     Ok(())
 }
 
+/// DRV-10, DRV-15: nothing from before a clear comes after it.
 fn clear_after_partial_read() -> Result<()> {
     let fifo = Fifo::open_empty(O_NONBLOCK)?;
     for round in 0..100u64 {
@@ -362,6 +364,7 @@ fn clear_after_partial_read() -> Result<()> {
     Ok(())
 }
 
+/// DEV-10: a used buffer means accepted.
 fn fsync() -> Result<()> {
     let fifo = Fifo::open_empty(O_NONBLOCK)?;
     for round in 0..50 {
@@ -395,6 +398,7 @@ fn vectors() -> Result<()> {
     Ok(())
 }
 
+/// DRV-5, DRV-6, DRV-7: the device refuses messages that break them, and then nothing passes.
 fn megabyte() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     let bytes = pattern(11, 1 << 20);

@@ -34,6 +34,7 @@ const TESTS: &[Test] = &[
         unbind_poll_and_signal,
     ),
     ("an_open_file_of_a_gone_device_is_enodev", stale_file),
+    ("unplug_of_the_pci_device_ends_io_and_loses_nothing", unplug),
     ("unread_bytes_survive_unbind", bytes_survive_unbind),
     ("unread_bytes_survive_rmmod", bytes_survive_rmmod),
     ("what_was_read_is_not_delivered_again", no_duplicates),
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
     let _ = system::load_module();
     harness::main(TESTS)
 }
+
+/// What one `read(2)` gave.
+type ReadResult = Result<Vec<u8>, Errno>;
 
 /// Waits for the device and its node.
 fn there() -> Result<()> {
@@ -158,6 +162,44 @@ fn stale_file() -> Result<()> {
     Ok(())
 }
 
+/// DRV-8, DRV-9.
+fn unplug() -> Result<()> {
+    let bytes = pattern(37, 1000);
+    let fifo = Fifo::open_empty(0)?;
+    fifo.write_all(&bytes)?;
+    let (tell, told) = mpsc::channel();
+    // The first read takes part of what is there; the second waits, until the device goes.
+    let reader = thread::spawn(move || -> Result<(Vec<u8>, ReadResult)> {
+        let fifo = Fifo::open(0)?;
+        let first = fifo.read_exact(600)?;
+        Fifo::open(0)?.read_exact(400)?;
+        tell.send(gettid().as_raw())?;
+        Ok((first, fifo.read(1)))
+    });
+    let tid = told.recv()?;
+    eventually("the reader blocks", || {
+        system::sleeps_in(tid, libc::SYS_read)
+    })?;
+    fifo.set_flags(O_NONBLOCK, true)?;
+    system::unplug(&system::device_name()?)?;
+    let outcome = reader.join();
+    let after = fifo.read(1);
+    system::rescan()?;
+    there()?;
+    let (first, second) = outcome.map_err(|_| anyhow::anyhow!("panic"))??;
+    check_eq!(first, bytes.get(..600).context("600")?);
+    check_eq!(second, Err(Errno::ENODEV));
+    check_eq!(after, Err(Errno::ENODEV));
+    // All was read before: nothing comes again, and the FIFO works.
+    let fresh = Fifo::open(O_NONBLOCK)?;
+    check_eq!(fresh.read(1), Err(Errno::EAGAIN));
+    fresh.write_all(b"plugged in again")?;
+    fresh.wait_level(16)?;
+    check_eq!(fresh.drain()?, b"plugged in again".to_vec());
+    Ok(())
+}
+
+/// DEV-6, DEV-7, DRV-9.
 fn bytes_survive_unbind() -> Result<()> {
     let bytes = pattern(23, CAPACITY);
     let fifo = Fifo::open_empty(0)?;
@@ -170,6 +212,7 @@ fn bytes_survive_unbind() -> Result<()> {
     Ok(())
 }
 
+/// DEV-6, DEV-8, DRV-9.
 fn bytes_survive_rmmod() -> Result<()> {
     let bytes = pattern(29, 777);
     let fifo = Fifo::open_empty(0)?;
@@ -182,6 +225,7 @@ fn bytes_survive_rmmod() -> Result<()> {
     Ok(())
 }
 
+/// DRV-8: what was read is reported before the device is reset.
 fn no_duplicates() -> Result<()> {
     let bytes = pattern(31, 3000);
     let mut back = Vec::new();
