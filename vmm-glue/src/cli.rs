@@ -109,7 +109,7 @@ pub struct RunArgs {
 /// What every command that starts a machine takes.
 #[derive(Debug, Args)]
 pub struct MachineArgs {
-    /// A FIFO, as for vhost-device-fifo: KIND[,key=value…] with KIND loopback, zero, null, pty, unix=PATH or file=PATH; may be repeated.
+    /// A FIFO, as for vhost-device-fifo: KIND[,capacity=N] with KIND loopback, zero or null; may be repeated.
     #[arg(long, value_name = "SPEC")]
     fifo: Vec<String>,
     /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
@@ -337,7 +337,7 @@ impl MachineArgs {
 
 /// Catches a mistyped kind before minutes of set-up; the daemon, which owns the grammar, judges the rest.
 fn fifo_kind(spec: &str) -> Result<()> {
-    const KINDS: [&str; 7] = ["loopback", "zero", "null", "pty", "unix", "file", "pattern"];
+    const KINDS: [&str; 3] = ["loopback", "zero", "null"];
     let kind = spec.split([',', '=']).next().unwrap_or_default();
     if KINDS.contains(&kind) {
         return Ok(());

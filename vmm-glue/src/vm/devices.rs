@@ -114,7 +114,10 @@ fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
     let spec = Spec::new(&paths.daemon)
         .arg("--socket-path")
         .arg(run.socket("fifo"));
-    let spec = spec.args(["--virtio-id", &VIRTIO_ID.to_string()]);
+    // Its words go to a file and perhaps into an error message.
+    let spec = spec
+        .args(["--virtio-id", &VIRTIO_ID.to_string()])
+        .env("NO_COLOR", "1");
     let spec = config
         .fifos
         .iter()
