@@ -85,7 +85,7 @@ pub fn program(line: &str) -> Option<Program> {
     })
 }
 
-/// `path+file:///work/device#vhost-device-fifo@0.1.0`, or `…/protocol#0.1.0` for a package named as its directory.
+/// `path+file:///home/you/globalfifo/device#vhost-device-fifo@0.1.0`, or `…/protocol#0.1.0` for a package named as its directory.
 fn package(id: &str) -> String {
     let (path, rest) = id.rsplit_once('#').unwrap_or(("", id));
     match rest.split_once('@') {
