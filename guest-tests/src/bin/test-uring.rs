@@ -540,8 +540,12 @@ fn cancel_race() -> Result<()> {
         let mut room = [0; 8];
         ring.submit(read(&blocking, &mut room), 1)?;
         fifo.write_all(&round.to_le_bytes())?;
+        // At once, a little later, and now and then so late that the data is there for certain.
         for _ in 0..round % 50 * 20 {
             std::hint::spin_loop();
+        }
+        if round % 10 == 9 {
+            std::thread::sleep(Duration::from_millis(5));
         }
         ring.cancel(1, 2)?;
         let results = ring.results(2)?;
