@@ -369,18 +369,22 @@ impl Requests {
 
     /// The FIFO takes no more I/O: what waits for data or space ends with `error`.
     pub(crate) fn abort(&mut self, error: Error) {
-        abort_tree(&mut self.reads, &mut self.finished, error);
-        abort_tree(&mut self.writes, &mut self.finished, error);
+        abort_tree(&mut self.reads, &mut self.finished, |_| Err(error));
+        self.abort_writes(error);
     }
 
     /// The FIFO takes no more writes: those that wait end with `error`.
     pub(crate) fn abort_writes(&mut self, error: Error) {
-        abort_tree(&mut self.writes, &mut self.finished, error);
+        abort_tree(&mut self.writes, &mut self.finished, |_| Err(error));
     }
 
-    /// The device will accept nothing more: what waits for that ends with `error`.
-    pub(crate) fn abort_sent(&mut self, error: Error) {
-        abort_tree(&mut self.sent, &mut self.finished, error);
+    /// The device will accept nothing more: what waits for that ends with `error`, but for what is
+    /// below `accepted`. Such requests may still be here, behind one that is not armed.
+    pub(crate) fn abort_sent(&mut self, accepted: u64, error: Error) {
+        abort_tree(&mut self.sent, &mut self.finished, |wants| match wants {
+            Wants::Acceptance { end, bytes } if *end <= accepted => Ok(*bytes),
+            _ => Err(error),
+        });
     }
 }
 
@@ -402,8 +406,8 @@ fn take_wants(tree: &mut Tree) -> Option<(Id, Wants)> {
     Some((*id, mem::replace(&mut aio.wants, Wants::Worker)))
 }
 
-/// Moves the armed requests that are not with the worker.
-fn abort_tree(tree: &mut Tree, finished: &mut Tree, error: Error) {
+/// Moves the armed requests that are not with the worker, each with the result for what it wants.
+fn abort_tree(tree: &mut Tree, finished: &mut Tree, result: impl Fn(&Wants) -> Result<usize>) {
     let mut cursor = tree.cursor_front_mut();
     while let Some(mut at) = cursor {
         let (_, aio) = at.current_mut();
@@ -411,7 +415,7 @@ fn abort_tree(tree: &mut Tree, finished: &mut Tree, error: Error) {
             cursor = at.move_next();
             continue;
         }
-        aio.result = Some(Err(error));
+        aio.result = Some(result(&aio.wants));
         let (next, node) = at.remove_current();
         finished.insert(node);
         cursor = next;

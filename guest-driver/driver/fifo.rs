@@ -275,7 +275,7 @@ impl Inner {
         );
         self.life = Life::Failed;
         self.aio.abort(EIO);
-        self.aio.abort_sent(EIO);
+        self.aio.abort_sent(self.tx.accepted(), EIO);
         effects.events |= Events::ERR;
         effects.drained = true;
     }
@@ -492,7 +492,8 @@ impl Fifo {
     pub(crate) fn detach(self: ArcBorrow<'_, Self>) -> (Option<Queue<Rx>>, Option<Queue<Tx>>) {
         self.change(|inner, effects| {
             effects.drained = true;
-            inner.aio.abort_sent(ENODEV);
+            let accepted = inner.tx.accepted();
+            inner.aio.abort_sent(accepted, ENODEV);
             (inner.rx.detach(), inner.tx.detach())
         })
     }

@@ -1,4 +1,4 @@
-//! Everything at once, at random: `stress [SECONDS [SEED]]`, 10 seconds where nothing is said.
+//! Everything at once, at random: `test-stress [SECONDS [SEED]]`, 10 seconds where nothing is said.
 //!
 //! What each thread does, in which order, follows from the seed, which is printed; how the threads
 //! meet does not. Every byte that goes through says which one it is, so whatever is lost, doubled or
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let _ = system::load_module();
     let limit = Duration::from_secs(seconds) + SLACK;
     let arguments = [seconds.to_string(), seed.to_string()];
-    let title = format!("{seconds} seconds, seed {seed}: stress {seconds} {seed}");
+    let title = format!("{seconds} seconds, seed {seed}: test-stress {seconds} {seed}");
     harness::main_with(TESTS, &filters, limit, &arguments, &title)
 }
 
