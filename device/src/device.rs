@@ -5,6 +5,7 @@
 //! Each FIFO has its own lock, so that endpoints on the event loop and the queue worker meet one
 //! FIFO at a time. This file must not know virtqueues or sockets.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -20,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
 use crate::spec::Kind;
+use crate::worker::Mailbox;
 
 /// What a device cannot be made of.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,8 @@ pub struct Device {
     num_fifos: u16,
     /// What was refused on the queues that belong to no FIFO: control and event.
     refusals: Mutex<Refusals>,
+    /// The queue worker of the VMM that is connected.
+    worker: Mutex<Option<Arc<Mailbox>>>,
 }
 
 impl Device {
@@ -57,6 +61,7 @@ impl Device {
             fifos,
             num_fifos,
             refusals: Mutex::default(),
+            worker: Mutex::default(),
         })
     }
 
@@ -82,6 +87,28 @@ impl Device {
         let fifo = self.fifos.get(usize::from(index))?;
         // No invariant of a FIFO spans a panic: its rings move their cursors last.
         Some(fifo.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who moves the bytes between FIFOs and queues from now on; `None` while no VMM is connected.
+    pub fn set_worker(&self, worker: Option<Arc<Mailbox>>) {
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = worker;
+    }
+
+    /// Whether a VMM is connected.
+    pub fn is_connected(&self) -> bool {
+        self.worker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
+    /// Has the queue worker, if there is one, look at FIFO `index` soon: something happened to it
+    /// that the driver may have to know. Not to be called with the FIFO locked.
+    pub fn serve_fifo(&self, index: u16) {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = &*worker {
+            worker.serve_fifo(index);
+        }
     }
 
     /// DEV-6: the driver is gone, with its VMM or by a reset.

@@ -12,6 +12,9 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
 
@@ -20,6 +23,7 @@ use event_manager::EventOps;
 use event_manager::EventSet;
 use event_manager::Events;
 use event_manager::MutEventSubscriber;
+use event_manager::SubscriberId;
 use event_manager::SubscriberOps;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
@@ -95,10 +99,14 @@ impl StopHandle {
     }
 }
 
+/// Something that the event loop serves.
+pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
+
 /// Serves one device to one VMM after another.
 pub struct Server {
-    events: EventManager<Loop>,
-    id: event_manager::SubscriberId,
+    events: EventManager<Subscriber>,
+    connections: Arc<Mutex<Loop>>,
+    id: SubscriberId,
     _file: Option<SocketFile>,
 }
 
@@ -126,8 +134,7 @@ impl Server {
             .map_err(ServerError::system("create an eventfd"))?;
         let (ended, end) = new_event_consumer_and_notifier(flags)
             .map_err(ServerError::system("create an eventfd"))?;
-        let mut events = EventManager::new()?;
-        let id = events.add_subscriber(Loop {
+        let connections = Arc::new(Mutex::new(Loop {
             listener_fd: listener.as_raw_fd(),
             listener: Listener::from(listener),
             signals: None,
@@ -139,13 +146,22 @@ impl Server {
             until,
             connection: None,
             outcome: None,
-        });
+        }));
+        let mut events = EventManager::<Subscriber>::new()?;
+        let id = events.add_subscriber(Box::new(Arc::clone(&connections)));
         let server = Self {
             events,
+            connections,
             id,
             _file: file,
         };
         Ok((server, StopHandle(stop)))
+    }
+
+    /// Has the event loop serve `subscriber` too. It runs on the thread of [`Server::run`] and must
+    /// not block; the device is served even while it does not run.
+    pub fn add(&mut self, subscriber: Subscriber) -> SubscriberId {
+        self.events.add_subscriber(subscriber)
     }
 
     /// From now on SIGTERM and SIGINT end the server. Call it before any other thread is started,
@@ -166,7 +182,7 @@ impl Server {
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(failed)?;
         let fd = signals.as_fd().as_raw_fd();
-        self.events.subscriber_mut(self.id)?.signals = Some(signals);
+        self.connections().signals = Some(signals);
         self.events
             .event_ops(self.id)?
             .add(Events::new_raw(fd, EventSet::IN))?;
@@ -181,12 +197,19 @@ impl Server {
     pub fn run(mut self) -> Result<(), ServerError> {
         let outcome = loop {
             self.events.run()?;
-            if let Some(outcome) = self.events.subscriber_mut(self.id)?.outcome.take() {
+            let outcome = self.connections().outcome.take();
+            if let Some(outcome) = outcome {
                 break outcome;
             }
         };
-        self.events.subscriber_mut(self.id)?.disconnect();
+        self.connections().disconnect();
         outcome
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Loop> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -291,6 +314,7 @@ impl Loop {
                 .map_err(ServerError::system("listen to the worker's mailbox"))?;
         }
         daemon.start(&mut self.listener).map_err(failed)?;
+        self.device.set_worker(Some(backend.mailbox()));
         info!("a VMM has connected");
         let shutdown = daemon.shutdown_handle();
         let (device, end) = (Arc::clone(&self.device), Arc::clone(&self.end));
@@ -298,6 +322,7 @@ impl Loop {
             .name("connection".to_owned())
             .spawn(move || {
                 let ended = wait(daemon, &backend);
+                device.set_worker(None);
                 // Whoever only knocked has reset nothing.
                 if ended.negotiated {
                     device.reset();
