@@ -34,6 +34,54 @@ pub enum ResetPolicy {
     Clear,
 }
 
+/// What the host side of a FIFO is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Connection {
+    /// There, and will be as long as the device: a loopback, a file …
+    #[default]
+    Lasting,
+    /// Nobody was there yet: bytes wait for the first who comes.
+    Awaited,
+    /// A peer is there.
+    Connected,
+    /// A peer is there that sends nothing more, but takes what it is sent.
+    HalfClosed,
+    /// The last peer is gone, and the next one may come.
+    Gone,
+}
+
+/// One direction of a FIFO, at one moment. All but the level counts since the device was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that came in.
+    pub entered: u64,
+    /// Bytes that went out at the other end, or were discarded.
+    pub left: u64,
+    /// Bytes inside.
+    pub level: usize,
+    /// Messages to or from the driver that carried any of them.
+    pub messages: u64,
+}
+
+/// A FIFO at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which one of the device.
+    pub index: u16,
+    /// Bytes that each direction holds.
+    pub capacity: usize,
+    /// `STATE_LOOPBACK`, `STATE_HANGUP`, `STATE_ERROR`, as the driver is told.
+    pub flags: u32,
+    /// The host side.
+    pub connection: Connection,
+    /// How many peers there were, the present one included.
+    pub peers: u64,
+    /// From the host side to the driver.
+    pub rx: Traffic,
+    /// From the driver to the host side; in a loopback FIFO it enters `rx` at once.
+    pub tx: Traffic,
+}
+
 /// The tx stream of a FIFO that ends at an endpoint.
 #[derive(Debug)]
 struct Host {
@@ -72,6 +120,10 @@ pub struct Fifo {
     changed: bool,
     reset: ResetPolicy,
     refusals: Refusals,
+    connection: Connection,
+    peers: u64,
+    rx_messages: u64,
+    tx_messages: u64,
 }
 
 impl Fifo {
@@ -85,6 +137,10 @@ impl Fifo {
             changed: false,
             reset,
             refusals: Refusals::default(),
+            connection: Connection::default(),
+            peers: 0,
+            rx_messages: 0,
+            tx_messages: 0,
         }
     }
 
@@ -114,6 +170,34 @@ impl Fifo {
     /// What was refused from its driver so far.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// What it is like now.
+    pub fn status(&self) -> Status {
+        let traffic = |ring: &Ring, messages| Traffic {
+            entered: ring.written(),
+            left: ring.consumed(),
+            level: ring.len(),
+            messages,
+        };
+        let tx = match &self.host {
+            Some(host) => traffic(&host.tx, self.tx_messages),
+            None => Traffic {
+                entered: self.rx.written(),
+                left: self.rx.written(),
+                level: 0,
+                messages: self.tx_messages,
+            },
+        };
+        Status {
+            index: self.index,
+            capacity: self.rx.capacity(),
+            flags: self.state_flags(),
+            connection: self.connection,
+            peers: self.peers,
+            rx: traffic(&self.rx, self.rx_messages),
+            tx,
+        }
     }
 
     /// Takes one tx message: `len` payload bytes from `payload`, or nothing at all.
@@ -155,7 +239,9 @@ impl Fifo {
         ring.push_from(payload, len).map_err(|error| match error {
             RingError::Full { .. } | RingError::NotSent { .. } => Refusal::OverLimit,
             RingError::Io(_) => Refusal::InvalidChain,
-        })
+        })?;
+        self.tx_messages += u64::from(len > 0);
+        Ok(())
     }
 
     /// DEV-11: counts a refused tx message, or a corrupt queue, and fails the FIFO.
@@ -197,6 +283,7 @@ impl Fifo {
             .send_to(sink, payload)
             .map_err(|_| Refusal::InvalidChain)?;
         self.told(header.tx_limit);
+        self.rx_messages += 1;
         Ok(RxHeader::LEN + payload)
     }
 
@@ -241,13 +328,9 @@ impl Fifo {
 
     /// The state to tell the driver; from now on it counts as told.
     pub fn tell_state(&mut self) -> State {
-        let loopback = match self.host {
-            Some(_) => 0,
-            None => STATE_LOOPBACK,
-        };
         let state = State {
             fifo: self.index.into(),
-            flags: self.flags | loopback,
+            flags: self.state_flags(),
             capacity: u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX),
             rx_floor: self.rx.consumed(),
             rx_end: self.rx.written(),
@@ -286,6 +369,13 @@ impl Fifo {
     fn told(&mut self, limit: u64) {
         if let Some(host) = &mut self.host {
             host.told = host.told.max(limit);
+        }
+    }
+
+    fn state_flags(&self) -> u32 {
+        match self.host {
+            Some(_) => self.flags,
+            None => self.flags | STATE_LOOPBACK,
         }
     }
 
@@ -497,6 +587,39 @@ mod tests {
         fifo.exchange();
         assert_eq!(fifo.tx_accepted(), 4);
         assert_eq!(fifo.host.as_ref().unwrap().tx.len(), 0);
+    }
+
+    /// Levels and counters, of both streams and of a loopback's one.
+    #[test]
+    fn status_counts_what_enters_and_leaves() {
+        let (mut fifo, script) = scripted(8);
+        script.will_give(Ok(b"abc"));
+        script.will_take(Ok(1));
+        send(&mut fifo, b"wxyz").unwrap();
+        send(&mut fifo, b"").unwrap();
+        fifo.exchange();
+        receive(&mut fifo);
+        let status = fifo.status();
+        let rx = Traffic {
+            entered: 3,
+            left: 0,
+            level: 3,
+            messages: 1,
+        };
+        let tx = Traffic {
+            entered: 4,
+            left: 1,
+            level: 3,
+            messages: 1,
+        };
+        assert_eq!((status.rx, status.tx), (rx, tx));
+        assert_eq!((status.capacity, status.flags), (8, 0));
+        let mut fifo = Fifo::loopback(3, 8, ResetPolicy::Keep);
+        send(&mut fifo, b"ab").unwrap();
+        let status = fifo.status();
+        assert_eq!((status.index, status.flags), (3, STATE_LOOPBACK));
+        assert_eq!((status.rx.level, status.tx.level), (2, 0));
+        assert_eq!((status.tx.entered, status.tx.left), (2, 2));
     }
 
     /// DEV-11: a payload that ends early is refused as a whole.
