@@ -17,6 +17,8 @@ use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 
 use crate::fifo::ResetPolicy;
+use crate::sandbox::Needs;
+use crate::sandbox::Sandbox;
 use crate::server::Until;
 use crate::spec::FifoSpec;
 use crate::spec::PartialSpec;
@@ -55,6 +57,10 @@ pub struct Cli {
     /// End when the first VMM disconnects, rather than wait for the next
     #[arg(long)]
     once: bool,
+
+    /// What the process gives up before it serves
+    #[arg(long, value_name = "WHAT", default_value = "seccomp")]
+    sandbox: Sandbox,
 
     /// Print what a VMM must know of the device as one line of JSON, and exit
     #[arg(long)]
@@ -109,12 +115,23 @@ pub struct Config {
     pub queue_size: u16,
     /// The device id that the VMM uses.
     pub virtio_id: u32,
+    /// What the process gives up before it serves.
+    pub sandbox: Sandbox,
 }
 
 impl Config {
     /// Reads the process's command line; exits by itself with help, version or an error.
     pub fn from_command_line() -> Self {
         Self::try_from(Cli::parse()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// What the sandbox must leave.
+    pub fn needs(&self) -> Needs {
+        Needs {
+            // A ring for each direction.
+            ring_bytes: self.fifos.iter().map(|fifo| 2 * fifo.capacity as u64).sum(),
+            connect: false,
+        }
     }
 
     /// What a VMM must know of the device, as one line of JSON.
@@ -185,6 +202,7 @@ impl TryFrom<Cli> for Config {
             reset: cli.reset,
             queue_size: cli.queue_size,
             virtio_id: cli.virtio_id,
+            sandbox: cli.sandbox,
         })
     }
 }
@@ -233,6 +251,7 @@ mod tests {
                 reset: ResetPolicy::Keep,
                 queue_size: 1024,
                 virtio_id: 37,
+                sandbox: Sandbox::Seccomp,
             }
         );
     }
@@ -279,6 +298,7 @@ mod tests {
     #[case("--socket-path s --queue-size 100", "power of two")]
     #[case("--socket-path s --queue-size 65536", "power of two")]
     #[case("--socket-path s --reset maybe", "keep, clear")]
+    #[case("--socket-path s --sandbox chroot", "none, seccomp")]
     #[case("--socket-path s --fast", "--fast")]
     #[case("--socket-path s stray", "stray")]
     fn usage_errors_name_what_is_wrong(#[case] line: &str, #[case] part: &str) {

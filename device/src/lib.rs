@@ -14,6 +14,8 @@
 //! - [`worker`]: which queues are served when, and what stopping one means
 //! - [`backend`]: the device on one vhost-user connection
 //! - [`socket`], [`server`]: connections, one after another, and signals
+//! - [`sandbox`]: what the process gives up before it serves
+//! - [`log`]: the log and its limits
 //! - [`cli`]: the command line
 
 #![deny(unsafe_code)]
@@ -24,8 +26,10 @@ pub mod device;
 pub mod endpoint;
 pub mod fifo;
 pub mod handlers;
+pub mod log;
 pub mod refusal;
 pub mod ring;
+pub mod sandbox;
 pub mod server;
 pub mod socket;
 pub mod spec;

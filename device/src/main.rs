@@ -8,17 +8,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 use vhost_device_fifo::cli::Action;
 use vhost_device_fifo::cli::Config;
 use vhost_device_fifo::cli::SocketSource;
 use vhost_device_fifo::device::Device;
+use vhost_device_fifo::log;
 use vhost_device_fifo::server::Server;
 use vhost_device_fifo::server::Until;
 use vhost_device_fifo::socket::Listening;
-
-/// virtio-queue logs each corrupt ring; the device says the same once a second at most.
-const DEFAULT_LOG: &str = "info,virtio_queue=off";
 
 fn main() -> ExitCode {
     let config = Config::from_command_line();
@@ -44,14 +41,12 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         SocketSource::Path(path) => Listening::bind(path)?,
         SocketSource::Fd(fd) => Listening::inherit(*fd)?,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    log::init();
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
     let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
     server.handle_signals()?;
+    // Everything is open, nobody was listened to yet, and there is but one thread.
+    config.sandbox.enter(config.needs())?;
     info!(?socket, virtio_id = config.virtio_id, fifos = ?config.fifos, "serving");
     server.run()?;
     Ok(())

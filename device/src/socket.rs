@@ -14,7 +14,6 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::path::PathBuf;
@@ -30,6 +29,8 @@ use nix::sys::socket::SockFlag;
 use nix::sys::socket::SockType;
 use nix::sys::socket::UnixAddr;
 use nix::sys::socket::sockopt;
+use nix::sys::stat::Mode;
+use nix::sys::stat::fchmod;
 
 /// Longest path that fits into a socket address, its final NUL not counted.
 const MAX_PATH: usize = 107;
@@ -115,13 +116,14 @@ impl Listening {
         };
         let address = UnixAddr::new(path).map_err(|errno| create(errno.into()))?;
         let fd = stream_socket(SockFlag::SOCK_CLOEXEC).map_err(|errno| create(errno.into()))?;
+        // The file gets the mode of the socket, at once: no moment at which others may connect, and no
+        // path that could lead elsewhere by then.
+        fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| create(errno.into()))?;
         socket::bind(fd.as_raw_fd(), &address).map_err(|errno| match errno {
             Errno::EADDRINUSE => SocketError::InUse(path.to_owned()),
             errno => create(errno.into()),
         })?;
         let file = SocketFile::new(path).map_err(create)?;
-        // Nobody can connect before listen(), so nobody can before the mode is right.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(create)?;
         let backlog = Backlog::new(16).map_err(|errno| create(errno.into()))?;
         socket::listen(&fd, backlog).map_err(|errno| create(errno.into()))?;
         Ok(Self {
@@ -263,6 +265,7 @@ fn stream_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixDatagram;
     use std::os::unix::net::UnixStream;
 

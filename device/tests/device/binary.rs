@@ -37,13 +37,13 @@ fn command(args: &[&str]) -> Command {
 }
 
 /// A daemon that is ready; it dies with the test.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Daemon {
-    fn start(args: &[&str]) -> Self {
+    pub fn start(args: &[&str]) -> Self {
         let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
         let mut daemon = Self {
             stderr: BufReader::new(child.stderr.take().unwrap()),
@@ -69,6 +69,10 @@ impl Daemon {
         kill(pid, signal).unwrap();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
@@ -87,7 +91,7 @@ impl Drop for Daemon {
     }
 }
 
-fn driver(path: &Path) -> Driver {
+pub fn driver(path: &Path) -> Driver {
     let mut driver = Driver::connect(path, 1, FEATURES);
     driver.start(&[]);
     driver.init();

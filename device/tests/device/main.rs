@@ -18,4 +18,5 @@ mod control;
 mod hostile;
 mod notification;
 mod reset;
+mod sandbox;
 mod streams;
