@@ -21,7 +21,9 @@ use crate::sandbox::Needs;
 use crate::sandbox::Sandbox;
 use crate::server::Until;
 use crate::spec::FifoSpec;
+use crate::spec::Kind;
 use crate::spec::PartialSpec;
+use crate::spec::Role;
 use crate::spec::parse_capacity;
 
 /// vhost-user backend of the virtio-fifo device.
@@ -31,8 +33,9 @@ pub struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
 
-    /// A FIFO of the device: loopback, zero or null, then perhaps ",capacity=BYTES"; repeat it
-    /// for more FIFOs [default: loopback]
+    /// A FIFO of the device: loopback, unix=PATH[,connect], pty[,link=PATH],
+    /// file=PATH[,input=PATH], pattern[,seed=N], zero or null, then perhaps ",capacity=BYTES";
+    /// repeat it for more FIFOs [default: loopback]
     #[arg(long = "fifo", value_name = "SPEC")]
     fifos: Vec<PartialSpec>,
 
@@ -130,8 +133,21 @@ impl Config {
         Needs {
             // A ring for each direction.
             ring_bytes: self.fifos.iter().map(|fifo| 2 * fifo.capacity as u64).sum(),
-            connect: false,
+            connect: self.has(|kind| {
+                matches!(
+                    kind,
+                    Kind::Unix {
+                        role: Role::Connect,
+                        ..
+                    }
+                )
+            }),
+            terminals: self.has(|kind| matches!(kind, Kind::Pty { .. })),
         }
+    }
+
+    fn has(&self, wanted: impl Fn(&Kind) -> bool) -> bool {
+        self.fifos.iter().any(|fifo| wanted(&fifo.kind))
     }
 
     /// What a VMM must know of the device, as one line of JSON.
@@ -219,7 +235,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::spec::Kind;
 
     fn parse(line: &str) -> Result<Config, clap::Error> {
         let words = ["vhost-device-fifo"]
@@ -291,7 +306,7 @@ mod tests {
     #[case("--socket-path s --capacity 0", "out of range")]
     #[case("--socket-path s --capacity ten", "not a number")]
     #[case("--socket-path s --fifo loop", "unknown FIFO kind")]
-    #[case("--socket-path s --fifo unix=/x", "not available in this version")]
+    #[case("--socket-path s --fifo unix", "write 'unix=PATH'")]
     #[case("--socket-path s --virtio-id 0", "--virtio-id")]
     #[case("--socket-path s --virtio-id 64", "--virtio-id")]
     #[case("--socket-path s --queue-size 0", "power of two")]

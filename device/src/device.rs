@@ -13,10 +13,10 @@ use std::sync::PoisonError;
 use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::Config;
 
-use crate::endpoint::Null;
-use crate::endpoint::Zero;
+use crate::endpoint::Endpoint;
 use crate::fifo::Fifo;
 use crate::fifo::ResetPolicy;
+use crate::pattern::Pattern;
 use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
@@ -137,9 +137,14 @@ impl Device {
 }
 
 fn make(index: u16, spec: &FifoSpec, reset: ResetPolicy) -> Fifo {
-    match spec.kind {
-        Kind::Loopback => Fifo::loopback(index, spec.capacity, reset),
-        Kind::Zero => Fifo::with_endpoint(index, spec.capacity, reset, Box::new(Zero)),
-        Kind::Null => Fifo::with_endpoint(index, spec.capacity, reset, Box::new(Null)),
-    }
+    let endpoint = match &spec.kind {
+        Kind::Loopback => return Fifo::loopback(index, spec.capacity, reset),
+        Kind::Unix { .. } | Kind::Pty { .. } | Kind::File { .. } => {
+            return Fifo::with_outside(index, spec.capacity, reset);
+        }
+        Kind::Zero => Endpoint::Zero,
+        Kind::Null => Endpoint::Null,
+        Kind::Pattern { seed } => Endpoint::Pattern(Pattern::new(*seed)),
+    };
+    Fifo::with_endpoint(index, spec.capacity, reset, endpoint)
 }

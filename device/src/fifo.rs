@@ -3,20 +3,25 @@
 //! One FIFO: its streams, its credit and its state, as section 6 of the specification has them.
 //!
 //! The rx stream is a [`Ring`]. In a loopback FIFO the tx stream is the same ring; otherwise it is
-//! a ring of its own that ends, like the rx stream, at an [`Endpoint`]. This file decides what a
-//! message means; it must not know virtqueues, guest memory or sockets.
+//! a ring of its own that ends, like the rx stream, at an [`Endpoint`] or outside of the device. For
+//! what is outside, the event loop moves the bytes between host and rings, and this file rings its
+//! bell when there is something to move. It decides what a message means; it must not know
+//! virtqueues, guest memory or sockets.
 
-use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::sync::Arc;
 
 use tracing::debug;
+use tracing::warn;
 use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::STATE_ERROR;
 use virtio_fifo_protocol::virtio_fifo::STATE_HANGUP;
 use virtio_fifo_protocol::virtio_fifo::STATE_LOOPBACK;
+use virtio_fifo_protocol::virtio_fifo::STATE_RX_END;
 use virtio_fifo_protocol::virtio_fifo::State;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
+use vmm_sys_util::event::EventNotifier;
 
 use crate::endpoint::Endpoint;
 use crate::refusal::Refusal;
@@ -44,9 +49,9 @@ pub enum Connection {
     Awaited,
     /// A peer is there.
     Connected,
-    /// A peer is there that sends nothing more, but takes what it is sent.
+    /// What is there sends nothing more, but takes what it is sent.
     HalfClosed,
-    /// The last peer is gone, and the next one may come.
+    /// What was there is gone; the next peer may come.
     Gone,
 }
 
@@ -70,7 +75,7 @@ pub struct Status {
     pub index: u16,
     /// Bytes that each direction holds.
     pub capacity: usize,
-    /// `STATE_LOOPBACK`, `STATE_HANGUP`, `STATE_ERROR`, as the driver is told.
+    /// `STATE_LOOPBACK`, `STATE_HANGUP` …, as the driver is told.
     pub flags: u32,
     /// The host side.
     pub connection: Connection,
@@ -82,10 +87,41 @@ pub struct Status {
     pub tx: Traffic,
 }
 
-/// The tx stream of a FIFO that ends at an endpoint.
+/// Where the streams of a FIFO end that is no loopback.
+#[derive(Debug)]
+enum End {
+    /// Within the device.
+    Inside(Endpoint),
+    /// At something that the event loop serves.
+    Outside(Doorbell),
+}
+
+/// How the event loop learns that there is something to move.
+#[derive(Debug, Default)]
+struct Doorbell {
+    bell: Option<Arc<EventNotifier>>,
+    /// It found the rx ring full, …
+    wants_space: bool,
+    /// … or the tx ring empty, and does not look again before the bell.
+    wants_bytes: bool,
+}
+
+impl Doorbell {
+    fn ring(&mut self) {
+        self.wants_space = false;
+        self.wants_bytes = false;
+        if let Some(bell) = &self.bell
+            && let Err(error) = bell.notify()
+        {
+            warn!(%error, "cannot wake the event loop");
+        }
+    }
+}
+
+/// The tx stream of a FIFO that is no loopback.
 #[derive(Debug)]
 struct Host {
-    endpoint: Box<dyn Endpoint>,
+    end: End,
     tx: Ring,
     /// The highest `tx_limit` that the driver was told.
     told: u64,
@@ -114,8 +150,10 @@ pub struct Fifo {
     rx: Ring,
     /// `None` in a loopback FIFO.
     host: Option<Host>,
-    /// `STATE_HANGUP` and `STATE_ERROR`.
-    flags: u32,
+    /// `STATE_ERROR`
+    failed: bool,
+    /// `STATE_HANGUP`, whatever the host side is like.
+    hung_up: bool,
     /// Something happened that an event must tell.
     changed: bool,
     reset: ResetPolicy,
@@ -133,7 +171,8 @@ impl Fifo {
             index,
             rx: Ring::new(capacity),
             host: None,
-            flags: 0,
+            failed: false,
+            hung_up: false,
             changed: false,
             reset,
             refusals: Refusals::default(),
@@ -149,10 +188,19 @@ impl Fifo {
         index: u16,
         capacity: usize,
         reset: ResetPolicy,
-        endpoint: Box<dyn Endpoint>,
+        endpoint: Endpoint,
     ) -> Self {
+        Self::with_end(index, capacity, reset, End::Inside(endpoint))
+    }
+
+    /// A FIFO whose streams end at something that the event loop serves.
+    pub fn with_outside(index: u16, capacity: usize, reset: ResetPolicy) -> Self {
+        Self::with_end(index, capacity, reset, End::Outside(Doorbell::default()))
+    }
+
+    fn with_end(index: u16, capacity: usize, reset: ResetPolicy, end: End) -> Self {
         let host = Host {
-            endpoint,
+            end,
             tx: Ring::new(capacity),
             told: 0,
         };
@@ -211,7 +259,7 @@ impl Fifo {
         payload: &mut impl Read,
         len: usize,
     ) -> Result<(), Refusal> {
-        if self.failed() {
+        if self.failed {
             return Err(Refusal::Failed);
         }
         if header.offset != self.tx_accepted() {
@@ -241,13 +289,14 @@ impl Fifo {
             RingError::Io(_) => Refusal::InvalidChain,
         })?;
         self.tx_messages += u64::from(len > 0);
+        self.ring_bell();
         Ok(())
     }
 
     /// DEV-11: counts a refused tx message, or a corrupt queue, and fails the FIFO.
     pub fn fail(&mut self, queue: &'static str, reason: Refusal) {
         self.refuse(queue, reason);
-        self.set_flag(STATE_ERROR, true);
+        self.change(|fifo| fifo.failed = true);
     }
 
     /// Counts something refused that does the FIFO no harm.
@@ -258,7 +307,7 @@ impl Fifo {
 
     /// Bytes that wait to be delivered to the driver; none while the FIFO has failed.
     pub fn pending(&self) -> usize {
-        if self.failed() { 0 } else { self.rx.unsent() }
+        if self.failed { 0 } else { self.rx.unsent() }
     }
 
     /// Writes one rx message of at most `space` bytes to `sink`; returns its length.
@@ -287,17 +336,128 @@ impl Fifo {
         Ok(RxHeader::LEN + payload)
     }
 
-    /// Moves what can be moved now between the endpoint and the rings.
+    /// Moves what can be moved now between the rings and an endpoint within the device.
     pub fn exchange(&mut self) {
-        let Some(host) = &mut self.host else {
+        if self.failed {
+            return;
+        }
+        let Some(Host {
+            end: End::Inside(endpoint),
+            tx,
+            ..
+        }) = &mut self.host
+        else {
             return;
         };
-        let sent = pump(|| (host.tx.unsent() > 0).then(|| host.tx.drain_to(&mut host.endpoint)));
-        let received = pump(|| (self.rx.free() > 0).then(|| self.rx.fill_from(&mut host.endpoint)));
-        match (sent, received) {
-            (Flow::Ended, _) | (_, Flow::Ended) => self.set_flag(STATE_HANGUP, true),
-            (_, Flow::Moved) => self.set_flag(STATE_HANGUP, false),
-            _ => {}
+        let mut wrong = None;
+        tx.drain_with(|position, bytes| {
+            if let Err(mismatch) = endpoint.take(position, bytes) {
+                wrong.get_or_insert(mismatch);
+            }
+        });
+        self.rx
+            .fill_with(|position, space| endpoint.give(position, space));
+        if let Some(mismatch) = wrong {
+            // The first is what matters; the rest is counted with the refusals.
+            if self.refusals.count(Refusal::Mismatch) == 0 {
+                warn!(fifo = self.index, %mismatch, "the driver sent what is not the pattern");
+            }
+            self.fail("tx", Refusal::Mismatch);
+        }
+    }
+
+    /// Sets what is rung when there is something to move to or from the outside.
+    pub fn set_bell(&mut self, bell: Arc<EventNotifier>) {
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.bell = Some(bell);
+        }
+    }
+
+    /// How many bytes can be [`Fifo::put`]; if none, the bell tells when that changes. A FIFO that
+    /// has failed stands still until it is reset.
+    pub fn room(&mut self) -> usize {
+        let room = if self.failed { 0 } else { self.rx.free() };
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.wants_space |= room == 0;
+        }
+        room
+    }
+
+    /// Takes bytes for the driver; how many of them.
+    pub fn put(&mut self, bytes: &[u8]) -> usize {
+        let len = bytes.len().min(self.rx.free());
+        let mut source = bytes;
+        match self.rx.push_from(&mut source, len) {
+            Ok(()) => len,
+            Err(_) => 0,
+        }
+    }
+
+    /// Copies bytes of the driver that wait to go outside: the position of the first, and how many.
+    /// If there are none, the bell tells when that changes.
+    pub fn peek(&mut self, bytes: &mut [u8]) -> (u64, usize) {
+        let Some(host) = &mut self.host else {
+            return (0, 0);
+        };
+        let bytes = if self.failed { &mut [] } else { bytes };
+        let (position, len) = host.tx.peek(bytes);
+        if let End::Outside(doorbell) = &mut host.end {
+            doorbell.wants_bytes |= len == 0;
+        }
+        (position, len)
+    }
+
+    /// The bytes below `position` of the tx stream are outside. (A clear may have been faster.)
+    pub fn taken(&mut self, position: u64) {
+        if let Some(host) = &mut self.host {
+            host.tx.drop_to(position);
+        }
+    }
+
+    /// Whether bytes of the driver wait to go outside, and whether there is room for more for it.
+    /// What there is not, the bell tells of.
+    pub fn has_work(&mut self) -> (bool, bool) {
+        (self.peek(&mut [0]).1 > 0, self.room() > 0)
+    }
+
+    /// What the host side is like from now on.
+    pub fn set_connection(&mut self, connection: Connection) {
+        let was_there = matches!(
+            self.connection,
+            Connection::Connected | Connection::HalfClosed
+        );
+        if connection == Connection::Connected && !was_there {
+            self.peers += 1;
+        }
+        self.change(|fifo| fifo.connection = connection);
+    }
+
+    /// Hangs up, whatever the host side is like, or stops that.
+    pub fn hang_up(&mut self, on: bool) {
+        self.change(|fifo| fifo.hung_up = on);
+    }
+
+    fn doorbell(&mut self) -> Option<&mut Doorbell> {
+        match &mut self.host {
+            Some(Host {
+                end: End::Outside(doorbell),
+                ..
+            }) => Some(doorbell),
+            _ => None,
+        }
+    }
+
+    /// Tells the event loop of what it wants to know, if that is so now.
+    fn ring_bell(&mut self) {
+        if self.failed {
+            return;
+        }
+        let space = self.rx.free() > 0;
+        let bytes = self.host.as_ref().is_some_and(|host| host.tx.unsent() > 0);
+        if let Some(doorbell) = self.doorbell()
+            && (doorbell.wants_space && space || doorbell.wants_bytes && bytes)
+        {
+            doorbell.ring();
         }
     }
 
@@ -313,6 +473,7 @@ impl Fifo {
             count += host.tx.clear();
         }
         debug!(fifo = self.index, bytes = count, "cleared");
+        self.ring_bell();
     }
 
     /// DEV-6, DEV-21: what a device reset means for this FIFO. The counters run on.
@@ -321,9 +482,10 @@ impl Fifo {
             ResetPolicy::Keep => self.rx.rewind(),
             ResetPolicy::Clear => self.clear(),
         }
-        self.flags &= !STATE_ERROR;
+        self.failed = false;
         // Whatever the old driver was not told, the new one asks for (DRV-4).
         self.changed = false;
+        self.ring_bell();
     }
 
     /// The state to tell the driver; from now on it counts as told.
@@ -373,31 +535,29 @@ impl Fifo {
     }
 
     fn state_flags(&self) -> u32 {
-        match self.host {
-            Some(_) => self.flags,
-            None => self.flags | STATE_LOOPBACK,
-        }
-    }
-
-    fn failed(&self) -> bool {
-        self.flags & STATE_ERROR != 0
-    }
-
-    fn set_flag(&mut self, flag: u32, on: bool) {
-        let flags = if on {
-            self.flags | flag
-        } else {
-            self.flags & !flag
+        let mut flags = match self.connection {
+            Connection::Lasting | Connection::Awaited | Connection::Connected => 0,
+            Connection::HalfClosed => STATE_RX_END,
+            Connection::Gone => STATE_HANGUP,
         };
-        if flags != self.flags {
+        for (flag, on) in [
+            (STATE_LOOPBACK, self.host.is_none()),
+            (STATE_HANGUP, self.hung_up),
+            (STATE_ERROR, self.failed),
+        ] {
+            flags |= if on { flag } else { 0 };
+        }
+        flags
+    }
+
+    /// Changes what the flags are made of; the driver must be told if they differ.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        let from = self.state_flags();
+        change(self);
+        let to = self.state_flags();
+        if from != to {
             // A guest can do this as often as it likes: no line of its own in the log.
-            debug!(
-                fifo = self.index,
-                from = self.flags,
-                to = flags,
-                "state flags changed"
-            );
-            self.flags = flags;
+            debug!(fifo = self.index, from, to, "state flags changed");
             self.changed = true;
         }
     }
@@ -408,87 +568,33 @@ fn limit(ring: &Ring, consumed: u64) -> u64 {
     consumed.saturating_add(ring.capacity() as u64)
 }
 
-/// What came of moving bytes between a ring and an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Idle,
-    Moved,
-    Ended,
-}
-
-/// Repeats `step` until the ring has no more to move (`None`), or the endpoint blocks or hangs up.
-fn pump(mut step: impl FnMut() -> Option<io::Result<usize>>) -> Flow {
-    let mut flow = Flow::Idle;
-    while let Some(moved) = step() {
-        match moved {
-            Ok(0) => return Flow::Ended,
-            Ok(_) => flow = Flow::Moved,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return flow,
-            Err(error) => {
-                debug!(%error, "endpoint failed");
-                return Flow::Ended;
-            }
-        }
-    }
-    flow
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use rstest::rstest;
+    use vmm_sys_util::event::EventConsumer;
+    use vmm_sys_util::event::EventFlag;
+    use vmm_sys_util::event::new_event_consumer_and_notifier;
 
     use super::*;
+    use crate::pattern::Pattern;
 
-    /// What a host side does, call by call; it blocks when there is no more.
-    #[derive(Clone, Debug, Default)]
-    struct Script {
-        reads: Arc<Mutex<VecDeque<io::Result<Vec<u8>>>>>,
-        writes: Arc<Mutex<VecDeque<io::Result<usize>>>>,
-    }
-
-    impl Script {
-        fn will_give(&self, step: io::Result<&[u8]>) {
-            self.reads
-                .lock()
-                .unwrap()
-                .push_back(step.map(<[u8]>::to_vec));
-        }
-
-        fn will_take(&self, step: io::Result<usize>) {
-            self.writes.lock().unwrap().push_back(step);
-        }
-    }
-
-    impl Read for Script {
-        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-            let step = self.reads.lock().unwrap().pop_front();
-            let given = step.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))?;
-            bytes[..given.len()].copy_from_slice(&given);
-            Ok(given.len())
-        }
-    }
-
-    impl Write for Script {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let step = self.writes.lock().unwrap().pop_front();
-            let most = step.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))?;
-            Ok(most.min(bytes.len()))
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn scripted(capacity: usize) -> (Fifo, Script) {
-        let script = Script::default();
-        let endpoint = Box::new(script.clone());
-        let mut fifo = Fifo::with_endpoint(0, capacity, ResetPolicy::Keep, endpoint);
+    /// A FIFO with an outside, and the bell by which it calls for the event loop.
+    fn outside(capacity: usize) -> (Fifo, EventConsumer) {
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let (rung, bell) = new_event_consumer_and_notifier(flags).unwrap();
+        let mut fifo = Fifo::with_outside(0, capacity, ResetPolicy::Keep);
+        fifo.set_bell(Arc::new(bell));
         fifo.tell_state();
-        (fifo, script)
+        (fifo, rung)
+    }
+
+    /// What the host takes.
+    fn take(fifo: &mut Fifo, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; most];
+        let (position, len) = fifo.peek(&mut bytes);
+        fifo.taken(position + len as u64);
+        bytes.truncate(len);
+        bytes
     }
 
     fn send(fifo: &mut Fifo, payload: &[u8]) -> Result<(), Refusal> {
@@ -509,13 +615,9 @@ mod tests {
     /// DEV-10, DEV-20: a host that takes little holds nothing up; credit is what it took.
     #[test]
     fn a_slow_host_limits_credit() {
-        let (mut fifo, script) = scripted(8);
+        let (mut fifo, _) = outside(8);
         send(&mut fifo, b"12345678").unwrap();
-        script.will_take(Err(io::ErrorKind::Interrupted.into()));
-        script.will_take(Ok(1));
-        script.will_take(Ok(2));
-        fifo.exchange();
-        assert_eq!(fifo.host.as_ref().unwrap().tx.len(), 5);
+        assert_eq!(take(&mut fifo, 3), b"123");
         // DEV-16: the limit told is reached, and a higher one can be given.
         assert!(fifo.event_due());
         assert_eq!(send(&mut fifo, b"9"), Err(Refusal::OverLimit));
@@ -523,81 +625,155 @@ mod tests {
         assert!(!fifo.event_due());
         send(&mut fifo, b"9ab").unwrap();
         assert!(!fifo.event_due());
+        assert_eq!(take(&mut fifo, 99), b"456789ab");
     }
 
-    /// DEV-16, DRV-13: the host goes, what it wrote can be read; it comes back, the FIFO works.
-    #[test]
-    fn hang_up_and_return() {
-        let (mut fifo, script) = scripted(8);
-        script.will_give(Ok(b"last"));
-        script.will_give(Ok(b""));
-        fifo.exchange();
-        assert!(fifo.event_due());
-        assert_eq!(fifo.tell_state().flags, STATE_HANGUP);
+    /// DEV-16: each change of the host side is an event, if the driver can see it.
+    #[rstest]
+    #[case(Connection::Lasting, 0)]
+    #[case(Connection::Awaited, 0)]
+    #[case(Connection::Connected, 0)]
+    #[case(Connection::HalfClosed, STATE_RX_END)]
+    #[case(Connection::Gone, STATE_HANGUP)]
+    fn the_driver_is_told_of_the_host_side(#[case] connection: Connection, #[case] flags: u32) {
+        let (mut fifo, _) = outside(8);
+        fifo.put(b"last");
+        fifo.set_connection(connection);
+        assert_eq!(fifo.event_due(), flags != 0);
+        let state = fifo.tell_state();
+        assert_eq!((state.flags, state.rx_end), (flags, 4));
         fifo.event_told();
         assert_eq!(receive(&mut fifo), b"last");
-        fifo.exchange();
-        assert!(!fifo.event_due());
-        script.will_give(Ok(b"back"));
-        fifo.exchange();
-        assert!(fifo.event_due());
+        fifo.set_connection(Connection::Connected);
+        assert_eq!(fifo.event_due(), flags != 0);
         assert_eq!(fifo.tell_state().flags, 0);
-        assert_eq!(receive(&mut fifo), b"back");
     }
 
-    /// A host that cannot be written to has hung up.
     #[test]
-    fn a_broken_host_has_hung_up() {
-        let (mut fifo, script) = scripted(8);
+    fn peers_are_counted() {
+        let (mut fifo, _) = outside(8);
+        for connection in [
+            Connection::Awaited,
+            Connection::Connected,
+            Connection::HalfClosed,
+            Connection::Connected,
+            Connection::Gone,
+            Connection::Connected,
+        ] {
+            fifo.set_connection(connection);
+        }
+        assert_eq!(fifo.status().peers, 2);
+    }
+
+    /// A hang-up on demand, of any kind of FIFO.
+    #[test]
+    fn hang_up_on_demand() {
+        let mut fifo = Fifo::loopback(0, 8, ResetPolicy::Keep);
+        fifo.hang_up(true);
+        assert!(fifo.event_due());
+        assert_eq!(fifo.tell_state().flags, STATE_LOOPBACK | STATE_HANGUP);
+        fifo.hang_up(false);
+        assert_eq!(fifo.tell_state().flags, STATE_LOOPBACK);
+    }
+
+    /// DEV-4: no more is taken from the host than there is room, and the bell tells of more room
+    /// and of bytes, each once, and only to a loop that found none.
+    #[test]
+    fn the_bell_rings_for_who_waits() {
+        let (mut fifo, rung) = outside(4);
         send(&mut fifo, b"x").unwrap();
-        script.will_take(Err(io::ErrorKind::BrokenPipe.into()));
-        fifo.exchange();
-        assert_eq!(fifo.tell_state().flags, STATE_HANGUP);
-    }
-
-    /// DEV-4: the host is read no further than there is room.
-    #[test]
-    fn a_full_fifo_does_not_read_on() {
-        let (mut fifo, script) = scripted(4);
-        script.will_give(Ok(b"abcd"));
-        script.will_give(Ok(b"ef"));
-        fifo.exchange();
-        assert!(fifo.is_full());
+        assert!(rung.consume().is_err());
+        assert_eq!(take(&mut fifo, 9), b"x");
+        assert_eq!(fifo.has_work(), (false, true));
+        send(&mut fifo, b"").unwrap();
+        assert!(rung.consume().is_err());
+        send(&mut fifo, b"y").unwrap();
+        send(&mut fifo, b"z").unwrap();
+        rung.consume().unwrap();
+        assert_eq!(fifo.put(b"abcdef"), 4);
+        assert_eq!(fifo.put(b"ef"), 0);
+        assert_eq!(fifo.has_work(), (true, false));
         assert_eq!(receive(&mut fifo), b"abcd");
-        fifo.exchange();
-        assert_eq!(fifo.pending(), 0);
+        assert!(fifo.is_full());
         // The report makes room.
         send(&mut fifo, b"").unwrap();
-        fifo.exchange();
-        assert_eq!(receive(&mut fifo), b"ef");
+        rung.consume().unwrap();
+        assert_eq!(fifo.room(), 4);
     }
 
-    /// DEV-23: clear discards what the host has not taken, too, and gives its room back.
+    /// A FIFO that has failed stands still: its bytes stay, and the reset tells the loop.
+    #[test]
+    fn a_failed_fifo_keeps_its_bytes_until_the_reset() {
+        let (mut fifo, rung) = outside(8);
+        send(&mut fifo, b"kept").unwrap();
+        fifo.fail("host side of fifo", Refusal::Endpoint);
+        assert_eq!(fifo.tell_state().flags, STATE_ERROR);
+        assert_eq!(fifo.has_work(), (false, false));
+        assert!(rung.consume().is_err());
+        fifo.reset();
+        rung.consume().unwrap();
+        assert_eq!(fifo.tell_state().flags, 0);
+        assert_eq!(take(&mut fifo, 9), b"kept");
+    }
+
+    /// DEV-23: clear discards what the host has not taken, too, and gives its room back; news of
+    /// bytes that were on their way meanwhile change nothing.
     #[test]
     fn clear_discards_both_directions() {
-        let (mut fifo, script) = scripted(4);
-        script.will_give(Ok(b"ab"));
-        fifo.exchange();
+        let (mut fifo, rung) = outside(4);
+        fifo.put(b"abcd");
+        fifo.room();
         send(&mut fifo, b"wxyz").unwrap();
+        let (position, len) = fifo.peek(&mut [0; 2]);
         fifo.clear();
+        rung.consume().unwrap();
+        fifo.taken(position + len as u64);
         let state = fifo.tell_state();
-        assert_eq!((state.rx_floor, state.rx_end), (2, 2));
+        assert_eq!((state.rx_floor, state.rx_end), (4, 4));
         assert_eq!((state.tx_accepted, state.tx_limit), (4, 8));
-        script.will_take(Ok(9));
+        assert_eq!(take(&mut fifo, 9), b"");
+    }
+
+    /// Reads are the pattern from its start, writes must be, and the first that is not fails the
+    /// FIFO; after the reset it goes on where it is.
+    #[test]
+    fn a_pattern_is_given_and_demanded() {
+        let pattern = Pattern::new(5);
+        let endpoint = Endpoint::Pattern(pattern);
+        let mut fifo = Fifo::with_endpoint(0, 100, ResetPolicy::Keep, endpoint);
+        fifo.tell_state();
+        let mut expected = [0; 300];
+        pattern.fill(0, &mut expected);
+        let mut received = Vec::new();
+        for chunk in expected.chunks(75) {
+            fifo.exchange();
+            received.extend(receive(&mut fifo));
+            send(&mut fifo, chunk).unwrap();
+            fifo.exchange();
+            assert_eq!(fifo.tell_state().flags, 0);
+        }
+        assert_eq!(received[..300], expected);
+        send(&mut fifo, b"no").unwrap();
         fifo.exchange();
-        assert_eq!(fifo.tx_accepted(), 4);
-        assert_eq!(fifo.host.as_ref().unwrap().tx.len(), 0);
+        assert_eq!(fifo.tell_state().flags, STATE_ERROR);
+        assert_eq!(fifo.refusals().count(Refusal::Mismatch), 1);
+        assert_eq!(send(&mut fifo, b"x"), Err(Refusal::Failed));
+        fifo.reset();
+        let mut rest = [0; 10];
+        pattern.fill(302, &mut rest);
+        send(&mut fifo, &rest).unwrap();
+        fifo.exchange();
+        assert_eq!(fifo.tell_state().flags, 0);
     }
 
     /// Levels and counters, of both streams and of a loopback's one.
     #[test]
     fn status_counts_what_enters_and_leaves() {
-        let (mut fifo, script) = scripted(8);
-        script.will_give(Ok(b"abc"));
-        script.will_take(Ok(1));
+        let (mut fifo, _) = outside(8);
+        fifo.put(b"abc");
         send(&mut fifo, b"wxyz").unwrap();
         send(&mut fifo, b"").unwrap();
-        fifo.exchange();
+        take(&mut fifo, 1);
         receive(&mut fifo);
         let status = fifo.status();
         let rx = Traffic {

@@ -5,7 +5,7 @@
 //! From the inside out, each layer knowing only those above it in this list:
 //!
 //! - [`ring`]: the FIFO core, three cursors over bytes
-//! - [`endpoint`]: what a FIFO ends at on the host
+//! - [`pattern`], [`endpoint`]: what a FIFO ends at within the device
 //! - [`refusal`]: what is refused from a guest, counted and logged
 //! - [`fifo`]: one FIFO, its credit and its state
 //! - [`spec`], [`device`]: all FIFOs, as configured
@@ -13,7 +13,8 @@
 //! - [`handlers`]: what a message on each kind of queue does
 //! - [`worker`]: which queues are served when, and what stopping one means
 //! - [`backend`]: the device on one vhost-user connection
-//! - [`socket`], [`server`]: connections, one after another, and signals
+//! - [`socket`], [`host`]: what FIFOs end at outside, served by the event loop
+//! - [`server`]: connections, one after another, and signals
 //! - [`sandbox`]: what the process gives up before it serves
 //! - [`log`]: the log and its limits
 //! - [`cli`]: the command line
@@ -26,12 +27,15 @@ pub mod device;
 pub mod endpoint;
 pub mod fifo;
 pub mod handlers;
+pub mod host;
 pub mod log;
+pub mod pattern;
 pub mod refusal;
 pub mod ring;
 pub mod sandbox;
 pub mod server;
 pub mod socket;
-pub mod spec;
 pub mod virtqueue;
 pub mod worker;
+
+pub use fifo_spec as spec;

@@ -12,6 +12,7 @@ use vhost_device_fifo::cli::Action;
 use vhost_device_fifo::cli::Config;
 use vhost_device_fifo::cli::SocketSource;
 use vhost_device_fifo::device::Device;
+use vhost_device_fifo::host;
 use vhost_device_fifo::log;
 use vhost_device_fifo::server::Server;
 use vhost_device_fifo::server::Until;
@@ -43,10 +44,17 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     };
     log::init();
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
+    let outside = host::open(&device, &config.fifos)?;
     let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
     server.handle_signals()?;
     // Everything is open, nobody was listened to yet, and there is but one thread.
     config.sandbox.enter(config.needs())?;
+    for subscriber in outside.subscribers {
+        server.add(subscriber);
+    }
+    for (fifo, path) in outside.ptys {
+        writeln!(std::io::stdout(), "fifo {fifo}: pty {}", path.display())?;
+    }
     info!(?socket, virtio_id = config.virtio_id, fifos = ?config.fifos, "serving");
     server.run()?;
     Ok(())

@@ -41,6 +41,12 @@ pub enum Refusal {
     /// The FIFO is in `STATE_ERROR` and waits for a reset.
     #[error("the FIFO has failed and waits for a device reset")]
     Failed,
+    /// The FIFO's endpoint wants another byte than the one that was sent.
+    #[error("written bytes are not those of the pattern")]
+    Mismatch,
+    /// The host side cannot do what it should: its disk is full, its file cannot be read …
+    #[error("the host side failed")]
+    Endpoint,
     /// The virtqueue itself is corrupt and is ignored until it is stopped.
     #[error("corrupt virtqueue")]
     CorruptQueue,
@@ -48,7 +54,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order in which [`Refusals::counts`] lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidChain,
         Self::InvalidAddress,
         Self::WrongDirection,
@@ -57,16 +63,44 @@ impl Refusal {
         Self::OverLimit,
         Self::NotSent,
         Self::Failed,
+        Self::Mismatch,
+        Self::Endpoint,
         Self::CorruptQueue,
     ];
+}
+
+/// Says when something may be logged that a guest or a peer can make happen at any rate.
+#[derive(Debug, Default)]
+pub struct LogLimit {
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+impl LogLimit {
+    /// Whether to log now; if so, how many times were passed over since the last.
+    pub fn pass(&mut self) -> Option<u64> {
+        self.pass_at(Instant::now())
+    }
+
+    fn pass_at(&mut self, now: Instant) -> Option<u64> {
+        let due = self
+            .logged
+            .is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
+        if due {
+            self.logged = Some(now);
+            Some(std::mem::take(&mut self.unlogged))
+        } else {
+            self.unlogged = self.unlogged.saturating_add(1);
+            None
+        }
+    }
 }
 
 /// Counts refusals by reason.
 #[derive(Debug, Default)]
 pub struct Refusals {
     counts: [u64; Refusal::ALL.len()],
-    logged: Option<Instant>,
-    unlogged: u64,
+    limit: LogLimit,
 }
 
 impl Refusals {
@@ -76,11 +110,8 @@ impl Refusals {
         if let Some(count) = place.and_then(|at| self.counts.get_mut(at)) {
             *count = count.saturating_add(1);
         }
-        if self.may_log(Instant::now()) {
-            warn!(%queue, unlogged = self.unlogged, "refused: {reason}");
-            self.unlogged = 0;
-        } else {
-            self.unlogged = self.unlogged.saturating_add(1);
+        if let Some(unlogged) = self.limit.pass() {
+            warn!(%queue, unlogged, "refused: {reason}");
         }
     }
 
@@ -94,16 +125,6 @@ impl Refusals {
         self.counts()
             .find_map(|(known, count)| (known == reason).then_some(count))
             .unwrap_or_default()
-    }
-
-    fn may_log(&mut self, now: Instant) -> bool {
-        let due = self
-            .logged
-            .is_none_or(|last| now.saturating_duration_since(last) >= LOG_INTERVAL);
-        if due {
-            self.logged = Some(now);
-        }
-        due
     }
 }
 
@@ -128,11 +149,13 @@ mod tests {
     /// DEV-27
     #[test]
     fn one_line_a_second() {
-        let mut refusals = Refusals::default();
+        let mut limit = LogLimit::default();
         let start = Instant::now();
-        assert!(refusals.may_log(start));
-        assert!(!refusals.may_log(start + Duration::from_millis(999)));
-        assert!(refusals.may_log(start + Duration::from_millis(1000)));
-        assert!(!refusals.may_log(start + Duration::from_millis(1500)));
+        let after = |millis| start + Duration::from_millis(millis);
+        assert_eq!(limit.pass_at(start), Some(0));
+        assert_eq!(limit.pass_at(after(500)), None);
+        assert_eq!(limit.pass_at(after(999)), None);
+        assert_eq!(limit.pass_at(after(1000)), Some(2));
+        assert_eq!(limit.pass_at(after(1500)), None);
     }
 }

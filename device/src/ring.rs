@@ -120,18 +120,24 @@ impl Ring {
         Ok(())
     }
 
-    /// Takes what one `read` of `source` gives, at most what is free.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `source` fails with, `WouldBlock` included.
-    pub fn fill_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
-        let (first, _) = self.span_mut(self.written, self.free());
-        let most = first.len();
-        let len = source.read(first)?.min(most);
-        // INVARIANT: `len` is at most what is free.
-        self.written += as_count(len);
-        Ok(len)
+    /// Lets `fill` write into what is free, once from each end of the storage at most, for as long
+    /// as it fills all it is given. It gets the position of the first byte, and returns how many
+    /// bytes it wrote.
+    pub fn fill_with(&mut self, mut fill: impl FnMut(u64, &mut [u8]) -> usize) -> usize {
+        let mut filled = 0;
+        for _ in 0..2 {
+            let position = self.written;
+            let (first, _) = self.span_mut(position, self.free());
+            let most = first.len();
+            let len = fill(position, first).min(most);
+            // INVARIANT: `len` is at most what is free.
+            self.written += as_count(len);
+            filled += len;
+            if len < most {
+                break;
+            }
+        }
+        filled
     }
 
     /// Hands out exactly `len` bytes to `sink`, or none.
@@ -151,20 +157,33 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands out what one `write` of `sink` accepts, and forgets it: for sinks that never give
-    /// anything back.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `sink` fails with, `WouldBlock` included.
-    pub fn drain_to(&mut self, sink: &mut impl Write) -> io::Result<usize> {
-        let (first, _) = self.span(self.sent, self.unsent());
-        let most = first.len();
-        let len = sink.write(first)?.min(most);
-        // INVARIANT: `len <= unsent()`; all that is below `sent` leaves.
-        self.sent += as_count(len);
+    /// Copies unsent bytes without handing them out: the position of the first, and how many.
+    pub fn peek(&self, bytes: &mut [u8]) -> (u64, usize) {
+        let len = self.unsent().min(bytes.len());
+        let (first, second) = self.span(self.sent, len);
+        let parts = first.iter().chain(second);
+        for (to, from) in bytes.iter_mut().zip(parts) {
+            *to = *from;
+        }
+        (self.sent, len)
+    }
+
+    /// Hands out every byte below `position` and forgets it: for those who never give anything
+    /// back. What is gone already stays so.
+    pub fn drop_to(&mut self, position: u64) {
+        // INVARIANT: the cursors only grow, and not beyond `written`.
+        self.sent = self.sent.max(position.min(self.written));
         self.consumed = self.sent;
-        Ok(len)
+    }
+
+    /// Shows every unsent byte to `take`, with the position of the first, and forgets it.
+    pub fn drain_with(&mut self, mut take: impl FnMut(u64, &[u8])) {
+        let (first, second) = self.span(self.sent, self.unsent());
+        take(self.sent, first);
+        if !second.is_empty() {
+            take(self.sent + as_count(first.len()), second);
+        }
+        self.drop_to(self.written);
     }
 
     /// Forgets every byte below `position`; returns how many that were. A position that is already
@@ -321,7 +340,8 @@ mod tests {
         Push(usize),
         Fill(usize),
         Send(usize),
-        Drain(usize),
+        Peek(usize),
+        Drain,
         Consume(u64),
         Rewind,
         Clear,
@@ -332,26 +352,12 @@ mod tests {
             4 => (0..40usize).prop_map(Step::Push),
             2 => (0..40usize).prop_map(Step::Fill),
             4 => (0..40usize).prop_map(Step::Send),
-            1 => (0..40usize).prop_map(Step::Drain),
+            2 => (0..40usize).prop_map(Step::Peek),
+            1 => Just(Step::Drain),
             4 => (0..60u64).prop_map(Step::Consume),
             1 => Just(Step::Rewind),
             1 => Just(Step::Clear),
         ]
-    }
-
-    /// Accepts at most so many bytes a call.
-    struct Sip<'a>(&'a mut Vec<u8>, usize);
-
-    impl Write for Sip<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let len = bytes.len().min(self.1);
-            self.0.extend(&bytes[..len]);
-            Ok(len)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     /// What a ring means: the bytes that are in it, and how many of them were handed out.
@@ -402,9 +408,14 @@ mod tests {
             }
             Step::Fill(len) => {
                 let bytes = model.make(len);
-                let count = ring.fill_from(&mut bytes.as_slice()).unwrap();
-                assert!(count <= len.min(free));
-                assert!(count > 0 || len.min(free) == 0);
+                let start = ring.written();
+                let count = ring.fill_with(|position, space| {
+                    let rest = &bytes[usize::try_from(position - start).unwrap()..];
+                    let len = rest.len().min(space.len());
+                    space[..len].copy_from_slice(&rest[..len]);
+                    len
+                });
+                assert_eq!(count, len.min(free));
                 model.inside.extend(&bytes[..count]);
             }
             Step::Send(len) => {
@@ -416,11 +427,26 @@ mod tests {
                     model.sent += len;
                 }
             }
-            Step::Drain(len) => {
-                let mut out = Vec::new();
-                let count = ring.drain_to(&mut Sip(&mut out, len)).unwrap();
-                assert_eq!(out, model.unsent(count));
+            Step::Peek(len) => {
+                let mut bytes = vec![0; len];
+                let (position, count) = ring.peek(&mut bytes);
+                assert_eq!(position, model.consumed + model.sent as u64);
+                assert_eq!(count, len.min(model.inside.len() - model.sent));
+                assert_eq!(&bytes[..count], model.unsent(count));
+                ring.drop_to(position + count as u64);
                 model.drop_front(model.sent + count);
+                // Late news of it change nothing.
+                ring.drop_to(position);
+            }
+            Step::Drain => {
+                let mut out = Vec::new();
+                let start = ring.sent();
+                ring.drain_with(|position, bytes| {
+                    assert_eq!(position, start + out.len() as u64);
+                    out.extend_from_slice(bytes);
+                });
+                assert_eq!(out, model.unsent(out.len()));
+                model.drop_front(model.inside.len());
             }
             Step::Consume(ahead) => {
                 let position = (model.consumed + ahead).saturating_sub(5);

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -52,18 +53,16 @@ pub enum SocketError {
     #[error("socket path '{0}' names no file: give the path of the socket to create")]
     NoName(PathBuf),
     /// Nowhere to create it.
-    #[error("directory {0} does not exist: create it, or use another --socket-path")]
+    #[error("directory {0} does not exist: create it, or use another path")]
     NoDirectory(PathBuf),
     /// A daemon listens there.
-    #[error("socket {0} is in use by a running process: end that, or use another --socket-path")]
+    #[error("socket {0} is in use by a running process: end that, or use another path")]
     InUse(PathBuf),
     /// Something else is there.
-    #[error("{0} exists and is not a socket: it is left alone, use another --socket-path")]
+    #[error("{0} exists and is not a socket: it is left alone, use another path")]
     NotASocket(PathBuf),
     /// No permission, no space, read-only …
-    #[error(
-        "cannot create socket {path}: {source}; use a --socket-path in a directory you can write to"
-    )]
+    #[error("cannot create socket {path}: {source}; use a path in a directory you can write to")]
     Create {
         /// As given.
         path: PathBuf,
@@ -186,7 +185,7 @@ fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A socket's file, removed on drop unless something else has taken its place.
+/// A file of ours, a socket or a link, removed on drop unless something else has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -194,7 +193,12 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    /// The file that was just made at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone already.
+    pub fn new(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             id: file_id(path)?,
@@ -207,7 +211,7 @@ impl Drop for SocketFile {
         if file_id(&self.path).is_ok_and(|id| id == self.id)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove it");
         }
     }
 }
@@ -216,7 +220,12 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn check_path(path: &Path) -> Result<(), SocketError> {
+/// Checks that `path` can be the address of a socket.
+///
+/// # Errors
+///
+/// When it is too long, or names no file.
+pub fn check_address(path: &Path) -> Result<(), SocketError> {
     let len = path.as_os_str().as_bytes().len();
     if len > MAX_PATH {
         return Err(SocketError::TooLong {
@@ -227,6 +236,22 @@ fn check_path(path: &Path) -> Result<(), SocketError> {
     if path.file_name().is_none() {
         return Err(SocketError::NoName(path.to_owned()));
     }
+    Ok(())
+}
+
+/// Connects to the socket at `path`, without waiting for whoever should accept that.
+///
+/// # Errors
+///
+/// When nobody listens there, or their backlog is full.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = stream_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(stream))
+}
+
+fn check_path(path: &Path) -> Result<(), SocketError> {
+    check_address(path)?;
     match path.parent() {
         Some(parent) if parent != Path::new("") && !parent.is_dir() => {
             Err(SocketError::NoDirectory(parent.to_owned()))
@@ -247,15 +272,15 @@ fn clear_path(path: &Path) -> Result<(), SocketError> {
         path: path.to_owned(),
         source,
     };
-    // Non-blocking: a living daemon with a full backlog would make us wait for ever.
-    let probe = stream_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
-        .map_err(|errno| create(errno.into()))?;
-    let address = UnixAddr::new(path).map_err(|errno| create(errno.into()))?;
-    match socket::connect(probe.as_raw_fd(), &address) {
-        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(create),
-        Err(Errno::ENOENT) => Ok(()),
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(SocketError::InUse(path.to_owned())),
-        Err(errno) => Err(create(errno.into())),
+    match connect(path) {
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(create),
+            Some(Errno::ENOENT) => Ok(()),
+            // Its backlog is full, or it is a socket of another kind: it lives.
+            Some(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(SocketError::InUse(path.to_owned())),
+            _ => Err(create(error)),
+        },
     }
 }
 
@@ -267,7 +292,6 @@ fn stream_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixDatagram;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 

@@ -45,6 +45,8 @@ pub const STATE_LOOPBACK: u32 = 1 << 0;
 pub const STATE_HANGUP: u32 = 1 << 1;
 /// `virtio_fifo_state.flags`: the FIFO failed and takes no data until the device is reset.
 pub const STATE_ERROR: u32 = 1 << 2;
+/// `virtio_fifo_state.flags`: the host side sends nothing more for now, but takes what it is sent.
+pub const STATE_RX_END: u32 = 1 << 3;
 
 /// `virtio_fifo_ctrl_req.type`: reply with the FIFO's state, change nothing.
 pub const CTRL_GET_STATE: u32 = 1;

@@ -135,6 +135,12 @@ fn allowed(needs: Needs) -> Result<BpfProgram, BackendError> {
         .map(|call| (call, Vec::new()))
         .collect();
     rules.extend(restricted()?);
+    let mut ioctls = vec![libc::FIONBIO, libc::FIONREAD];
+    if needs.terminals {
+        ioctls.extend([libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2]);
+    }
+    let ioctls: Vec<_> = ioctls.into_iter().map(request).collect();
+    rules.insert(libc::SYS_ioctl, one_of(1, &ioctls)?);
     if needs.connect {
         rules.insert(libc::SYS_socket, one_of(0, &[libc::AF_UNIX])?);
         rules.insert(libc::SYS_connect, Vec::new());
@@ -184,10 +190,6 @@ fn restricted() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
                     libc::F_SETFL,
                 ],
             )?,
-        ),
-        (
-            libc::SYS_ioctl,
-            one_of(1, &[request(libc::FIONBIO), request(libc::FIONREAD)])?,
         ),
     ])
 }

@@ -73,6 +73,8 @@ pub struct Needs {
     pub ring_bytes: u64,
     /// Connecting to UNIX sockets: not to be had for nothing, since other daemons listen there.
     pub connect: bool,
+    /// Setting up terminals.
+    pub terminals: bool,
 }
 
 impl Sandbox {

@@ -19,6 +19,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
 
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
@@ -38,6 +40,7 @@ use vhost_device_fifo::backend::FEATURES;
 use vhost_device_fifo::backend::PROTOCOL_FEATURES;
 use vhost_device_fifo::device::Device;
 use vhost_device_fifo::fifo::ResetPolicy;
+use vhost_device_fifo::host;
 use vhost_device_fifo::refusal::Refusal;
 use vhost_device_fifo::server::Server;
 use vhost_device_fifo::server::ServerError;
@@ -94,6 +97,8 @@ pub const INDIRECT: u16 = 4;
 /// A device that is being served.
 pub struct Host {
     pub device: Arc<Device>,
+    /// As [`host::Outside::ptys`].
+    pub ptys: Vec<(u16, PathBuf)>,
     path: PathBuf,
     stop: StopHandle,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
@@ -118,10 +123,15 @@ impl Host {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo.sock");
         let listening = Listening::bind(&path).unwrap();
-        let (server, stop) =
+        let outside = host::open(&device, &specs).unwrap();
+        let (mut server, stop) =
             Server::new(Arc::clone(&device), 1024, listening, Until::Stopped).unwrap();
+        for subscriber in outside.subscribers {
+            server.add(subscriber);
+        }
         Self {
             device,
+            ptys: outside.ptys,
             path,
             stop,
             thread: Some(std::thread::spawn(|| server.run())),
@@ -674,6 +684,19 @@ impl Driver {
         response.state
     }
 
+    /// Asks for the state of a FIFO until it is as wanted.
+    pub fn wait_state(&mut self, fifo: u16, wanted: impl Fn(&State) -> bool) -> State {
+        let deadline = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
+        loop {
+            let state = self.state(fifo);
+            if wanted(&state) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "waited in vain: {state:?}");
+            std::thread::yield_now();
+        }
+    }
+
     pub fn clear(&mut self, fifo: u16) -> State {
         let sent = self.streams[usize::from(fifo)].sent;
         let response = self.control(CTRL_CLEAR, fifo.into(), sent);
@@ -754,6 +777,29 @@ impl Driver {
         assert!(header.tx_limit >= stream.tx_limit, "tx_limit decreased");
         stream.tx_limit = header.tx_limit;
         (header, payload)
+    }
+
+    /// Sends all of `bytes`, in pieces for which there is credit.
+    pub fn send_all(&mut self, fifo: u16, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let sent = self.streams[usize::from(fifo)].sent;
+            let state = self.wait_state(fifo, |state| state.tx_limit > sent);
+            let len = (state.tx_limit - sent).min(bytes.len() as u64);
+            let (now, later) = bytes.split_at(len as usize);
+            self.send(fifo, now);
+            bytes = later;
+        }
+    }
+
+    /// Reads exactly `len` bytes, and reports them.
+    pub fn read_exact(&mut self, fifo: u16, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < len {
+            let most = (len - bytes.len()).min(60_000);
+            bytes.extend(self.read_some(fifo, most as u32));
+            self.send(fifo, &[]);
+        }
+        bytes
     }
 
     /// Posts an rx buffer and waits for what comes in it.

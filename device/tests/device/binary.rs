@@ -241,7 +241,7 @@ fn descriptors_that_are_no_listening_socket() {
 #[case(&[], "--socket-path")]
 #[case(&["--socket-path", "/tmp/s", "--capacity", "0"], "--capacity")]
 #[case(&["--socket-path", "/tmp/s", "--fifo", "loopback,capacity=x"], "not a number")]
-#[case(&["--socket-path", "/tmp/s", "--fifo", "pty"], "not available in this version")]
+#[case(&["--socket-path", "/tmp/s", "--fifo", "file"], "write 'file=PATH'")]
 #[case(&["--socket-path", "/tmp/s", "--bogus"], "--bogus")]
 fn usage_errors(#[case] args: &[&str], #[case] part: &str) {
     let output = run(args);

@@ -15,6 +15,7 @@ mod common;
 
 mod binary;
 mod control;
+mod endpoints;
 mod hostile;
 mod notification;
 mod reset;

@@ -1,0 +1,599 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `--fifo SPEC`: what one FIFO is and how deep.
+//!
+//! A SPEC is a kind, perhaps with a value, and then `,key=value` options; `,,` is a comma that
+//! separates nothing, for paths. It is parsed without looking at the world. This crate is the
+//! grammar alone, for the device and for programs that hand SPECs on to it; it must not know what a
+//! kind does.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fmt::Display;
+use std::path::Path;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use virtio_fifo_protocol::virtio_fifo::MAX_CAPACITY;
+
+/// Bytes each direction of a FIFO holds where nothing else is asked for.
+pub const DEFAULT_CAPACITY: usize = 4096;
+
+/// Every kind as it is written, for messages and help.
+pub const KINDS: &str = "loopback, unix=PATH, pty, file=PATH, pattern, zero or null";
+
+/// What is wrong with a SPEC.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No such kind.
+    #[error("unknown FIFO kind '{0}': use {KINDS}")]
+    UnknownKind(String),
+    /// `kind=value` for a kind that takes no value.
+    #[error("FIFO kind '{0}' takes no value: write '{0}'")]
+    KindValue(&'static str),
+    /// A kind that is nothing without a path.
+    #[error("FIFO kind '{0}' needs a path: write '{0}=PATH'")]
+    NoPath(&'static str),
+    /// An option nobody knows.
+    #[error(
+        "unknown option '{option}' of FIFO kind '{kind}': it takes {known}{}",
+        if *.paths { " (a comma in a path is written ',,')" } else { "" }
+    )]
+    UnknownOption {
+        /// As given.
+        option: String,
+        /// Where.
+        kind: &'static str,
+        /// What there is.
+        known: &'static str,
+        /// Whether there is a path that the option may be a part of.
+        paths: bool,
+    },
+    /// An option of another kind.
+    #[error("option '{option}' belongs to FIFO kind '{owner}': '{kind}' takes {known}")]
+    OtherKind {
+        /// The option.
+        option: &'static str,
+        /// Where it belongs.
+        owner: &'static str,
+        /// Where it was given.
+        kind: &'static str,
+        /// What is taken there.
+        known: &'static str,
+    },
+    /// `key` where it is `key=value`.
+    #[error("option '{0}' needs a value: write '{0}={1}'")]
+    OptionNeedsValue(&'static str, &'static str),
+    /// `key=value` where it is `key`.
+    #[error("option '{0}' takes no value: write '{0}'")]
+    OptionValue(&'static str),
+    /// The same option a second time.
+    #[error("option '{0}' is given twice")]
+    Twice(&'static str),
+    /// A capacity that is none.
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
+    /// A seed that is none.
+    #[error("seed '{0}' is not a number: use 0 to {max}", max = u64::MAX)]
+    Seed(String),
+}
+
+/// What is wrong with a capacity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CapacityError {
+    /// Not a number.
+    #[error("capacity '{0}' is not a number of bytes: use digits, then K or M if need be")]
+    NotANumber(String),
+    /// DEV-3
+    #[error("capacity {0} is out of range: use 1 to {MAX_CAPACITY} (16M)")]
+    OutOfRange(String),
+}
+
+/// Which side of a socket the device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Peers connect to it.
+    Listen,
+    /// It connects to a peer.
+    Connect,
+}
+
+/// What a FIFO's streams end at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// At each other.
+    Loopback,
+    /// At a UNIX stream socket.
+    Unix {
+        /// Of the socket.
+        path: PathBuf,
+        /// Who connects.
+        role: Role,
+    },
+    /// At a pseudo-terminal.
+    Pty {
+        /// A symbolic link to it.
+        link: Option<PathBuf>,
+    },
+    /// At files.
+    File {
+        /// Where bytes are appended.
+        path: PathBuf,
+        /// Where bytes come from.
+        input: Option<PathBuf>,
+    },
+    /// At a stream of bytes that both sides can compute.
+    Pattern {
+        /// Which of the streams.
+        seed: u64,
+    },
+    /// At zeros without end.
+    Zero,
+    /// At nothing.
+    Null,
+}
+
+/// What options a kind may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Capacity,
+    Connect,
+    Link,
+    Input,
+    Seed,
+}
+
+impl Key {
+    const ALL: [Self; 5] = [
+        Self::Capacity,
+        Self::Connect,
+        Self::Link,
+        Self::Input,
+        Self::Seed,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Capacity => "capacity",
+            Self::Connect => "connect",
+            Self::Link => "link",
+            Self::Input => "input",
+            Self::Seed => "seed",
+        }
+    }
+
+    /// The only kind that takes it; `None` if all do.
+    fn owner(self) -> Option<&'static str> {
+        match self {
+            Self::Capacity => None,
+            Self::Connect => Some("unix"),
+            Self::Link => Some("pty"),
+            Self::Input => Some("file"),
+            Self::Seed => Some("pattern"),
+        }
+    }
+
+    /// What its value is called; `None` if it takes none.
+    fn value(self) -> Option<&'static str> {
+        match self {
+            Self::Capacity => Some("BYTES"),
+            Self::Connect => None,
+            Self::Link | Self::Input => Some("PATH"),
+            Self::Seed => Some("N"),
+        }
+    }
+}
+
+impl Kind {
+    fn parse(part: &str) -> Result<Self, SpecError> {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (part, None),
+        };
+        let kind = match name {
+            "loopback" => Self::Loopback,
+            "unix" => Self::Unix {
+                path: path("unix", value)?,
+                role: Role::Listen,
+            },
+            "pty" => Self::Pty { link: None },
+            "file" => Self::File {
+                path: path("file", value)?,
+                input: None,
+            },
+            "pattern" => Self::Pattern { seed: 0 },
+            "zero" => Self::Zero,
+            "null" => Self::Null,
+            _ => return Err(SpecError::UnknownKind(name.to_owned())),
+        };
+        match kind {
+            Self::Unix { .. } | Self::File { .. } => Ok(kind),
+            _ if value.is_some() => Err(SpecError::KindValue(kind.name())),
+            _ => Ok(kind),
+        }
+    }
+
+    /// As it is written in a SPEC.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Unix { .. } => "unix",
+            Self::Pty { .. } => "pty",
+            Self::File { .. } => "file",
+            Self::Pattern { .. } => "pattern",
+            Self::Zero => "zero",
+            Self::Null => "null",
+        }
+    }
+
+    fn known_options(&self) -> &'static str {
+        match self {
+            Self::Loopback | Self::Zero | Self::Null => "capacity=BYTES",
+            Self::Unix { .. } => "capacity=BYTES and connect",
+            Self::Pty { .. } => "capacity=BYTES and link=PATH",
+            Self::File { .. } => "capacity=BYTES and input=PATH",
+            Self::Pattern { .. } => "capacity=BYTES and seed=N",
+        }
+    }
+
+    fn unknown_option(&self, option: &str) -> SpecError {
+        SpecError::UnknownOption {
+            option: option.to_owned(),
+            kind: self.name(),
+            known: self.known_options(),
+            paths: matches!(
+                self,
+                Self::Unix { .. } | Self::Pty { .. } | Self::File { .. }
+            ),
+        }
+    }
+
+    /// Takes an option of this kind.
+    fn set(&mut self, key: Key, value: &str) -> Result<(), SpecError> {
+        match (self, key) {
+            (Self::Unix { role, .. }, Key::Connect) => *role = Role::Connect,
+            (Self::Pty { link }, Key::Link) => *link = Some(value.into()),
+            (Self::File { input, .. }, Key::Input) => *input = Some(value.into()),
+            (Self::Pattern { seed }, Key::Seed) => {
+                *seed = value
+                    .parse()
+                    .ok()
+                    .filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()))
+                    .ok_or_else(|| SpecError::Seed(value.to_owned()))?;
+            }
+            (kind, key) => {
+                return Err(SpecError::OtherKind {
+                    option: key.name(),
+                    owner: key.owner().unwrap_or_default(),
+                    kind: kind.name(),
+                    known: kind.known_options(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (first, second) = match self {
+            Self::Unix { path, .. } => (Some(path), None),
+            Self::Pty { link } => (link.as_mut(), None),
+            Self::File { path, input } => (Some(path), input.as_mut()),
+            Self::Loopback | Self::Pattern { .. } | Self::Zero | Self::Null => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+fn path(kind: &'static str, value: Option<&str>) -> Result<PathBuf, SpecError> {
+    match value {
+        None | Some("") => Err(SpecError::NoPath(kind)),
+        Some(value) => Ok(value.into()),
+    }
+}
+
+/// A SPEC as given, its capacity perhaps left to `--capacity`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialSpec {
+    kind: Kind,
+    capacity: Option<usize>,
+}
+
+impl PartialSpec {
+    /// The FIFO of a device for which none is asked.
+    pub const LOOPBACK: Self = Self {
+        kind: Kind::Loopback,
+        capacity: None,
+    };
+
+    /// What the FIFO is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The FIFO that is meant where `capacity` holds for all that name none.
+    pub fn with_default(&self, capacity: usize) -> FifoSpec {
+        FifoSpec {
+            kind: self.kind.clone(),
+            capacity: self.capacity.unwrap_or(capacity),
+        }
+    }
+
+    /// The same for a process with another working directory: paths begin at `folder`.
+    #[must_use]
+    pub fn resolved(mut self, folder: &Path) -> Self {
+        for path in self.kind.paths() {
+            *path = folder.join(&path);
+        }
+        self
+    }
+}
+
+impl FromStr for PartialSpec {
+    type Err = SpecError;
+
+    fn from_str(spec: &str) -> Result<Self, SpecError> {
+        let mut parts = split(spec).into_iter();
+        let mut kind = Kind::parse(&parts.next().unwrap_or_default())?;
+        let mut capacity = None;
+        let mut given = Vec::new();
+        for part in parts {
+            let (name, value) = match part.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (part.as_str(), None),
+            };
+            let Some(key) = Key::ALL.into_iter().find(|key| key.name() == name) else {
+                return Err(kind.unknown_option(&part));
+            };
+            if given.contains(&key) {
+                return Err(SpecError::Twice(key.name()));
+            }
+            given.push(key);
+            let value = match (key.value(), value) {
+                (Some(what), None | Some("")) => {
+                    return Err(SpecError::OptionNeedsValue(key.name(), what));
+                }
+                (None, Some(_)) => return Err(SpecError::OptionValue(key.name())),
+                (_, value) => value.unwrap_or_default(),
+            };
+            match key {
+                Key::Capacity => capacity = Some(parse_capacity(value)?),
+                key => kind.set(key, value)?,
+            }
+        }
+        Ok(Self { kind, capacity })
+    }
+}
+
+/// The SPEC again: parsing it gives an equal one.
+impl Display for PartialSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.name())?;
+        match &self.kind {
+            Kind::Loopback | Kind::Zero | Kind::Null | Kind::Pty { link: None } => {}
+            Kind::Unix { path, role } => {
+                write!(f, "={}", escaped(path))?;
+                if *role == Role::Connect {
+                    write!(f, ",connect")?;
+                }
+            }
+            Kind::Pty { link: Some(link) } => write!(f, ",link={}", escaped(link))?,
+            Kind::File { path, input } => {
+                write!(f, "={}", escaped(path))?;
+                if let Some(input) = input {
+                    write!(f, ",input={}", escaped(input))?;
+                }
+            }
+            Kind::Pattern { seed } => write!(f, ",seed={seed}")?,
+        }
+        match self.capacity {
+            Some(capacity) => write!(f, ",capacity={capacity}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// The parts between single commas; two commas are one that belongs to a part.
+fn split(spec: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut rest = spec.chars().peekable();
+    while let Some(char) = rest.next() {
+        if char != ',' {
+            part.push(char);
+        } else if rest.next_if_eq(&',').is_some() {
+            part.push(',');
+        } else {
+            parts.push(std::mem::take(&mut part));
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+/// One FIFO of the device to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FifoSpec {
+    /// What its streams end at.
+    pub kind: Kind,
+    /// Bytes each direction holds.
+    pub capacity: usize,
+}
+
+/// Reads a capacity: digits, then perhaps K (1024) or M (1024 · 1024).
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn parse_capacity(text: &str) -> Result<usize, CapacityError> {
+    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 1 << 10),
+        None => match text.strip_suffix(['M', 'm']) {
+            Some(digits) => (digits, 1 << 20),
+            None => (text, 1),
+        },
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(CapacityError::NotANumber(text.to_owned()));
+    }
+    digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit))
+        .filter(|bytes| (1..=MAX_CAPACITY).contains(bytes))
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| CapacityError::OutOfRange(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn unix(path: &str, role: Role) -> Kind {
+        Kind::Unix {
+            path: path.into(),
+            role,
+        }
+    }
+
+    fn file(path: &str, input: Option<&str>) -> Kind {
+        Kind::File {
+            path: path.into(),
+            input: input.map(PathBuf::from),
+        }
+    }
+
+    fn pty(link: Option<&str>) -> Kind {
+        Kind::Pty {
+            link: link.map(PathBuf::from),
+        }
+    }
+
+    #[rstest]
+    #[case("loopback", Kind::Loopback, 7)]
+    #[case("zero", Kind::Zero, 7)]
+    #[case("null", Kind::Null, 7)]
+    #[case("loopback,capacity=1", Kind::Loopback, 1)]
+    #[case("loopback,capacity=64K", Kind::Loopback, 65536)]
+    #[case("null,capacity=16M", Kind::Null, 1 << 24)]
+    #[case("unix=/tmp/x", unix("/tmp/x", Role::Listen), 7)]
+    #[case("unix=x,connect", unix("x", Role::Connect), 7)]
+    #[case("unix=x,capacity=2,connect", unix("x", Role::Connect), 2)]
+    #[case("unix=a,,b=c,connect", unix("a,b=c", Role::Connect), 7)]
+    #[case("unix=,,,connect", unix(",", Role::Connect), 7)]
+    #[case("pty", pty(None), 7)]
+    #[case("pty,link=/tmp/tty", pty(Some("/tmp/tty")), 7)]
+    #[case("file=log", file("log", None), 7)]
+    #[case("file=log,input=/in,capacity=3", file("log", Some("/in")), 3)]
+    #[case("pattern", Kind::Pattern { seed: 0 }, 7)]
+    #[case("pattern,seed=18446744073709551615", Kind::Pattern { seed: u64::MAX }, 7)]
+    fn good_specs(#[case] text: &str, #[case] kind: Kind, #[case] capacity: usize) {
+        let spec: PartialSpec = text.parse().unwrap();
+        assert_eq!(spec.with_default(7), FifoSpec { kind, capacity });
+        assert_eq!(spec.to_string().parse(), Ok(spec));
+    }
+
+    #[rstest]
+    #[case("", "unknown FIFO kind ''")]
+    #[case(
+        "loop",
+        "unknown FIFO kind 'loop': use loopback, unix=PATH, pty, file=PATH, pattern, zero or null"
+    )]
+    #[case("Unix=/x", "unknown FIFO kind 'Unix'")]
+    #[case("/tmp/sock", "unknown FIFO kind '/tmp/sock'")]
+    #[case("loopback=3", "takes no value: write 'loopback'")]
+    #[case("pty=/tmp/x", "'pty' takes no value: write 'pty'")]
+    #[case("unix", "needs a path: write 'unix=PATH'")]
+    #[case("unix=", "needs a path: write 'unix=PATH'")]
+    #[case("unix,connect", "needs a path: write 'unix=PATH'")]
+    #[case("file", "needs a path: write 'file=PATH'")]
+    #[case("file=,input=x", "needs a path: write 'file=PATH'")]
+    #[case("loopback,", "unknown option ''")]
+    #[case(
+        "loopback,depth=3",
+        "unknown option 'depth=3' of FIFO kind 'loopback': it takes capacity=BYTES"
+    )]
+    #[case(
+        "unix=/a,b",
+        "unknown option 'b' of FIFO kind 'unix': it takes capacity=BYTES and connect (a comma in a path is written ',,')"
+    )]
+    #[case(
+        "pty,connect",
+        "option 'connect' belongs to FIFO kind 'unix': 'pty' takes capacity=BYTES and link=PATH"
+    )]
+    #[case("unix=x,seed=3", "option 'seed' belongs to FIFO kind 'pattern'")]
+    #[case("zero,input=x", "option 'input' belongs to FIFO kind 'file'")]
+    #[case("null,link=x", "option 'link' belongs to FIFO kind 'pty'")]
+    #[case("unix=x,connect=yes", "option 'connect' takes no value")]
+    #[case("unix=x,connect,connect", "'connect' is given twice")]
+    #[case("pty,link", "option 'link' needs a value: write 'link=PATH'")]
+    #[case("pty,link=", "option 'link' needs a value: write 'link=PATH'")]
+    #[case("pattern,seed", "option 'seed' needs a value: write 'seed=N'")]
+    #[case("pattern,seed=x", "seed 'x' is not a number")]
+    #[case("pattern,seed=+1", "seed '+1' is not a number")]
+    #[case("pattern,seed=18446744073709551616", "is not a number")]
+    #[case(
+        "loopback,capacity",
+        "'capacity' needs a value: write 'capacity=BYTES'"
+    )]
+    #[case(
+        "loopback,capacity=",
+        "'capacity' needs a value: write 'capacity=BYTES'"
+    )]
+    #[case("loopback,capacity=1,capacity=2", "given twice")]
+    #[case("loopback,capacity=-1", "not a number")]
+    #[case("loopback,capacity=+1", "not a number")]
+    #[case("loopback,capacity=1G", "not a number")]
+    #[case("loopback,capacity=K", "not a number")]
+    #[case("loopback,capacity=0", "out of range")]
+    #[case("loopback,capacity=17M", "out of range")]
+    #[case("loopback,capacity=16777217", "out of range")]
+    #[case("loopback,capacity=99999999999999999999", "out of range")]
+    #[case("loopback,capacity=4194305K", "out of range")]
+    fn bad_specs(#[case] text: &str, #[case] message: &str) {
+        let error = text.parse::<PartialSpec>().unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("unix=a,capacity=2", "unix=/home/a,capacity=2")]
+    #[case("unix=/a,connect", "unix=/a,connect")]
+    #[case("file=a,,b,input=../c", "file=/home/a,,b,input=/home/../c")]
+    #[case("pty,link=tty", "pty,link=/home/tty")]
+    #[case("pattern,seed=3", "pattern,seed=3")]
+    fn paths_begin_where_the_user_is(#[case] text: &str, #[case] expected: &str) {
+        let spec: PartialSpec = text.parse().unwrap();
+        assert_eq!(spec.resolved(Path::new("/home")).to_string(), expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// DEV-3: whatever is typed, a capacity that is accepted is one.
+        #[test]
+        fn accepted_capacities_are_in_range(text in "(loopback|zero|null)?,?(capacity=)?[0-9KMk]{0,12}") {
+            if let Ok(spec) = text.parse::<PartialSpec>() {
+                let capacity = spec.with_default(DEFAULT_CAPACITY).capacity;
+                prop_assert!((1..=1 << 24).contains(&capacity));
+            }
+        }
+
+        /// What is accepted can be handed on as text.
+        #[test]
+        fn a_spec_survives_being_written_down(
+            text in "(unix|file|pty|pattern)(=[a,/=]{0,6})?(,(connect|link=|input=|seed=)[a1,]{0,4}){0,2}",
+        ) {
+            if let Ok(spec) = text.parse::<PartialSpec>() {
+                prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+            }
+        }
+    }
+}
