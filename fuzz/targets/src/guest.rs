@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A device and its queues in guest memory, without a VMM: what a wake-up of the queue worker sees.
+
+use std::fs::File;
+use std::thread;
+
+use vhost_device_fifo::device::Device;
+use vhost_device_fifo::fifo::Fifo;
+use vhost_device_fifo::fifo::ResetPolicy;
+use vhost_device_fifo::spec::FifoSpec;
+use vhost_device_fifo::spec::PartialSpec;
+use vhost_device_fifo::virtqueue::GuestRam;
+use vhost_device_fifo::virtqueue::SharedRam;
+use vhost_device_fifo::virtqueue::Vring;
+use vhost_device_fifo::worker;
+use vhost_device_fifo::worker::Mailbox;
+use vhost_device_fifo::worker::Wake;
+use vhost_device_fifo::worker::Worker;
+use vhost_user_backend::VringT;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vmm_sys_util::event::EventConsumer;
+use vmm_sys_util::event::EventFlag;
+use vmm_sys_util::event::new_event_consumer_and_notifier;
+
+/// The device's FIFOs. Nobody opens the socket: the targets are what is outside.
+pub const SPECS: [&str; 4] = [
+    "loopback,capacity=100",
+    "zero,capacity=60",
+    "pattern,capacity=1",
+    "unix=nowhere,capacity=30",
+];
+/// Which of them ends outside.
+pub const OUTSIDE: u16 = 3;
+/// Control, event, and two for each FIFO.
+pub const QUEUES: u16 = 2 + 2 * SPECS.len() as u16;
+/// Entries of each queue.
+pub const SIZE: u16 = 8;
+
+/// Where memory starts: there is none below.
+pub const START: u64 = 0x1000;
+/// How much there is.
+pub const LEN: u64 = 0x2000;
+
+/// A queue's descriptor table, available ring and used ring, one after another …
+const AVAIL: u64 = 16 * SIZE as u64;
+const USED: u64 = AVAIL + 0x20;
+/// … and where the next queue begins.
+const STRIDE: u64 = USED + 0x60;
+
+/// Where a queue's descriptor table is.
+pub fn table(queue: u16) -> u64 {
+    START + u64::from(queue) * STRIDE
+}
+
+/// Where a queue's available ring is.
+pub fn avail(queue: u16) -> u64 {
+    table(queue) + AVAIL
+}
+
+/// Where a queue's used ring is.
+pub fn used(queue: u16) -> u64 {
+    table(queue) + USED
+}
+
+/// The first byte behind the rings.
+pub const DATA: u64 = START + QUEUES as u64 * STRIDE;
+
+/// How often the worker may ask to be woken again; a guest whose buffers are its own rings could
+/// keep it busy for ever, in turn with all others.
+const MOST_WAKES: usize = 64;
+
+/// A device, its queues and its worker.
+pub struct Guest {
+    pub device: Device,
+    pub ram: SharedRam,
+    vrings: Vec<Vring>,
+    worker: Worker,
+    mailbox: Mailbox,
+    mail: EventConsumer,
+}
+
+impl Guest {
+    /// All queues started, memory all 0.
+    pub fn new(reset: ResetPolicy, event_idx: bool) -> Self {
+        let specs: Vec<FifoSpec> = SPECS
+            .iter()
+            .map(|spec| spec.parse::<PartialSpec>().expect("a SPEC").with_default(1))
+            .collect();
+        let device = Device::new(&specs, reset).expect("1 to 31 FIFOs");
+        let ram = SharedRam::new(memory(LEN));
+        let vrings = (0..QUEUES)
+            .map(|queue| vring(&ram, queue, event_idx))
+            .collect();
+        let (mail, wake) =
+            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
+                .expect("an eventfd");
+        Self {
+            worker: Worker::new(device.num_fifos()),
+            device,
+            ram,
+            vrings,
+            mailbox: Mailbox::new(wake),
+            mail,
+        }
+    }
+
+    /// The driver kicks a queue.
+    pub fn kick(&mut self, queue: u16) {
+        self.run(Wake::Queue(queue));
+        self.read_mail();
+    }
+
+    /// The host side of a FIFO has something to say.
+    pub fn serve_fifo(&mut self, index: u16) {
+        self.mailbox.serve_fifo(index);
+        self.read_mail();
+    }
+
+    /// The VMM stops queues as the framework does: not ready, then the backend, then no kick.
+    pub fn stop(&mut self, queues: &[u16]) {
+        for queue in queues {
+            self.vring(*queue).set_queue_ready(false);
+        }
+        thread::scope(|scope| {
+            let (worker, device, vrings) = (&mut self.worker, &self.device, &self.vrings);
+            let (ram, mailbox, mail) = (&self.ram, &self.mailbox, &self.mail);
+            let stopping = scope.spawn(|| mailbox.stop(queues.iter().copied()));
+            while !stopping.is_finished() {
+                if mail.consume().is_ok() {
+                    worker::run(Wake::Mail, device, worker, vrings, ram, mailbox);
+                }
+                thread::yield_now();
+            }
+            assert!(stopping.join().is_ok_and(|answer| answer.is_ok()));
+        });
+        for queue in queues {
+            self.vring(*queue).set_kick(None);
+        }
+        self.read_mail();
+    }
+
+    /// The VMM starts a queue where it says that the device stood.
+    pub fn start(&mut self, queue: u16, base: u16) {
+        let vring = self.vring(queue);
+        vring.set_queue_next_avail(base);
+        vring.set_queue_next_used(base);
+        vring.set_kick(Some(nowhere()));
+        vring.set_queue_ready(true);
+        self.kick(queue);
+    }
+
+    /// Where the device stands in a queue.
+    pub fn next_avail(&self, queue: u16) -> u16 {
+        self.vring(queue).queue_next_avail()
+    }
+
+    /// The VMM enables or disables a queue.
+    pub fn enable(&mut self, queue: u16, on: bool) {
+        self.vring(queue).set_enabled(on);
+        self.kick(queue);
+    }
+
+    /// The VMM takes part of memory away, or brings new.
+    pub fn exchange_memory(&mut self, len: u64) {
+        self.set_memory(memory(len));
+    }
+
+    pub fn set_memory(&mut self, memory: GuestRam) {
+        self.ram.lock().expect("one thread").replace(memory);
+    }
+
+    /// What no driver may bring about.
+    pub fn check(&self) {
+        for index in 0..self.device.num_fifos() {
+            check_levels(&self.device.fifo(index).expect("a FIFO"));
+        }
+    }
+
+    fn vring(&self, queue: u16) -> &Vring {
+        &self.vrings[usize::from(queue)]
+    }
+
+    fn read_mail(&mut self) {
+        for _ in 0..MOST_WAKES {
+            if self.mail.consume().is_err() {
+                return;
+            }
+            self.run(Wake::Mail);
+        }
+    }
+
+    fn run(&mut self, wake: Wake) {
+        worker::run(
+            wake,
+            &self.device,
+            &mut self.worker,
+            &self.vrings,
+            &self.ram,
+            &self.mailbox,
+        );
+    }
+}
+
+/// DEV-4, DEV-20 and DEV-26: no more in a FIFO than it holds.
+pub fn check_levels(fifo: &Fifo) {
+    let status = fifo.status();
+    for traffic in [status.rx, status.tx] {
+        assert!(traffic.level <= status.capacity, "{status:?}");
+        assert_eq!(
+            traffic.entered - traffic.left,
+            traffic.level as u64,
+            "{status:?}"
+        );
+    }
+}
+
+/// Writes to guest memory from `at` on, as far as there is any; returns how much that was.
+pub fn write(ram: &GuestRam, at: u64, bytes: &[u8]) -> usize {
+    ram.write(bytes, GuestAddress(at)).unwrap_or_default()
+}
+
+/// New memory, all 0.
+pub fn memory(len: u64) -> GuestRam {
+    let len = usize::try_from(len).expect("a small number");
+    GuestRam::from_ranges(&[(GuestAddress(START), len)]).expect("memory")
+}
+
+fn vring(ram: &SharedRam, queue: u16, event_idx: bool) -> Vring {
+    let vring = Vring::new(ram.clone(), SIZE).expect("a power of two");
+    vring.set_queue_size(SIZE);
+    vring
+        .set_queue_info(table(queue), avail(queue), used(queue))
+        .expect("aligned addresses");
+    vring.set_queue_event_idx(event_idx);
+    vring.set_kick(Some(nowhere()));
+    vring.set_call(Some(nowhere()));
+    vring.set_enabled(true);
+    vring.set_queue_ready(true);
+    vring
+}
+
+/// An event that nobody waits for.
+fn nowhere() -> File {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .expect("/dev/null")
+}
