@@ -8,6 +8,7 @@
 //! - [`pattern`], [`endpoint`]: what a FIFO ends at within the device
 //! - [`refusal`]: what is refused from a guest, counted and logged
 //! - [`fifo`]: one FIFO, its credit and its state
+//! - [`fault`]: what goes wrong on demand, decided
 //! - [`spec`], [`device`]: all FIFOs, as configured
 //! - [`virtqueue`]: rings and descriptor chains of a guest that is not trusted
 //! - [`handlers`]: what a message on each kind of queue does
@@ -25,6 +26,7 @@ pub mod backend;
 pub mod cli;
 pub mod device;
 pub mod endpoint;
+pub mod fault;
 pub mod fifo;
 pub mod handlers;
 pub mod host;

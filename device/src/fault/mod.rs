@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Faults on demand: decided here, carried out where they take effect.
+//!
+//! Each time that something could go wrong, whoever does it asks [`Faults`] what becomes of it: an
+//! *opportunity*. The answer says so in the words of the specification (an interrupt is withheld, a
+//! used length is another one), and whoever asked carries it out. So this module must not know
+//! queues, guest memory or sockets, and those who ask must not know why.
+//!
+//! Without a fault there is nothing to ask: [`Faults::active`] is one relaxed load.
+
+mod dice;
+mod kind;
+mod liar;
+mod plan;
+mod spec;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::ClockId;
+use nix::sys::timerfd::Expiration;
+use nix::sys::timerfd::TimerFd;
+use nix::sys::timerfd::TimerFlags;
+use nix::sys::timerfd::TimerSetTimeFlags;
+use tracing::info;
+use tracing::warn;
+
+pub use self::kind::Kind;
+pub use self::kind::Lane;
+pub use self::kind::Place;
+pub use self::plan::Due;
+pub use self::plan::FaultId;
+pub use self::plan::Host;
+pub use self::plan::Message;
+pub use self::plan::Report;
+pub use self::plan::Used;
+pub use self::spec::FaultError;
+pub use self::spec::FaultSpec;
+
+use self::plan::Plan;
+
+/// A FIFO was named that the device does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no FIFO {fifo}: the device has {count}, numbered from 0")]
+pub struct NoSuchFifo {
+    fifo: u16,
+    count: u16,
+}
+
+/// The faults of a device.
+pub struct Faults {
+    /// Whether anything has to be asked.
+    active: AtomicBool,
+    plan: Mutex<Plan>,
+    timer: TimerFd,
+    num_fifos: u16,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+impl Faults {
+    /// No faults, for a device with `num_fifos` FIFOs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no timer to give.
+    pub fn new(num_fifos: u16) -> io::Result<Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        Ok(Self {
+            active: AtomicBool::new(false),
+            plan: Mutex::new(Plan::new(num_fifos)),
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
+            num_fifos,
+        })
+    }
+
+    /// Adds a fault. Its times count from now, or from when a driver first uses the device.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchFifo`]
+    pub fn add(&self, spec: &FaultSpec) -> Result<FaultId, NoSuchFifo> {
+        let count = self.num_fifos;
+        if let Some(fifo) = spec.fifo.filter(|fifo| *fifo >= count) {
+            return Err(NoSuchFifo { fifo, count });
+        }
+        let id = self.with(|plan, now| plan.add(spec, now));
+        info!(id = id.0, fault = %spec, "fault added");
+        Ok(id)
+    }
+
+    /// Every fault, in the order in which they were added.
+    pub fn list(&self) -> Vec<Report> {
+        self.lock().list(Instant::now())
+    }
+
+    /// Takes one fault away, and what it holds up goes on; false if there is no such fault.
+    pub fn remove(&self, id: FaultId) -> bool {
+        let removed = self.with(|plan, now| plan.remove(id, now));
+        if removed {
+            info!(id = id.0, "fault removed");
+        }
+        removed
+    }
+
+    /// Takes all faults away, and what they hold up goes on; returns how many there were.
+    pub fn clear(&self) -> usize {
+        let count = self.with(Plan::clear);
+        info!(count, "faults cleared");
+        count
+    }
+
+    /// Whether there is anything to ask below.
+    pub fn active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// A driver uses the device for the first time since it was connected.
+    pub fn driver_started(&self) {
+        self.with(Plan::driver_started);
+    }
+
+    /// The driver is gone with its VMM.
+    pub fn driver_gone(&self) {
+        self.with(|plan, _| plan.driver_gone());
+    }
+
+    /// The device was reset, or stopped, at `place`: nothing is held up there any more.
+    pub fn stopped(&self, place: Place) {
+        if self.active() {
+            self.with(|plan, _| plan.stopped(place));
+        }
+    }
+
+    /// Opportunity: `place` is about to be served. Returns whether it may be.
+    pub fn may_serve(&self, place: Place) -> bool {
+        !self.active() || self.with(|plan, now| plan.may_serve(place, now))
+    }
+
+    /// Opportunity: the driver is about to be interrupted. Returns whether it is, at once.
+    pub fn interrupts_now(&self, place: Place) -> bool {
+        self.with(|plan, now| plan.interrupts_now(place, now))
+    }
+
+    /// Opportunity: a buffer is given back. `ids` are numbered from 0 to one less.
+    pub fn used(&self, place: Place, truth: Used, ids: u32) -> Used {
+        self.with(|plan, now| plan.used(place, truth, ids, now))
+    }
+
+    /// Opportunity: `unsent` bytes can be sent in an rx message of FIFO `fifo`.
+    pub fn message(&self, fifo: u16, unsent: usize) -> Message {
+        self.with(|plan, now| plan.message(fifo, unsent, now))
+    }
+
+    /// Opportunity: the driver is about to be told a `tx_limit`. Returns the one to tell.
+    pub fn tx_limit(&self, fifo: u16, truth: u64) -> u64 {
+        self.with(|plan, now| plan.tx_limit(fifo, truth, now))
+    }
+
+    /// Opportunity: the driver may have to be told something about FIFO `fifo`. Fills `event` with
+    /// one that nobody asked for and returns true, or leaves it alone.
+    pub fn garbage_event(&self, fifo: u16, event: &mut [u8]) -> bool {
+        self.with(|plan, now| plan.garbage_event(fifo, event, now))
+    }
+
+    /// Opportunity: FIFO `fifo` meets the outside.
+    pub fn host(&self, fifo: u16) -> Host {
+        self.with(|plan, now| plan.host(fifo, now))
+    }
+
+    /// Opportunity: `bytes` of a message are about to be written at `place`; they may be changed.
+    pub fn content(&self, place: Place, bytes: &mut [u8]) {
+        self.with(|plan, now| plan.content(place, bytes, now));
+    }
+
+    /// Opportunity: the driver is told which buffers to announce. Gives what it is told instead.
+    pub fn suppression(&self, place: Place) -> Option<u16> {
+        self.with(|plan, now| plan.suppression(place, now))
+    }
+
+    /// Opportunity: configuration space is read; it may be changed.
+    pub fn config(&self, bytes: &mut [u8]) {
+        if self.active() {
+            self.with(|plan, now| plan.config(bytes, now));
+        }
+    }
+
+    /// What readable means that there is something [`Faults::due`].
+    pub fn timer(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+
+    /// What has become due, when the timer has expired.
+    pub fn due(&self) -> Vec<Due> {
+        self.with(Plan::due)
+    }
+
+    /// Changes or asks the plan, and sets the timer to what the plan waits for next.
+    fn with<T>(&self, ask: impl FnOnce(&mut Plan, Instant) -> T) -> T {
+        let mut plan = self.lock();
+        let now = Instant::now();
+        let before = plan.next_due();
+        let answer = ask(&mut plan, now);
+        let next = plan.next_due();
+        if next != before {
+            self.set_timer(next, now);
+        }
+        self.active.store(plan.active(), Ordering::Relaxed);
+        answer
+    }
+
+    fn set_timer(&self, next: Option<Instant>, now: Instant) {
+        let set = match next {
+            None => self.timer.unset(),
+            Some(at) => {
+                // A time of zero would switch it off.
+                let wait = at
+                    .saturating_duration_since(now)
+                    .max(Duration::from_nanos(1));
+                self.timer.set(
+                    Expiration::OneShot(TimeSpec::from_duration(wait)),
+                    TimerSetTimeFlags::empty(),
+                )
+            }
+        };
+        if let Err(error) = set {
+            warn!(%error, "cannot set the timer: faults may last longer");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `--fault SPEC`: what goes wrong, where, when and how often.
+//!
+//! A SPEC is the name of a fault and then `,key=value` options, for instance
+//! `drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7`. [`FaultSpec`] prints as what
+//! it was read from, but for what is a default.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::kind::Delay;
+use super::kind::Kind;
+use super::kind::Lane;
+
+/// Spurious interrupts closer together than this only measure the machine.
+const SHORTEST_EVERY: Duration = Duration::from_micros(100);
+/// No fault needs longer, and times can be added up without a thought.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
+/// What is wrong with a SPEC.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultError {
+    /// No such fault.
+    #[error("unknown fault '{0}': use {kinds}", kinds = all_kinds())]
+    UnknownKind(String),
+    /// An option that this fault does not have.
+    #[error("{kind} has no option '{option}': use {options}", options = options(*.kind))]
+    UnknownOption {
+        /// The fault.
+        kind: Kind,
+        /// The option.
+        option: String,
+    },
+    /// The same option a second time.
+    #[error("option '{0}' is given twice")]
+    Twice(String),
+    /// An option whose value makes no sense.
+    #[error("{option}={value} is not right: use {wanted}")]
+    Value {
+        /// The option.
+        option: String,
+        /// What it was given.
+        value: String,
+        /// What it takes.
+        wanted: String,
+    },
+    /// `fifo=` with a lane that belongs to no FIFO.
+    #[error("on={lane} belongs to all FIFOs: leave fifo={fifo} out", lane = .lane.name())]
+    NoFifo {
+        /// The lane.
+        lane: Lane,
+        /// The FIFO.
+        fifo: u16,
+    },
+}
+
+/// One fault to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultSpec {
+    /// What goes wrong.
+    pub kind: Kind,
+    /// In which FIFO; `None` for all, and for what belongs to no FIFO.
+    pub fifo: Option<u16>,
+    /// On its way where; `None` for everywhere.
+    pub lane: Option<Lane>,
+    /// How likely it strikes at an opportunity; `None` for always, or for as the liar likes.
+    pub chance: Option<f64>,
+    /// How often it strikes at most.
+    pub count: Option<u64>,
+    /// How long it waits.
+    pub after: Duration,
+    /// How long it can strike from then on.
+    pub span: Option<Duration>,
+    /// How late what is late is, or how long a strike lasts.
+    pub delay: Option<Duration>,
+    /// How long it is from one opportunity to the next, where the fault makes its own.
+    pub every: Option<Duration>,
+    /// How many bytes are meant; any number where it is `None`.
+    pub bytes: Option<u32>,
+    /// What its chance comes from.
+    pub seed: u64,
+}
+
+impl FaultSpec {
+    /// A fault that strikes everywhere, always.
+    pub const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            fifo: None,
+            lane: None,
+            chance: None,
+            count: None,
+            after: Duration::ZERO,
+            span: None,
+            delay: None,
+            every: None,
+            bytes: None,
+            seed: 0,
+        }
+    }
+
+    /// How late what is late is, or how long a strike lasts; `None` if that has no end of its own.
+    pub(super) fn lasts(&self) -> Option<Duration> {
+        self.delay.or(match self.kind.delay() {
+            Delay::Is(delay) => Some(delay),
+            Delay::None | Delay::WhileItLasts => None,
+        })
+    }
+
+    /// How long it is from one opportunity to the next.
+    pub(super) fn period(&self) -> Option<Duration> {
+        self.kind.every().map(|every| self.every.unwrap_or(every))
+    }
+
+    fn set(&mut self, option: &str, value: &str) -> Result<(), FaultError> {
+        let kind = self.kind;
+        let wrong = |wanted: &str| FaultError::Value {
+            option: option.to_owned(),
+            value: value.to_owned(),
+            wanted: wanted.to_owned(),
+        };
+        let number = |wanted| value.parse::<u64>().map_err(|_| wrong(wanted));
+        let time = || {
+            humantime::parse_duration(value)
+                .ok()
+                .filter(|time| *time <= LONGEST)
+                .ok_or_else(|| wrong("a time, for instance 500us, 200ms or 2s"))
+        };
+        match option {
+            "fifo" => {
+                let fifo = value.parse().map_err(|_| wrong("the number of a FIFO"))?;
+                self.fifo = Some(fifo);
+            }
+            "on" if !kind.lanes().is_empty() => {
+                let lane = kind.lanes().iter().find(|lane| lane.name() == value);
+                self.lane = Some(*lane.ok_or_else(|| wrong(&lane_names(kind)))?);
+            }
+            "p" => {
+                let chance = value.parse().ok().filter(|p| *p > 0.0 && *p <= 1.0);
+                self.chance = Some(chance.ok_or_else(|| wrong("above 0, up to 1"))?);
+            }
+            "count" => {
+                let count = number("how often it may strike, 1 or more")?;
+                if count == 0 {
+                    return Err(wrong("how often it may strike, 1 or more"));
+                }
+                self.count = Some(count);
+            }
+            "after" => self.after = time()?,
+            "for" => self.span = Some(time()?),
+            "delay" if kind.delay() != Delay::None => self.delay = Some(time()?),
+            "every" if kind.every().is_some() => {
+                self.every = Some(time()?);
+                if self.every < Some(SHORTEST_EVERY) {
+                    return Err(wrong("100us or more"));
+                }
+            }
+            "bytes" if kind.has_bytes() => {
+                let bytes = value.parse().map_err(|_| wrong("a number of bytes"))?;
+                self.bytes = Some(bytes);
+            }
+            "seed" => self.seed = number("any whole number")?,
+            _ => {
+                return Err(FaultError::UnknownOption {
+                    kind,
+                    option: option.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for FaultSpec {
+    type Err = FaultError;
+
+    fn from_str(text: &str) -> Result<Self, FaultError> {
+        let mut parts = text.split(',');
+        let name = parts.next().unwrap_or_default();
+        let kind =
+            Kind::from_name(name).ok_or_else(|| FaultError::UnknownKind(name.to_owned()))?;
+        let mut spec = Self::new(kind);
+        let mut seen = Vec::new();
+        for part in parts {
+            let (option, value) = part.split_once('=').unwrap_or((part, ""));
+            if seen.contains(&option) {
+                return Err(FaultError::Twice(option.to_owned()));
+            }
+            spec.set(option, value)?;
+            seen.push(option);
+        }
+        match (spec.lane, spec.fifo) {
+            (Some(lane @ (Lane::Control | Lane::Event)), Some(fifo)) => {
+                Err(FaultError::NoFifo { lane, fifo })
+            }
+            _ => Ok(spec),
+        }
+    }
+}
+
+impl fmt::Display for FaultSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name())?;
+        if let Some(fifo) = self.fifo {
+            write!(f, ",fifo={fifo}")?;
+        }
+        if let Some(lane) = self.lane {
+            write!(f, ",on={}", lane.name())?;
+        }
+        if let Some(chance) = self.chance {
+            write!(f, ",p={chance}")?;
+        }
+        if let Some(count) = self.count {
+            write!(f, ",count={count}")?;
+        }
+        let times = [
+            ("after", Some(self.after).filter(|after| !after.is_zero())),
+            ("for", self.span),
+            ("delay", self.delay),
+            ("every", self.every),
+        ];
+        for (name, time) in times {
+            if let Some(time) = time {
+                let time = humantime::format_duration(time).to_string();
+                write!(f, ",{name}={}", time.replace(' ', ""))?;
+            }
+        }
+        if let Some(bytes) = self.bytes {
+            write!(f, ",bytes={bytes}")?;
+        }
+        if self.seed != 0 {
+            write!(f, ",seed={}", self.seed)?;
+        }
+        Ok(())
+    }
+}
+
+fn all_kinds() -> String {
+    Kind::ALL.map(Kind::name).join(", ")
+}
+
+fn lane_names(kind: Kind) -> String {
+    let names: Vec<_> = kind.lanes().iter().map(|lane| lane.name()).collect();
+    names.join(", ")
+}
+
+fn options(kind: Kind) -> String {
+    let options = [
+        ("fifo", true),
+        ("on", !kind.lanes().is_empty()),
+        ("p", true),
+        ("count", true),
+        ("after", true),
+        ("for", true),
+        ("delay", kind.delay() != Delay::None),
+        ("every", kind.every().is_some()),
+        ("bytes", kind.has_bytes()),
+        ("seed", true),
+    ];
+    let options: Vec<_> = options
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .map(|name| format!("{name}=…"))
+        .collect();
+    options.join(", ")
+}
