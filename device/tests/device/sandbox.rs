@@ -216,7 +216,9 @@ fn no_sandbox() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let daemon = Daemon::start(&["--sandbox", "none", "--socket-path", path.to_str().unwrap()]);
-    driver(&path).check_serves(0);
+    // Connected to the end: its threads must not go while they are looked at.
+    let mut driver = driver(&path);
+    driver.check_serves(0);
     let own = status(Path::new("/proc/self/status"));
     for thread in threads(daemon.pid()) {
         for same in ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp"] {
