@@ -30,6 +30,7 @@ use vmm_sys_util::event::EventNotifier;
 use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use crate::device::Device;
+use crate::fault::Place;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
 use crate::worker;
@@ -159,7 +160,10 @@ impl VhostUserBackend for FifoBackend {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let config = self.device.config().to_bytes();
+        let mut config = self.device.config().to_bytes();
+        if let Some(tap) = self.device.faults().tap(Place::CONTROL) {
+            tap.config(&mut config);
+        }
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let size = usize::try_from(size).unwrap_or_default();
         config

@@ -16,6 +16,7 @@ use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 
+use crate::fault::FaultSpec;
 use crate::fifo::ResetPolicy;
 use crate::sandbox::Needs;
 use crate::sandbox::Sandbox;
@@ -38,6 +39,11 @@ pub struct Cli {
     /// repeat it for more FIFOs [default: loopback]
     #[arg(long = "fifo", value_name = "SPEC")]
     fifos: Vec<PartialSpec>,
+
+    /// Something that goes wrong on demand, for instance
+    /// "drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7"; repeat it for more
+    #[arg(long = "fault", value_name = "SPEC")]
+    faults: Vec<FaultSpec>,
 
     /// Bytes that each direction of a FIFO holds unless its SPEC says otherwise; K and M are
     /// understood
@@ -106,12 +112,14 @@ pub enum Action {
 }
 
 /// A command line that makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What to do.
     pub action: Action,
     /// The FIFOs, 1 to [`MAX_FIFOS`].
     pub fifos: Vec<FifoSpec>,
+    /// What goes wrong from the start.
+    pub faults: Vec<FaultSpec>,
     /// What a device reset discards.
     pub reset: ResetPolicy,
     /// Most entries of a virtqueue.
@@ -209,8 +217,23 @@ impl TryFrom<Cli> for Config {
                 ),
             ));
         }
+        let stray = |fault: &&FaultSpec| {
+            fault
+                .fifo
+                .is_some_and(|fifo| usize::from(fifo) >= given.len())
+        };
+        if let Some(fault) = cli.faults.iter().find(stray) {
+            return Err(Cli::command().error(
+                ErrorKind::ValueValidation,
+                format!(
+                    "--fault {fault}: there is no such FIFO, the last one is fifo={}",
+                    given.len() - 1
+                ),
+            ));
+        }
         Ok(Self {
             action,
+            faults: cli.faults,
             fifos: given
                 .iter()
                 .map(|spec| spec.with_default(cli.capacity))
@@ -263,6 +286,7 @@ mod tests {
                     until: Until::Stopped,
                 },
                 fifos: vec![loopback],
+                faults: vec![],
                 reset: ResetPolicy::Keep,
                 queue_size: 1024,
                 virtio_id: 37,
@@ -289,6 +313,15 @@ mod tests {
         );
     }
 
+    #[test]
+    fn faults_are_kept_in_order() {
+        let config =
+            parse("--socket-fd 7 --fifo null --fifo zero --fault stall,fifo=1 --fault slow")
+                .unwrap();
+        let faults: Vec<_> = config.faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults, ["stall,fifo=1", "slow"]);
+    }
+
     /// DEV-2: 31 FIFOs and no more.
     #[rstest]
     #[case(31, true)]
@@ -307,6 +340,9 @@ mod tests {
     #[case("--socket-path s --capacity ten", "not a number")]
     #[case("--socket-path s --fifo loop", "unknown FIFO kind")]
     #[case("--socket-path s --fifo unix", "write 'unix=PATH'")]
+    #[case("--socket-path s --fault bad-luck", "unknown fault 'bad-luck'")]
+    #[case("--socket-path s --fault stall,p=2", "p=2 is not right")]
+    #[case("--socket-path s --fault stall,fifo=1", "the last one is fifo=0")]
     #[case("--socket-path s --virtio-id 0", "--virtio-id")]
     #[case("--socket-path s --virtio-id 64", "--virtio-id")]
     #[case("--socket-path s --queue-size 0", "power of two")]

@@ -5,6 +5,7 @@
 //! Each FIFO has its own lock, so that endpoints on the event loop and the queue worker meet one
 //! FIFO at a time. This file must not know virtqueues or sockets.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -14,6 +15,9 @@ use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::Config;
 
 use crate::endpoint::Endpoint;
+use crate::fault::Due;
+use crate::fault::Faults;
+use crate::fault::Place;
 use crate::fifo::Fifo;
 use crate::fifo::ResetPolicy;
 use crate::pattern::Pattern;
@@ -29,6 +33,9 @@ pub enum DeviceError {
     /// DEV-2
     #[error("{0} FIFOs asked for; a device has 1 to {max}", max = virtio_fifo::MAX_FIFOS)]
     Count(usize),
+    /// Faults need a timer.
+    #[error("cannot create a timer: {0}")]
+    Timer(#[source] io::Error),
 }
 
 /// A virtio-fifo device.
@@ -40,6 +47,7 @@ pub struct Device {
     refusals: Mutex<Refusals>,
     /// The queue worker of the VMM that is connected.
     worker: Mutex<Option<Arc<Mailbox>>>,
+    faults: Faults,
 }
 
 impl Device {
@@ -47,7 +55,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Count`] for none or too many.
+    /// [`DeviceError::Count`] for none or too many, [`DeviceError::Timer`] when the kernel refuses.
     pub fn new(specs: &[FifoSpec], reset: ResetPolicy) -> Result<Self, DeviceError> {
         let num_fifos = u16::try_from(specs.len())
             .ok()
@@ -62,6 +70,7 @@ impl Device {
             num_fifos,
             refusals: Mutex::default(),
             worker: Mutex::default(),
+            faults: Faults::new(num_fifos).map_err(DeviceError::Timer)?,
         })
     }
 
@@ -91,6 +100,9 @@ impl Device {
 
     /// Who moves the bytes between FIFOs and queues from now on; `None` while no VMM is connected.
     pub fn set_worker(&self, worker: Option<Arc<Mailbox>>) {
+        if worker.is_none() {
+            self.faults.driver_gone();
+        }
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = worker;
     }
 
@@ -108,6 +120,42 @@ impl Device {
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = &*worker {
             worker.serve_fifo(index);
+        }
+    }
+
+    /// What goes wrong on demand.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Has the queue worker do what the faults have put off until now. Without a worker, only the
+    /// host side is left to go on.
+    pub fn resume(&self, due: Due) {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*worker, due) {
+            (Some(worker), Due::Interrupt(place)) => worker.interrupt(place),
+            (Some(worker), Due::Serve(place)) => worker.serve(place),
+            (None, Due::Interrupt(_)) => {}
+            (None, Due::Serve(place)) => {
+                if let Some(fifo) = place.fifo {
+                    self.meet_outside(fifo);
+                }
+            }
+        }
+    }
+
+    /// Has the faults decide what becomes of the host side of FIFO `index`.
+    pub fn meet_outside(&self, index: u16) {
+        let Some(tap) = self.faults.tap(Place::rx(index)) else {
+            return;
+        };
+        let host = tap.host();
+        if let Some(mut fifo) = self.fifo(index) {
+            fifo.hold_up(host.slow);
+            fifo.cut_off(host.hung_up);
+            if host.failed {
+                fifo.break_down();
+            }
         }
     }
 

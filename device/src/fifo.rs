@@ -156,6 +156,10 @@ pub struct Fifo {
     hung_up: bool,
     /// Something happened that an event must tell.
     changed: bool,
+    /// Told to be slow: nothing is moved between driver and host side.
+    held_up: bool,
+    /// Told to seem hung up: nothing is moved between FIFO and host side.
+    cut_off: bool,
     reset: ResetPolicy,
     refusals: Refusals,
     connection: Connection,
@@ -174,6 +178,8 @@ impl Fifo {
             failed: false,
             hung_up: false,
             changed: false,
+            held_up: false,
+            cut_off: false,
             reset,
             refusals: Refusals::default(),
             connection: Connection::default(),
@@ -299,6 +305,23 @@ impl Fifo {
         self.change(|fifo| fifo.failed = true);
     }
 
+    /// Puts the FIFO into `STATE_ERROR` though its driver did nothing wrong.
+    pub fn break_down(&mut self) {
+        self.change(|fifo| fifo.failed = true);
+    }
+
+    /// Puts off what is to be moved between driver and host side, or stops that.
+    pub fn hold_up(&mut self, on: bool) {
+        self.held_up = on;
+        self.ring_bell();
+    }
+
+    /// Cuts the FIFO off from its host side, which the driver sees as a hang-up, or stops that.
+    pub fn cut_off(&mut self, on: bool) {
+        self.change(|fifo| fifo.cut_off = on);
+        self.ring_bell();
+    }
+
     /// Counts something refused that does the FIFO no harm.
     pub fn refuse(&mut self, queue: &'static str, reason: Refusal) {
         let index = self.index;
@@ -307,7 +330,16 @@ impl Fifo {
 
     /// Bytes that wait to be delivered to the driver; none while the FIFO has failed.
     pub fn pending(&self) -> usize {
-        if self.failed { 0 } else { self.rx.unsent() }
+        if self.failed || self.held_up {
+            0
+        } else {
+            self.rx.unsent()
+        }
+    }
+
+    /// Whether nothing is moved between FIFO and host side.
+    fn stands_still(&self) -> bool {
+        self.failed || self.held_up || self.cut_off
     }
 
     /// Writes one rx message of at most `space` bytes to `sink`; returns its length.
@@ -321,11 +353,7 @@ impl Fifo {
         if payload == 0 {
             return Err(Refusal::WrongLength);
         }
-        let header = RxHeader {
-            offset: self.rx.sent(),
-            rx_floor: self.rx.consumed(),
-            tx_limit: self.tx_limit(),
-        };
+        let header = self.rx_header();
         sink.write_all(&header.to_bytes())
             .map_err(|_| Refusal::InvalidChain)?;
         self.rx
@@ -336,9 +364,18 @@ impl Fifo {
         Ok(RxHeader::LEN + payload)
     }
 
+    /// The header of the next rx message.
+    pub fn rx_header(&self) -> RxHeader {
+        RxHeader {
+            offset: self.rx.sent(),
+            rx_floor: self.rx.consumed(),
+            tx_limit: self.tx_limit(),
+        }
+    }
+
     /// Moves what can be moved now between the rings and an endpoint within the device.
     pub fn exchange(&mut self) {
-        if self.failed {
+        if self.stands_still() {
             return;
         }
         let Some(Host {
@@ -376,7 +413,11 @@ impl Fifo {
     /// How many bytes can be [`Fifo::put`]; if none, the bell tells when that changes. A FIFO that
     /// has failed stands still until it is reset.
     pub fn room(&mut self) -> usize {
-        let room = if self.failed { 0 } else { self.rx.free() };
+        let room = if self.stands_still() {
+            0
+        } else {
+            self.rx.free()
+        };
         if let Some(doorbell) = self.doorbell() {
             doorbell.wants_space |= room == 0;
         }
@@ -396,10 +437,11 @@ impl Fifo {
     /// Copies bytes of the driver that wait to go outside: the position of the first, and how many.
     /// If there are none, the bell tells when that changes.
     pub fn peek(&mut self, bytes: &mut [u8]) -> (u64, usize) {
+        let still = self.stands_still();
         let Some(host) = &mut self.host else {
             return (0, 0);
         };
-        let bytes = if self.failed { &mut [] } else { bytes };
+        let bytes = if still { &mut [] } else { bytes };
         let (position, len) = host.tx.peek(bytes);
         if let End::Outside(doorbell) = &mut host.end {
             doorbell.wants_bytes |= len == 0;
@@ -449,7 +491,7 @@ impl Fifo {
 
     /// Tells the event loop of what it wants to know, if that is so now.
     fn ring_bell(&mut self) {
-        if self.failed {
+        if self.stands_still() {
             return;
         }
         let space = self.rx.free() > 0;
@@ -490,7 +532,14 @@ impl Fifo {
 
     /// The state to tell the driver; from now on it counts as told.
     pub fn tell_state(&mut self) -> State {
-        let state = State {
+        let state = self.state();
+        self.told(state.tx_limit);
+        state
+    }
+
+    /// The state of now.
+    pub fn state(&self) -> State {
+        State {
             fifo: self.index.into(),
             flags: self.state_flags(),
             capacity: u32::try_from(self.rx.capacity()).unwrap_or(u32::MAX),
@@ -498,9 +547,7 @@ impl Fifo {
             rx_end: self.rx.written(),
             tx_accepted: self.tx_accepted(),
             tx_limit: self.tx_limit(),
-        };
-        self.told(state.tx_limit);
-        state
+        }
     }
 
     /// Whether the driver must be told something by an event (DEV-16, DEV-17).
@@ -542,7 +589,7 @@ impl Fifo {
         };
         for (flag, on) in [
             (STATE_LOOPBACK, self.host.is_none()),
-            (STATE_HANGUP, self.hung_up),
+            (STATE_HANGUP, self.hung_up || self.cut_off),
             (STATE_ERROR, self.failed),
         ] {
             flags |= if on { flag } else { 0 };

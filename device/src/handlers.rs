@@ -7,6 +7,8 @@
 //! buffers which wait are never taken and so never lost. This file knows queues and FIFOs; it must
 //! not know which thread it runs on, or how a VMM is connected.
 
+use std::io;
+use std::io::Read;
 use std::io::Write;
 
 use virtio_fifo_protocol::virtio_fifo::CTRL_BAD_COUNTER;
@@ -17,10 +19,12 @@ use virtio_fifo_protocol::virtio_fifo::CTRL_OK;
 use virtio_fifo_protocol::virtio_fifo::CTRL_UNSUPPORTED;
 use virtio_fifo_protocol::virtio_fifo::CtrlRequest;
 use virtio_fifo_protocol::virtio_fifo::CtrlResponse;
+use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::State;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 
 use crate::device::Device;
+use crate::fault::Tap;
 use crate::fifo::Fifo;
 use crate::refusal::Refusal;
 use crate::virtqueue::ActiveQueue;
@@ -104,12 +108,13 @@ pub fn rx(
     budget: &mut Budget,
 ) -> Result<Outcome, QueueError> {
     let pending = |fifo: &Fifo| fifo.pending() > 0;
+    let mut excess = Excess::default();
     supply(
         queue,
         fifo,
         budget,
         pending,
-        |queue, chain, fifo| match rx_message(queue, chain, fifo) {
+        |queue, chain, fifo| match rx_message(queue, chain, fifo, &mut excess) {
             Ok(used) => Handled { used, moved: used },
             Err(reason) => {
                 fifo.refuse("rx", reason);
@@ -123,10 +128,102 @@ fn rx_message<'a>(
     queue: &mut ActiveQueue<'a>,
     chain: &Chain<'a>,
     fifo: &mut Fifo,
+    excess: &mut Excess,
 ) -> Result<usize, Refusal> {
     let lengths = only_writable(queue, chain)?;
     let mut writer = ChainWriter::new(chain, queue.ram(), lengths);
-    fifo.deliver(&mut writer, lengths.writable)
+    let Some(tap) = queue.tap() else {
+        return fifo.deliver(&mut writer, lengths.writable);
+    };
+    let mut space = lengths.writable;
+    if excess.left == 0 {
+        let message = tap.message(fifo.pending());
+        space = space.min(RxHeader::LEN.saturating_add(message.most));
+        if let Some(bytes) = message.overrun {
+            *excess = Excess::over(fifo, bytes);
+        }
+    }
+    let mut sink = AsTold {
+        sink: writer,
+        tap,
+        fifo: fifo.index(),
+        told: false,
+    };
+    if excess.left > 0 {
+        excess.deliver(fifo, &mut sink, space)
+    } else {
+        fifo.deliver(&mut sink, space)
+    }
+}
+
+/// Bytes that are sent though they are not in the FIFO: more than it holds, together.
+#[derive(Debug, Default)]
+struct Excess {
+    sent: u64,
+    left: u64,
+}
+
+impl Excess {
+    fn over(fifo: &Fifo, bytes: u32) -> Self {
+        let capacity = fifo.status().capacity as u64;
+        Self {
+            sent: 0,
+            left: capacity.saturating_add(bytes.into()),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        fifo: &Fifo,
+        sink: &mut impl Write,
+        space: usize,
+    ) -> Result<usize, Refusal> {
+        let room = space
+            .checked_sub(RxHeader::LEN)
+            .filter(|room| *room > 0)
+            .ok_or(Refusal::WrongLength)?;
+        let len = self.left.min(room as u64);
+        let truth = fifo.rx_header();
+        let header = RxHeader {
+            offset: truth.offset.saturating_add(self.sent),
+            ..truth
+        };
+        sink.write_all(&header.to_bytes())
+            .and_then(|()| io::copy(&mut io::repeat(b'!').take(len), sink))
+            .map_err(|_| Refusal::InvalidChain)?;
+        self.sent += len;
+        self.left -= len;
+        Ok(RxHeader::LEN + usize::try_from(len).unwrap_or(room))
+    }
+}
+
+/// Writes an rx message whose header says what the faults want it to.
+struct AsTold<'a> {
+    sink: ChainWriter<'a>,
+    tap: Tap<'a>,
+    fifo: u16,
+    /// The header is through.
+    told: bool,
+}
+
+impl Write for AsTold<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let header = bytes.first_chunk().filter(|_| !self.told);
+        let Some(header) = header else {
+            return self.sink.write(bytes);
+        };
+        self.told = true;
+        let mut header = RxHeader::from_bytes(*header);
+        header.tx_limit = self.tap.tx_limit(self.fifo, header.tx_limit);
+        let mut header = header.to_bytes();
+        self.tap.content(&mut header);
+        self.sink.write_all(&header)?;
+        Ok(header.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Tells the driver what it must know of `fifo` on the event queue.
@@ -168,12 +265,36 @@ fn event_message<'a>(
         return Err(Refusal::WrongLength);
     }
     let mut writer = ChainWriter::new(chain, queue.ram(), lengths);
-    let state = fifo.tell_state();
+    let mut state = fifo.tell_state();
+    if let Some(tap) = queue.tap() {
+        state.tx_limit = tap.tx_limit(fifo.index(), state.tx_limit);
+    }
+    let mut bytes = state.to_bytes();
+    if let Some(tap) = queue.tap() {
+        tap.content(&mut bytes);
+    }
     writer
-        .write_all(&state.to_bytes())
+        .write_all(&bytes)
         .map_err(|_| Refusal::InvalidChain)?;
     fifo.event_told();
     Ok(())
+}
+
+/// Uses an event buffer, if there is one that can hold it, for an event that nobody asked for.
+///
+/// # Errors
+///
+/// When the queue is corrupt.
+pub fn stray_event(queue: &mut ActiveQueue<'_>, event: &[u8]) -> Result<Outcome, QueueError> {
+    if let Some(chain) = queue.pop()? {
+        let written = only_writable(queue, &chain).and_then(|lengths| {
+            ChainWriter::new(&chain, queue.ram(), lengths)
+                .write_all(event)
+                .map_err(|_| Refusal::InvalidChain)
+        });
+        queue.finish(&chain, written.map_or(0, |()| event.len()))?;
+    }
+    Ok(Outcome::Done)
 }
 
 /// Serves the control queue. `flush_tx` processes what is available in the tx queue of a FIFO,
@@ -222,9 +343,12 @@ fn control_message<'a>(
         return Err(Refusal::WrongLength);
     }
     let bytes = ChainReader::new(chain, queue.ram(), lengths).message()?;
-    let response = respond(CtrlRequest::from_bytes(bytes), device, settle);
+    let mut response = respond(CtrlRequest::from_bytes(bytes), device, settle).to_bytes();
+    if let Some(tap) = queue.tap() {
+        tap.content(&mut response);
+    }
     ChainWriter::new(chain, queue.ram(), lengths)
-        .write_all(&response.to_bytes())
+        .write_all(&response)
         .map_err(|_| Refusal::InvalidChain)
 }
 

@@ -18,6 +18,7 @@
 //! - [`server`]: connections, one after another, and signals
 //! - [`sandbox`]: what the process gives up before it serves
 //! - [`log`]: the log and its limits
+//! - [`timer`]: what faults have put off
 //! - [`cli`]: the command line
 
 #![deny(unsafe_code)]
@@ -37,6 +38,7 @@ pub mod ring;
 pub mod sandbox;
 pub mod server;
 pub mod socket;
+pub mod timer;
 pub mod virtqueue;
 pub mod worker;
 

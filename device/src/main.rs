@@ -44,6 +44,9 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     };
     log::init();
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
+    for fault in &config.faults {
+        device.faults().add(fault)?;
+    }
     let outside = host::open(&device, &config.fifos)?;
     let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
     server.handle_signals()?;

@@ -47,6 +47,7 @@ use crate::backend::FifoBackend;
 use crate::device::Device;
 use crate::socket::Listening;
 use crate::socket::SocketFile;
+use crate::timer::FaultTimer;
 use crate::virtqueue::GuestRam;
 use crate::virtqueue::SharedRam;
 
@@ -134,6 +135,7 @@ impl Server {
             .map_err(ServerError::system("create an eventfd"))?;
         let (ended, end) = new_event_consumer_and_notifier(flags)
             .map_err(ServerError::system("create an eventfd"))?;
+        let timer = FaultTimer::new(Arc::clone(&device));
         let connections = Arc::new(Mutex::new(Loop {
             listener_fd: listener.as_raw_fd(),
             listener: Listener::from(listener),
@@ -149,6 +151,7 @@ impl Server {
         }));
         let mut events = EventManager::<Subscriber>::new()?;
         let id = events.add_subscriber(Box::new(Arc::clone(&connections)));
+        events.add_subscriber(Box::new(timer));
         let server = Self {
             events,
             connections,

@@ -31,6 +31,8 @@ use vm_memory::GuestMemoryAtomic;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::Permissions;
 
+use crate::fault::Tap;
+use crate::fault::Used;
 use crate::refusal::Refusal;
 
 /// Guest memory as it stands during one pass over a queue.
@@ -105,6 +107,12 @@ pub struct ActiveQueue<'a> {
     vring: MutexGuard<'a, VringState<SharedRam>>,
     ram: &'a GuestRam,
     used: bool,
+    /// Where to ask what goes wrong on demand.
+    tap: Option<Tap<'a>>,
+    /// A used buffer that is to be given back after the next one.
+    held_back: Option<Used>,
+    /// The used ring holds what virtio-queue has not put there and does not count.
+    forged: bool,
 }
 
 impl std::fmt::Debug for ActiveQueue<'_> {
@@ -121,12 +129,34 @@ impl<'a> ActiveQueue<'a> {
     /// # Errors
     ///
     /// [`QueueError::InvalidRings`]
-    pub fn open(vring: &'a Vring, ram: &'a GuestRam) -> Result<Option<Self>, QueueError> {
+    pub fn open(
+        vring: &'a Vring,
+        ram: &'a GuestRam,
+        tap: Option<Tap<'a>>,
+    ) -> Result<Option<Self>, QueueError> {
         let vring = vring.get_mut();
         if !vring.get_queue().ready() || !vring.is_enabled() {
             return Ok(None);
         }
-        Self::check(vring, ram).map(Some)
+        if !vring.get_queue().is_valid(ram) {
+            return Err(QueueError::InvalidRings);
+        }
+        Ok(Some(Self::new(vring, ram, tap)))
+    }
+
+    fn new(
+        vring: MutexGuard<'a, VringState<SharedRam>>,
+        ram: &'a GuestRam,
+        tap: Option<Tap<'a>>,
+    ) -> Self {
+        Self {
+            vring,
+            ram,
+            used: false,
+            tap,
+            held_back: None,
+            forged: false,
+        }
     }
 
     /// Runs `pass` over a queue that the VMM is about to stop. The framework has marked it not
@@ -147,11 +177,7 @@ impl<'a> ActiveQueue<'a> {
         }
         let was_ready = vring.get_queue().ready();
         vring.get_queue_mut().set_ready(true);
-        let mut queue = Self {
-            vring,
-            ram,
-            used: false,
-        };
+        let mut queue = Self::new(vring, ram, None);
         let result = if queue.queue().is_valid(ram) {
             let mut budget = Budget::whole(queue.queue().size());
             pass(&mut queue, &mut budget).map(Some)
@@ -167,21 +193,6 @@ impl<'a> ActiveQueue<'a> {
         Budget::whole(self.queue().size())
     }
 
-    fn check(
-        vring: MutexGuard<'a, VringState<SharedRam>>,
-        ram: &'a GuestRam,
-    ) -> Result<Self, QueueError> {
-        if vring.get_queue().is_valid(ram) {
-            Ok(Self {
-                vring,
-                ram,
-                used: false,
-            })
-        } else {
-            Err(QueueError::InvalidRings)
-        }
-    }
-
     fn queue(&mut self) -> &mut Queue {
         self.vring.get_queue_mut()
     }
@@ -189,6 +200,11 @@ impl<'a> ActiveQueue<'a> {
     /// Guest memory during this pass.
     pub fn ram(&self) -> &'a GuestRam {
         self.ram
+    }
+
+    /// Where to ask what goes wrong on demand.
+    pub fn tap(&self) -> Option<Tap<'a>> {
+        self.tap
     }
 
     /// Takes the next chain; it must be given back by [`ActiveQueue::finish`].
@@ -223,9 +239,56 @@ impl<'a> ActiveQueue<'a> {
     ///
     /// When the used ring is not in guest memory.
     pub fn finish(&mut self, chain: &Chain<'_>, len: usize) -> Result<(), QueueError> {
-        let ram = self.ram;
+        let (ram, head) = (self.ram, chain.head_index());
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.queue().add_used(ram, chain.head_index(), len)?;
+        if let Some(tap) = self.tap {
+            return self.finish_as_told(tap, head, len);
+        }
+        self.queue().add_used(ram, head, len)?;
+        self.used = true;
+        Ok(())
+    }
+
+    fn finish_as_told(&mut self, tap: Tap<'_>, head: u16, len: u32) -> Result<(), QueueError> {
+        let size = self.queue().size();
+        let used = tap.used(head, len, size);
+        if used.later && self.held_back.is_none() {
+            self.held_back = Some(used);
+            return Ok(());
+        }
+        self.give_back(used)?;
+        self.give_held_back()
+    }
+
+    fn give_held_back(&mut self) -> Result<(), QueueError> {
+        match self.held_back.take() {
+            Some(used) => self.give_back(used),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts into the used ring what virtio-queue may refuse to.
+    fn give_back(&mut self, used: Used) -> Result<(), QueueError> {
+        let ram = self.ram;
+        let queue = self.queue();
+        let size = queue.size();
+        let at = queue.next_used().wrapping_add(used.ahead);
+        queue.set_next_used(at);
+        let id = u16::try_from(used.id).ok().filter(|id| *id < size);
+        if let Some(id) = id {
+            queue.add_used(ram, id, used.len)?;
+        } else {
+            let ring = GuestAddress(queue.used_ring());
+            let entry = ring.unchecked_add(4 + 8 * u64::from(at % size));
+            let memory = virtio_queue::Error::GuestMemory;
+            ram.write_obj([used.id.to_le(), used.len.to_le()], entry)
+                .map_err(memory)?;
+            queue.set_next_used(at.wrapping_add(1));
+            let index = ring.unchecked_add(2);
+            ram.store(at.wrapping_add(1).to_le(), index, Ordering::Release)
+                .map_err(memory)?;
+        }
+        self.forged |= used.ahead > 0 || id.is_none();
         self.used = true;
         Ok(())
     }
@@ -237,7 +300,8 @@ impl<'a> ActiveQueue<'a> {
     /// When the used ring is not in guest memory.
     pub fn silence(&mut self) -> Result<(), QueueError> {
         let ram = self.ram;
-        Ok(self.queue().disable_notification(ram)?)
+        self.queue().disable_notification(ram)?;
+        self.suppress_as_told()
     }
 
     /// Asks the driver to announce buffers again; `true` if some came in the meantime.
@@ -247,7 +311,27 @@ impl<'a> ActiveQueue<'a> {
     /// When the rings are not in guest memory.
     pub fn listen(&mut self) -> Result<bool, QueueError> {
         let ram = self.ram;
-        Ok(self.queue().enable_notification(ram)?)
+        let more = self.queue().enable_notification(ram)?;
+        self.suppress_as_told()?;
+        Ok(more)
+    }
+
+    fn suppress_as_told(&mut self) -> Result<(), QueueError> {
+        let Some(word) = self.tap.and_then(Tap::suppression) else {
+            return Ok(());
+        };
+        let ram = self.ram;
+        let queue = self.queue();
+        let avail_event = 4 + 8 * u64::from(queue.size());
+        let offset = if queue.event_idx_enabled() {
+            avail_event
+        } else {
+            0
+        };
+        let at = GuestAddress(queue.used_ring()).unchecked_add(offset);
+        ram.store(word.to_le(), at, Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(())
     }
 
     /// Interrupts the driver, once for the whole pass, if buffers were used and it wants to know.
@@ -256,21 +340,21 @@ impl<'a> ActiveQueue<'a> {
     ///
     /// When the rings are not in guest memory.
     pub fn notify(&mut self) -> Result<(), QueueError> {
-        if !std::mem::take(&mut self.used) || !self.wants_interrupt()? {
-            return Ok(());
-        }
-        if let Err(error) = self.vring.signal_used_queue() {
-            // Only the VMM can cause this, and it has a connection to lose: say so and go on.
-            warn!(%error, "cannot signal the VMM");
+        self.give_held_back()?;
+        if std::mem::take(&mut self.used)
+            && self.wants_interrupt()?
+            && self.tap.is_none_or(Tap::interrupts_now)
+        {
+            signal(&self.vring);
         }
         Ok(())
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
-        let ram = self.ram;
+        let (ram, forged) = (self.ram, std::mem::take(&mut self.forged));
         let queue = self.queue();
         if queue.event_idx_enabled() {
-            return Ok(queue.needs_notification(ram)?);
+            return Ok(queue.needs_notification(ram)? || forged);
         }
         // virtio-queue leaves the flag of the available ring to its caller. The fence puts the
         // used index before it, as the driver does the reverse.
@@ -290,6 +374,21 @@ impl<'a> ActiveQueue<'a> {
         // The standard forbids chains longer than the queue; an indirect table may try.
         let longest = self.queue().size();
         Lengths::of(chain.clone(), self.ram, longest)
+    }
+}
+
+/// Interrupts the driver though nothing may have been used, unless the queue is stopped.
+pub fn interrupt(vring: &Vring) {
+    let vring = vring.get_ref();
+    if vring.get_queue().ready() && vring.is_enabled() {
+        signal(&vring);
+    }
+}
+
+fn signal(vring: &VringState<SharedRam>) {
+    if let Err(error) = vring.signal_used_queue() {
+        // Only the VMM can cause this, and it has a connection to lose: say so and go on.
+        warn!(%error, "cannot signal the VMM");
     }
 }
 

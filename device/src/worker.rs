@@ -25,10 +25,13 @@ use vm_memory::GuestAddressSpace;
 use vmm_sys_util::event::EventNotifier;
 
 use crate::device::Device;
+use crate::fault::Lane;
+use crate::fault::Place;
 use crate::handlers;
 use crate::handlers::FlushTx;
 use crate::handlers::Outcome;
 use crate::refusal::Refusal;
+use crate::virtqueue;
 use crate::virtqueue::ActiveQueue;
 use crate::virtqueue::Budget;
 use crate::virtqueue::GuestRam;
@@ -79,6 +82,7 @@ impl Set {
 struct Requests {
     stop: Set,
     serve: Set,
+    interrupt: Set,
     /// How often somebody wanted to know that the pass of that time is over, …
     syncs: u64,
     /// … and how many of them know.
@@ -158,6 +162,17 @@ impl Mailbox {
         self.wake();
     }
 
+    /// Has the worker look at the queue of `place` soon.
+    pub fn serve(&self, place: Place) {
+        self.serve_again(Set::one(queue_of(place)));
+    }
+
+    /// Has the worker interrupt the driver soon, as for buffers used at `place`.
+    pub fn interrupt(&self, place: Place) {
+        self.lock().interrupt.add(Set::one(queue_of(place)));
+        self.wake();
+    }
+
     fn serve_again(&self, queues: Set) {
         self.lock().serve.add(queues);
         self.wake();
@@ -188,6 +203,8 @@ pub struct Worker {
     corrupt: Set,
     /// FIFOs whose queues were stopped and not used since.
     stopped: Vec<Option<Bases>>,
+    /// A driver has started a queue.
+    driver_seen: bool,
 }
 
 impl Worker {
@@ -196,6 +213,7 @@ impl Worker {
         Self {
             corrupt: Set::default(),
             stopped: vec![None; num_fifos.into()],
+            driver_seen: false,
         }
     }
 }
@@ -239,6 +257,9 @@ pub fn run(
     ram: &SharedRam,
     mailbox: &Mailbox,
 ) {
+    if matches!(wake, Wake::Queue(_)) && !std::mem::replace(&mut worker.driver_seen, true) {
+        device.faults().driver_started();
+    }
     let ram = ram.memory();
     let mut pass = Pass {
         device,
@@ -259,22 +280,31 @@ pub fn run(
     }
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     fn read(&mut self, mailbox: &Mailbox) {
-        let (stop, serve) = {
+        let (stop, serve, interrupt) = {
             let mut requests = mailbox.lock();
             // Whoever waits for the pass before this one need not wait for this one.
             if requests.synced < requests.syncs {
                 requests.synced = requests.syncs;
                 mailbox.answered.notify_all();
             }
-            (requests.stop, std::mem::take(&mut requests.serve))
+            (
+                requests.stop,
+                std::mem::take(&mut requests.serve),
+                std::mem::take(&mut requests.interrupt),
+            )
         };
         for index in stop.iter() {
             self.stop(index);
         }
         for index in serve.iter() {
             self.serve(index);
+        }
+        for index in interrupt.iter() {
+            if let Some(vring) = self.vrings.get(usize::from(index)) {
+                virtqueue::interrupt(vring);
+            }
         }
         if !stop.is_empty() {
             mailbox.lock().stop.remove(stop);
@@ -283,6 +313,9 @@ impl Pass<'_> {
     }
 
     fn serve(&mut self, index: u16) {
+        if let Some(fifo) = fifo_of(index) {
+            self.device.meet_outside(fifo);
+        }
         match (index, fifo_of(index)) {
             (CONTROL_QUEUE, _) => self.control(),
             (EVENT_QUEUE, _) => self.events(),
@@ -326,6 +359,14 @@ impl Pass<'_> {
         let Some(mut fifo) = device.fifo(index) else {
             return;
         };
+        if let Some(tap) = device.faults().tap(Place::event(index)) {
+            let mut event = fifo.state().to_bytes();
+            if tap.garbage_event(&mut event) {
+                self.with_queue(EVENT_QUEUE, vrings, ram, |_, queue, _| {
+                    handlers::stray_event(queue, &event)
+                });
+            }
+        }
         if fifo.event_due() {
             self.with_queue(EVENT_QUEUE, vrings, ram, |_, queue, budget| {
                 handlers::event(queue, device, &mut fifo, budget)
@@ -380,7 +421,7 @@ impl Pass<'_> {
 
     /// Runs `serve` on the queue `index` unless it is not started, or corrupt; interrupts the
     /// driver if need be.
-    fn with_queue<'a>(
+    fn with_queue(
         &mut self,
         index: u16,
         vrings: &'a [Vring],
@@ -393,7 +434,11 @@ impl Pass<'_> {
         let Some(vring) = vrings.get(usize::from(index)) else {
             return;
         };
-        let result = ActiveQueue::open(vring, ram).and_then(|queue| {
+        let tap = self.device.faults().tap(place_of(index));
+        if tap.is_some_and(|tap| !tap.may_serve()) {
+            return;
+        }
+        let result = ActiveQueue::open(vring, ram, tap).and_then(|queue| {
             let Some(mut queue) = queue else {
                 return Ok(Outcome::Done);
             };
@@ -459,6 +504,9 @@ impl Pass<'_> {
                 }
             }
             self.note_stopped(fifo);
+        }
+        if let Some(tap) = self.device.faults().tap(place_of(index)) {
+            tap.stopped();
         }
         self.worker.corrupt.remove(Set::one(index));
         self.again.remove(Set::one(index));
@@ -546,6 +594,26 @@ enum Settle {
     WhenStarted,
     /// At once, since the driver asks.
     Now,
+}
+
+/// The queue of a place.
+fn queue_of(place: Place) -> u16 {
+    match (place.lane, place.fifo) {
+        (Lane::Rx, Some(fifo)) => rx_queue(fifo),
+        (Lane::Tx, Some(fifo)) => tx_queue(fifo),
+        (Lane::Control, _) => CONTROL_QUEUE,
+        (Lane::Event | Lane::Rx | Lane::Tx, _) => EVENT_QUEUE,
+    }
+}
+
+/// The place of a queue.
+fn place_of(queue: u16) -> Place {
+    match fifo_of(queue) {
+        Some(fifo) if queue == tx_queue(fifo) => Place::tx(fifo),
+        Some(fifo) => Place::rx(fifo),
+        None if queue == CONTROL_QUEUE => Place::CONTROL,
+        None => Place::EVENT,
+    }
 }
 
 /// The FIFO that an rx or tx queue belongs to.

@@ -218,6 +218,14 @@ impl Place {
         }
     }
 
+    /// Events about one FIFO; they travel with those about all others.
+    pub const fn event(fifo: u16) -> Self {
+        Self {
+            fifo: Some(fifo),
+            lane: Lane::Event,
+        }
+    }
+
     /// The tx stream of a FIFO.
     pub const fn tx(fifo: u16) -> Self {
         Self {

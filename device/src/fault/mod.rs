@@ -7,7 +7,7 @@
 //! used length is another one), and whoever asked carries it out. So this module must not know
 //! queues, guest memory or sockets, and those who ask must not know why.
 //!
-//! Without a fault there is nothing to ask: [`Faults::active`] is one relaxed load.
+//! Without a fault there is nobody to ask: [`Faults::tap`] is one relaxed load.
 
 mod dice;
 mod kind;
@@ -130,6 +130,14 @@ impl Faults {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// What to ask about `place`; `None` while no fault is set.
+    pub fn tap(&self, place: Place) -> Option<Tap<'_>> {
+        self.active.load(Ordering::Relaxed).then_some(Tap {
+            faults: self,
+            place,
+        })
+    }
+
     /// A driver uses the device for the first time since it was connected.
     pub fn driver_started(&self) {
         self.with(Plan::driver_started);
@@ -140,66 +148,6 @@ impl Faults {
         self.with(|plan, _| plan.driver_gone());
     }
 
-    /// The device was reset, or stopped, at `place`: nothing is held up there any more.
-    pub fn stopped(&self, place: Place) {
-        if self.active() {
-            self.with(|plan, _| plan.stopped(place));
-        }
-    }
-
-    /// Opportunity: `place` is about to be served. Returns whether it may be.
-    pub fn may_serve(&self, place: Place) -> bool {
-        !self.active() || self.with(|plan, now| plan.may_serve(place, now))
-    }
-
-    /// Opportunity: the driver is about to be interrupted. Returns whether it is, at once.
-    pub fn interrupts_now(&self, place: Place) -> bool {
-        self.with(|plan, now| plan.interrupts_now(place, now))
-    }
-
-    /// Opportunity: a buffer is given back. `ids` are numbered from 0 to one less.
-    pub fn used(&self, place: Place, truth: Used, ids: u32) -> Used {
-        self.with(|plan, now| plan.used(place, truth, ids, now))
-    }
-
-    /// Opportunity: `unsent` bytes can be sent in an rx message of FIFO `fifo`.
-    pub fn message(&self, fifo: u16, unsent: usize) -> Message {
-        self.with(|plan, now| plan.message(fifo, unsent, now))
-    }
-
-    /// Opportunity: the driver is about to be told a `tx_limit`. Returns the one to tell.
-    pub fn tx_limit(&self, fifo: u16, truth: u64) -> u64 {
-        self.with(|plan, now| plan.tx_limit(fifo, truth, now))
-    }
-
-    /// Opportunity: the driver may have to be told something about FIFO `fifo`. Fills `event` with
-    /// one that nobody asked for and returns true, or leaves it alone.
-    pub fn garbage_event(&self, fifo: u16, event: &mut [u8]) -> bool {
-        self.with(|plan, now| plan.garbage_event(fifo, event, now))
-    }
-
-    /// Opportunity: FIFO `fifo` meets the outside.
-    pub fn host(&self, fifo: u16) -> Host {
-        self.with(|plan, now| plan.host(fifo, now))
-    }
-
-    /// Opportunity: `bytes` of a message are about to be written at `place`; they may be changed.
-    pub fn content(&self, place: Place, bytes: &mut [u8]) {
-        self.with(|plan, now| plan.content(place, bytes, now));
-    }
-
-    /// Opportunity: the driver is told which buffers to announce. Gives what it is told instead.
-    pub fn suppression(&self, place: Place) -> Option<u16> {
-        self.with(|plan, now| plan.suppression(place, now))
-    }
-
-    /// Opportunity: configuration space is read; it may be changed.
-    pub fn config(&self, bytes: &mut [u8]) {
-        if self.active() {
-            self.with(|plan, now| plan.config(bytes, now));
-        }
-    }
-
     /// What readable means that there is something [`Faults::due`].
     pub fn timer(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
@@ -207,7 +155,12 @@ impl Faults {
 
     /// What has become due, when the timer has expired.
     pub fn due(&self) -> Vec<Due> {
-        self.with(Plan::due)
+        let mut plan = self.lock();
+        let now = Instant::now();
+        let due = plan.due(now);
+        // In any case, for it stays readable until it is set.
+        self.set_timer(plan.next_due(), now);
+        due
     }
 
     /// Changes or asks the plan, and sets the timer to what the plan waits for next.
@@ -245,5 +198,81 @@ impl Faults {
 
     fn lock(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks about one place, for which a fault may be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Tap<'a> {
+    faults: &'a Faults,
+    place: Place,
+}
+
+impl Tap<'_> {
+    /// It was stopped: nothing is held up there any more.
+    pub fn stopped(self) {
+        self.faults.with(|plan, _| plan.stopped(self.place));
+    }
+
+    /// Opportunity: it is about to be served. Returns whether it may be.
+    pub fn may_serve(self) -> bool {
+        self.faults
+            .with(|plan, now| plan.may_serve(self.place, now))
+    }
+
+    /// Opportunity: the driver is about to be interrupted. Returns whether it is, at once.
+    pub fn interrupts_now(self) -> bool {
+        self.faults
+            .with(|plan, now| plan.interrupts_now(self.place, now))
+    }
+
+    /// Opportunity: the buffer `id`, of which `len` bytes were written, is given back. All ids are
+    /// below `ids`.
+    pub fn used(self, id: u16, len: u32, ids: u16) -> Used {
+        self.faults
+            .with(|plan, now| plan.used(self.place, Used::new(id, len), ids.into(), now))
+    }
+
+    /// Opportunity: the driver is told which buffers to announce. Gives what it is told instead.
+    pub fn suppression(self) -> Option<u16> {
+        self.faults
+            .with(|plan, now| plan.suppression(self.place, now))
+    }
+
+    /// Opportunity: an rx message can be sent, and `unsent` bytes.
+    pub fn message(self, unsent: usize) -> Message {
+        self.faults
+            .with(|plan, now| plan.message(self.place, unsent, now))
+    }
+
+    /// Opportunity: the driver is about to be told a `tx_limit` of FIFO `fifo`. Returns the one
+    /// that it is told.
+    pub fn tx_limit(self, fifo: u16, truth: u64) -> u64 {
+        self.faults
+            .with(|plan, now| plan.tx_limit(Place::tx(fifo), truth, now))
+    }
+
+    /// Opportunity: `bytes` of a message are about to be written; they may be changed.
+    pub fn content(self, bytes: &mut [u8]) {
+        self.faults
+            .with(|plan, now| plan.content(self.place, bytes, now));
+    }
+
+    /// Opportunity: the driver may have to be told something. Changes `event` to one that nobody
+    /// asked for and returns true, or leaves it alone.
+    pub fn garbage_event(self, event: &mut [u8]) -> bool {
+        self.faults
+            .with(|plan, now| plan.garbage_event(self.place, event, now))
+    }
+
+    /// Opportunity: the FIFO meets the outside.
+    pub fn host(self) -> Host {
+        self.faults.with(|plan, now| plan.host(self.place, now))
+    }
+
+    /// Opportunity: configuration space is read; it may be changed.
+    pub fn config(self, bytes: &mut [u8]) {
+        self.faults
+            .with(|plan, now| plan.config(self.place, bytes, now));
     }
 }

@@ -179,8 +179,7 @@ impl FromStr for FaultSpec {
     fn from_str(text: &str) -> Result<Self, FaultError> {
         let mut parts = text.split(',');
         let name = parts.next().unwrap_or_default();
-        let kind =
-            Kind::from_name(name).ok_or_else(|| FaultError::UnknownKind(name.to_owned()))?;
+        let kind = Kind::from_name(name).ok_or_else(|| FaultError::UnknownKind(name.to_owned()))?;
         let mut spec = Self::new(kind);
         let mut seen = Vec::new();
         for part in parts {
@@ -265,4 +264,95 @@ fn options(kind: Kind) -> String {
         .map(|name| format!("{name}=…"))
         .collect();
     options.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn every_option() {
+        let text = "drop-interrupt,fifo=3,on=tx,p=0.1,count=5,after=200ms,for=2s,seed=7";
+        let spec: FaultSpec = text.parse().unwrap();
+        let expected = FaultSpec {
+            fifo: Some(3),
+            lane: Some(Lane::Tx),
+            chance: Some(0.1),
+            count: Some(5),
+            after: Duration::from_millis(200),
+            span: Some(Duration::from_secs(2)),
+            seed: 7,
+            ..FaultSpec::new(Kind::DropInterrupt)
+        };
+        assert_eq!(spec, expected);
+        assert_eq!(spec.to_string(), text);
+    }
+
+    #[test]
+    fn a_name_alone_is_a_fault_that_always_strikes() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(FaultSpec::new(kind)));
+        }
+    }
+
+    #[rstest]
+    #[case("", "unknown fault ''")]
+    #[case("drop", "use drop-interrupt, delay-interrupt")]
+    #[case("stall,", "stall has no option ''")]
+    #[case("stall,bytes=3", "use fifo=…, on=…, p=…")]
+    #[case("slow,on=rx", "slow has no option 'on'")]
+    #[case("hang-up,every=1s", "no option 'every'")]
+    #[case("stall,p=0.5,p=0.5", "'p' is given twice")]
+    #[case("stall,p", "p= is not right: use above 0, up to 1")]
+    #[case("stall,p=0", "p=0 is not right")]
+    #[case("stall,p=1.1", "p=1.1 is not right")]
+    #[case("stall,p=NaN", "p=NaN is not right")]
+    #[case("stall,count=0", "1 or more")]
+    #[case("stall,count=-1", "1 or more")]
+    #[case("stall,fifo=x", "the number of a FIFO")]
+    #[case("stall,fifo=70000", "the number of a FIFO")]
+    #[case("stall,on=both", "use control, event, rx, tx")]
+    #[case("credit-overrun,on=event", "use rx, tx")]
+    #[case("stall,on=control,fifo=0", "leave fifo=0 out")]
+    #[case("stall,after=5", "a time, for instance 500us")]
+    #[case("stall,for=99999years", "a time, for instance 500us")]
+    #[case("spurious-interrupt,every=1us", "100us or more")]
+    #[case("wrong-length,bytes=4294967296", "a number of bytes")]
+    #[case("stall,seed=x", "any whole number")]
+    fn errors_say_what_to_write(#[case] text: &str, #[case] part: &str) {
+        let error = text.parse::<FaultSpec>().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text in "[a-z]{0,8}(,[a-z]{0,5}=?[0-9a-z.]{0,8}){0,4}") {
+            let _ = text.parse::<FaultSpec>();
+        }
+
+        #[test]
+        fn it_prints_as_it_is_read(
+            kind in 0..Kind::ALL.len(),
+            fifo in proptest::option::of(0..31_u16),
+            chance in proptest::option::of(0.001..=1.0),
+            count in proptest::option::of(1..=u64::MAX),
+            times in proptest::array::uniform2(proptest::option::of(0..100_000_000_000_u64)),
+            seed: u64,
+        ) {
+            let [after, span] = times.map(|time| time.map(Duration::from_nanos));
+            let spec = FaultSpec {
+                fifo,
+                chance,
+                count,
+                after: after.unwrap_or_default(),
+                span,
+                seed,
+                ..FaultSpec::new(Kind::ALL[kind])
+            };
+            prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+    }
 }
