@@ -3,6 +3,7 @@
 //! A device and its queues in guest memory, without a VMM: what a wake-up of the queue worker sees.
 
 use std::fs::File;
+use std::sync::LazyLock;
 use std::thread;
 
 use vhost_device_fifo::device::Device;
@@ -243,9 +244,10 @@ fn vring(ram: &SharedRam, queue: u16, event_idx: bool) -> Vring {
 
 /// An event that nobody waits for.
 fn nowhere() -> File {
-    File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .expect("/dev/null")
+    static NULL: LazyLock<File> = LazyLock::new(|| {
+        let mut options = File::options();
+        let opened = options.read(true).write(true).open("/dev/null");
+        opened.expect("/dev/null")
+    });
+    NULL.try_clone().expect("a descriptor")
 }
