@@ -3,6 +3,7 @@
 //! A device and its queues in guest memory, without a VMM: what a wake-up of the queue worker sees.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::LazyLock;
 use std::thread;
 
@@ -78,7 +79,7 @@ pub struct Guest {
     pub ram: SharedRam,
     vrings: Vec<Vring>,
     worker: Worker,
-    mailbox: Mailbox,
+    mailbox: Arc<Mailbox>,
     mail: EventConsumer,
 }
 
@@ -97,12 +98,14 @@ impl Guest {
         let (mail, wake) =
             new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
                 .expect("an eventfd");
+        let mailbox = Arc::new(Mailbox::new(wake));
+        device.set_worker(Some(Arc::clone(&mailbox)));
         Self {
             worker: Worker::new(device.num_fifos()),
             device,
             ram,
             vrings,
-            mailbox: Mailbox::new(wake),
+            mailbox,
             mail,
         }
     }
@@ -119,6 +122,14 @@ impl Guest {
         self.read_mail();
     }
 
+    /// What faults have put off and is due happens now.
+    pub fn resume(&mut self) {
+        for due in self.device.faults().due() {
+            self.device.resume(due);
+        }
+        self.read_mail();
+    }
+
     /// The VMM stops queues as the framework does: not ready, then the backend, then no kick.
     pub fn stop(&mut self, queues: &[u16]) {
         for queue in queues {
@@ -126,7 +137,7 @@ impl Guest {
         }
         thread::scope(|scope| {
             let (worker, device, vrings) = (&mut self.worker, &self.device, &self.vrings);
-            let (ram, mailbox, mail) = (&self.ram, &self.mailbox, &self.mail);
+            let (ram, mailbox, mail) = (&self.ram, &*self.mailbox, &self.mail);
             let stopping = scope.spawn(|| mailbox.stop(queues.iter().copied()));
             while !stopping.is_finished() {
                 if mail.consume().is_ok() {

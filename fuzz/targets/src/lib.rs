@@ -14,6 +14,7 @@
     reason = "a panic is how a target says that something is wrong"
 )]
 
+mod fault;
 mod fifo;
 mod guest;
 mod input;
@@ -23,6 +24,7 @@ pub mod seeds;
 mod spec;
 mod wire;
 
+pub use fault::fault;
 pub use fifo::fifo;
 pub use queues::queues;
 pub use rings::rings;
@@ -34,6 +36,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("fault", fault),
     ("fifo", fifo),
     ("queues", queues),
     ("rings", rings),

@@ -2,12 +2,14 @@
 
 //! A driver and a VMM that do nearly the right thing, step by step: messages whose counters are
 //! right or a little wrong, chains that are whole or broken, queues stopped, started and disabled,
-//! memory exchanged.
+//! memory exchanged, faults on demand.
 //!
 //! Descriptors point to the data area, or at least partly outside memory, never at rings. So it is
 //! known what the device may write: the used rings, and data that a device-writable descriptor
 //! covers. Everything else must be as the driver left it (DEV-26).
 
+use vhost_device_fifo::fault::FaultSpec;
+use vhost_device_fifo::fault::Kind;
 use vhost_device_fifo::fifo::ResetPolicy;
 use vhost_device_fifo::virtqueue::GuestRam;
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
@@ -127,7 +129,10 @@ impl Driver {
                 let queue = input.below(QUEUES);
                 self.guest.enable(queue, input.u8() & 1 == 1);
             }
-            _ => self.exchange_memory(input),
+            _ => match input.below(2) {
+                0 => self.exchange_memory(input),
+                _ => self.fault(input),
+            },
         }
     }
 
@@ -251,6 +256,22 @@ impl Driver {
             }
             self.guest.start(queue, base);
         }
+    }
+
+    /// The device is told to fail in some way, for a while or for good.
+    fn fault(&mut self, input: &mut Input<'_>) {
+        let Some(kind) = Kind::ALL.get(usize::from(input.u8() % 20)).copied() else {
+            self.guest.device.faults().clear();
+            return;
+        };
+        let spec = FaultSpec {
+            count: Some(input.u8().into()).filter(|count| *count > 0),
+            seed: input.u8().into(),
+            ..FaultSpec::new(kind)
+        };
+        let added = self.guest.device.faults().add(&spec);
+        added.expect("it is for all FIFOs");
+        self.guest.resume();
     }
 
     /// For a while there is less memory, or other memory.

@@ -24,6 +24,7 @@ pub type Seed = (String, Vec<u8>);
 /// The seeds of a target.
 pub fn seeds(target: &str) -> Vec<Seed> {
     match target {
+        "fault" => numbered(FAULTS.iter().map(|text| text.as_bytes().to_vec())),
         "fifo" => fifo(),
         "queues" => queues(),
         "rings" => rings(),
@@ -32,6 +33,20 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         _ => Vec::new(),
     }
 }
+
+const FAULTS: &[&str] = &[
+    "drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7",
+    "delay-interrupt,delay=1s,on=rx",
+    "spurious-interrupt,every=100us",
+    "credit-overrun,bytes=17,on=tx",
+    "wrong-id,on=control,fifo=1",
+    "stall,p=2",
+    "stall,p=1e-3",
+    "slow,delay=99999999999999999999s",
+    "hang-up,count=0",
+    "liar,seed=18446744073709551615",
+    "short-transfer,p=0.5,p=0.5",
+];
 
 const SPECS: &[&str] = &[
     "loopback",
@@ -119,7 +134,7 @@ fn queues() -> Vec<Seed> {
             seed(0, &[GIVE, &[3, 3, 100, 40, 0], &[12, 20, 1, 3]]),
             // An indirect chain; zeros; memory that goes away for a while.
             seed(0, &[&[7, 0, 2, 40, 20, 1, 1, 50, 20, 0, 0, 0, 3], POST]),
-            seed(0, &[&[3, 1, 100, 40, 0], &[15, 0, 16, 1, 4], SEND]),
+            seed(0, &[&[3, 1, 100, 40, 0], &[15, 0, 0, 16, 1, 4], SEND]),
             seed(
                 1,
                 &[
