@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::CommandFactory;
 use clap::Parser;
+use clap::Subcommand;
 use clap::error::ErrorKind;
 use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 
+use crate::ctl::CtlArgs;
 use crate::fault::FaultSpec;
 use crate::fifo::ResetPolicy;
 use crate::sandbox::Needs;
@@ -30,6 +32,7 @@ use crate::spec::parse_capacity;
 /// vhost-user backend of the virtio-fifo device.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vhost-device-fifo", version, about, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
@@ -71,9 +74,27 @@ pub struct Cli {
     #[arg(long, value_name = "WHAT", default_value = "seccomp")]
     sandbox: Sandbox,
 
+    /// Create a socket here to look at the device and handle it: see ctl
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+
+    /// Write Prometheus metrics to this file: now, at the end, and at each SIGUSR1
+    #[arg(long, value_name = "PATH")]
+    metrics: Option<PathBuf>,
+
     /// Print what a VMM must know of the device as one line of JSON, and exit
     #[arg(long)]
     print_capabilities: bool,
+
+    #[command(subcommand)]
+    command: Option<CliCommand>,
+}
+
+/// What the program does other than to serve.
+#[derive(Clone, Debug, Subcommand)]
+enum CliCommand {
+    /// Look at a running device and handle it, through its control socket
+    Ctl(CtlArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -107,6 +128,8 @@ pub enum Action {
         /// For how long.
         until: Until,
     },
+    /// Talk to a device that is served.
+    Control(CtlArgs),
     /// Print [`Config::capabilities`].
     PrintCapabilities,
 }
@@ -128,6 +151,10 @@ pub struct Config {
     pub virtio_id: u32,
     /// What the process gives up before it serves.
     pub sandbox: Sandbox,
+    /// Where the control socket is to be.
+    pub control: Option<PathBuf>,
+    /// Where metrics are to be written.
+    pub metrics: Option<PathBuf>,
 }
 
 impl Config {
@@ -203,6 +230,10 @@ impl TryFrom<Cli> for Config {
             },
             _ => Action::PrintCapabilities,
         };
+        let action = match cli.command {
+            Some(CliCommand::Ctl(args)) => Action::Control(args),
+            None => action,
+        };
         let given = if cli.fifos.is_empty() {
             vec![PartialSpec::LOOPBACK]
         } else {
@@ -242,6 +273,8 @@ impl TryFrom<Cli> for Config {
             queue_size: cli.queue_size,
             virtio_id: cli.virtio_id,
             sandbox: cli.sandbox,
+            control: cli.control,
+            metrics: cli.metrics,
         })
     }
 }
@@ -291,6 +324,8 @@ mod tests {
                 queue_size: 1024,
                 virtio_id: 37,
                 sandbox: Sandbox::Seccomp,
+                control: None,
+                metrics: None,
             }
         );
     }
@@ -352,10 +387,27 @@ mod tests {
     #[case("--socket-path s --sandbox chroot", "none, seccomp")]
     #[case("--socket-path s --fast", "--fast")]
     #[case("--socket-path s stray", "stray")]
+    #[case("ctl", "<PATH> <COMMAND>")]
+    #[case("ctl /s", "<PATH> <COMMAND>")]
+    #[case("ctl /s explode", "explode")]
+    #[case("ctl /s clear", "<FIFO>")]
+    #[case("ctl /s clear minus", "minus")]
+    #[case("ctl /s hangup 0 maybe", "on, off")]
+    #[case("--socket-path s ctl /s status", "cannot be used with")]
     fn usage_errors_name_what_is_wrong(#[case] line: &str, #[case] part: &str) {
         let error = parse(line).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[rstest]
+    #[case("ctl /s status")]
+    #[case("ctl /s --json push 0 text --wait")]
+    #[case("ctl /s pull 3 --max 10 --json")]
+    #[case("ctl /s hangup 0")]
+    #[case("ctl /s watch 0 1")]
+    fn ctl_needs_no_socket_of_its_own(#[case] line: &str) {
+        assert!(matches!(parse(line).unwrap().action, Action::Control(_)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::Config;
@@ -48,6 +50,11 @@ pub struct Device {
     /// The queue worker of the VMM that is connected.
     worker: Mutex<Option<Arc<Mailbox>>>,
     faults: Faults,
+    /// How many VMMs have connected.
+    connections: AtomicU64,
+    /// How often the driver was interrupted, by virtqueue.
+    interrupts: Vec<AtomicU64>,
+    kinds: Vec<&'static str>,
 }
 
 impl Device {
@@ -71,6 +78,11 @@ impl Device {
             refusals: Mutex::default(),
             worker: Mutex::default(),
             faults: Faults::new(num_fifos).map_err(DeviceError::Timer)?,
+            connections: AtomicU64::default(),
+            interrupts: (0..virtio_fifo::num_queues(num_fifos))
+                .map(|_| AtomicU64::default())
+                .collect(),
+            kinds: specs.iter().map(|spec| spec.kind.name()).collect(),
         })
     }
 
@@ -98,9 +110,16 @@ impl Device {
         Some(fifo.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The kind of a FIFO, as its SPEC names it.
+    pub fn kind(&self, index: u16) -> Option<&'static str> {
+        self.kinds.get(usize::from(index)).copied()
+    }
+
     /// Who moves the bytes between FIFOs and queues from now on; `None` while no VMM is connected.
     pub fn set_worker(&self, worker: Option<Arc<Mailbox>>) {
-        if worker.is_none() {
+        if worker.is_some() {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.faults.driver_gone();
         }
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = worker;
@@ -157,6 +176,25 @@ impl Device {
                 fifo.break_down();
             }
         }
+    }
+
+    /// How many VMMs have connected so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The driver was interrupted for the virtqueue `queue`.
+    pub fn count_interrupt(&self, queue: u16) {
+        if let Some(count) = self.interrupts.get(usize::from(queue)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the driver was interrupted for the virtqueue `queue`.
+    pub fn interrupts(&self, queue: u16) -> u64 {
+        self.interrupts
+            .get(usize::from(queue))
+            .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// DEV-6: the driver is gone, with its VMM or by a reset.

@@ -8,6 +8,8 @@
 //! bell when there is something to move. It decides what a message means; it must not know
 //! virtqueues, guest memory or sockets.
 
+mod by_hand;
+
 use std::io::Read;
 use std::io::Write;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::ring::Ring;
 use crate::ring::RingError;
+
+pub use self::by_hand::NotByHand;
 
 /// What a device reset does with bytes that the driver has not consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -152,7 +156,7 @@ pub struct Fifo {
     host: Option<Host>,
     /// `STATE_ERROR`
     failed: bool,
-    /// `STATE_HANGUP`, whatever the host side is like.
+    /// Hung up by hand: as `cut_off`, until that is taken back.
     hung_up: bool,
     /// Something happened that an event must tell.
     changed: bool,
@@ -339,7 +343,7 @@ impl Fifo {
 
     /// Whether nothing is moved between FIFO and host side.
     fn stands_still(&self) -> bool {
-        self.failed || self.held_up || self.cut_off
+        self.failed || self.held_up || self.cut_off || self.hung_up
     }
 
     /// Writes one rx message of at most `space` bytes to `sink`; returns its length.
@@ -474,11 +478,6 @@ impl Fifo {
         self.change(|fifo| fifo.connection = connection);
     }
 
-    /// Hangs up, whatever the host side is like, or stops that.
-    pub fn hang_up(&mut self, on: bool) {
-        self.change(|fifo| fifo.hung_up = on);
-    }
-
     fn doorbell(&mut self) -> Option<&mut Doorbell> {
         match &mut self.host {
             Some(Host {
@@ -508,21 +507,24 @@ impl Fifo {
         self.host.is_some() && self.rx.free() == 0
     }
 
-    /// DEV-23: discards every byte in both directions.
-    pub fn clear(&mut self) {
+    /// DEV-23: discards every byte in both directions; returns how many there were.
+    pub fn clear(&mut self) -> usize {
         let mut count = self.rx.clear();
         if let Some(host) = &mut self.host {
             count += host.tx.clear();
         }
         debug!(fifo = self.index, bytes = count, "cleared");
         self.ring_bell();
+        count
     }
 
     /// DEV-6, DEV-21: what a device reset means for this FIFO. The counters run on.
     pub fn reset(&mut self) {
         match self.reset {
             ResetPolicy::Keep => self.rx.rewind(),
-            ResetPolicy::Clear => self.clear(),
+            ResetPolicy::Clear => {
+                self.clear();
+            }
         }
         self.failed = false;
         // Whatever the old driver was not told, the new one asks for (DRV-4).

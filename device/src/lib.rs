@@ -19,12 +19,16 @@
 //! - [`sandbox`]: what the process gives up before it serves
 //! - [`log`]: the log and its limits
 //! - [`timer`]: what faults have put off
+//! - [`control`]: the control socket, and metrics
+//! - [`ctl`]: a client of the control socket
 //! - [`cli`]: the command line
 
 #![deny(unsafe_code)]
 
 pub mod backend;
 pub mod cli;
+pub mod control;
+pub mod ctl;
 pub mod device;
 pub mod endpoint;
 pub mod fault;

@@ -11,6 +11,11 @@ use tracing::info;
 use vhost_device_fifo::cli::Action;
 use vhost_device_fifo::cli::Config;
 use vhost_device_fifo::cli::SocketSource;
+use vhost_device_fifo::control::Control;
+use vhost_device_fifo::control::Service;
+use vhost_device_fifo::control::metrics_file::MetricsFile;
+use vhost_device_fifo::ctl;
+use vhost_device_fifo::ctl::CtlArgs;
 use vhost_device_fifo::device::Device;
 use vhost_device_fifo::host;
 use vhost_device_fifo::log;
@@ -32,7 +37,15 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     match &config.action {
         Action::PrintCapabilities => Ok(writeln!(std::io::stdout(), "{}", config.capabilities())?),
+        Action::Control(args) => control(args),
         Action::Serve { socket, until } => serve(config, socket, *until),
+    }
+}
+
+fn control(args: &CtlArgs) -> Result<(), Box<dyn Error>> {
+    match ctl::run(args) {
+        Err(error) if error.is_broken_pipe() => Ok(()),
+        result => Ok(result?),
     }
 }
 
@@ -42,14 +55,22 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         SocketSource::Path(path) => Listening::bind(path)?,
         SocketSource::Fd(fd) => Listening::inherit(*fd)?,
     };
+    let control = config.control.as_deref().map(Listening::bind).transpose()?;
     log::init();
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
     for fault in &config.faults {
         device.faults().add(fault)?;
     }
     let outside = host::open(&device, &config.fifos)?;
+    let service = Service::new(Arc::clone(&device));
     let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
     server.handle_signals()?;
+    if let Some(listening) = control {
+        server.add(Box::new(Control::new(service.clone(), listening)?));
+    }
+    if let Some(path) = &config.metrics {
+        server.add(Box::new(MetricsFile::new(service, path)?));
+    }
     // Everything is open, nobody was listened to yet, and there is but one thread.
     config.sandbox.enter(config.needs())?;
     for subscriber in outside.subscribers {

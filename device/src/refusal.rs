@@ -67,6 +67,23 @@ impl Refusal {
         Self::Endpoint,
         Self::CorruptQueue,
     ];
+
+    /// A word for it, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidChain => "invalid-chain",
+            Self::InvalidAddress => "invalid-address",
+            Self::WrongDirection => "wrong-direction",
+            Self::WrongLength => "wrong-length",
+            Self::WrongOffset => "wrong-offset",
+            Self::OverLimit => "over-limit",
+            Self::NotSent => "not-sent",
+            Self::Failed => "failed",
+            Self::CorruptQueue => "corrupt-queue",
+            Self::Mismatch => "mismatch",
+            Self::Endpoint => "endpoint",
+        }
+    }
 }
 
 /// Says when something may be logged that a guest or a peer can make happen at any rate.

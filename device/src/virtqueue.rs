@@ -335,19 +335,20 @@ impl<'a> ActiveQueue<'a> {
     }
 
     /// Interrupts the driver, once for the whole pass, if buffers were used and it wants to know.
+    /// Returns whether it did.
     ///
     /// # Errors
     ///
     /// When the rings are not in guest memory.
-    pub fn notify(&mut self) -> Result<(), QueueError> {
+    pub fn notify(&mut self) -> Result<bool, QueueError> {
         self.give_held_back()?;
         if std::mem::take(&mut self.used)
             && self.wants_interrupt()?
             && self.tap.is_none_or(Tap::interrupts_now)
         {
-            signal(&self.vring);
+            return Ok(signal(&self.vring));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
@@ -377,19 +378,20 @@ impl<'a> ActiveQueue<'a> {
     }
 }
 
-/// Interrupts the driver though nothing may have been used, unless the queue is stopped.
-pub fn interrupt(vring: &Vring) {
+/// Interrupts the driver though nothing may have been used, unless the queue is stopped. Returns
+/// whether it did.
+pub fn interrupt(vring: &Vring) -> bool {
     let vring = vring.get_ref();
-    if vring.get_queue().ready() && vring.is_enabled() {
-        signal(&vring);
-    }
+    vring.get_queue().ready() && vring.is_enabled() && signal(&vring)
 }
 
-fn signal(vring: &VringState<SharedRam>) {
-    if let Err(error) = vring.signal_used_queue() {
+fn signal(vring: &VringState<SharedRam>) -> bool {
+    let signalled = vring.signal_used_queue();
+    if let Err(error) = &signalled {
         // Only the VMM can cause this, and it has a connection to lose: say so and go on.
         warn!(%error, "cannot signal the VMM");
     }
+    signalled.is_ok()
 }
 
 /// Bytes in a checked chain.

@@ -302,8 +302,9 @@ impl<'a> Pass<'a> {
             self.serve(index);
         }
         for index in interrupt.iter() {
-            if let Some(vring) = self.vrings.get(usize::from(index)) {
-                virtqueue::interrupt(vring);
+            let vring = self.vrings.get(usize::from(index));
+            if vring.is_some_and(virtqueue::interrupt) {
+                self.device.count_interrupt(index);
             }
         }
         if !stop.is_empty() {
@@ -445,7 +446,10 @@ impl<'a> Pass<'a> {
             let served = serve(self, &mut queue, &mut Budget::pass());
             // What was used before an error is announced even so.
             let notified = queue.notify();
-            served.and_then(|outcome| notified.map(|()| outcome))
+            if matches!(notified, Ok(true)) {
+                self.device.count_interrupt(index);
+            }
+            served.and_then(|outcome| notified.map(|_| outcome))
         });
         self.conclude(index, result);
     }
@@ -493,7 +497,9 @@ impl<'a> Pass<'a> {
                         Some(mut fifo) => handlers::tx(queue, &mut fifo, budget)?,
                         None => Outcome::Done,
                     };
-                    queue.notify()?;
+                    if queue.notify()? {
+                        device.count_interrupt(index);
+                    }
                     Ok(outcome)
                 });
                 if let Err(error) = result {

@@ -31,6 +31,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_pwrite64,
+    libc::SYS_ftruncate,
     libc::SYS_lseek,
     libc::SYS_fstat,
     libc::SYS_dup,

@@ -38,6 +38,8 @@ use vhost::vhost_user::message::VhostUserConfigFlags;
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost_device_fifo::backend::FEATURES;
 use vhost_device_fifo::backend::PROTOCOL_FEATURES;
+use vhost_device_fifo::control::Control;
+use vhost_device_fifo::control::Service;
 use vhost_device_fifo::device::Device;
 use vhost_device_fifo::fifo::ResetPolicy;
 use vhost_device_fifo::host;
@@ -111,6 +113,23 @@ impl Host {
     }
 
     pub fn with_reset(specs: &[&str], reset: ResetPolicy) -> Self {
+        Self::build(specs, reset, |_, _, _| {})
+    }
+
+    /// With a control socket, at [`Host::control`].
+    pub fn with_control(specs: &[&str]) -> Self {
+        Self::build(specs, ResetPolicy::Keep, |server, device, dir| {
+            let listening = Listening::bind(&dir.join("control.sock")).unwrap();
+            let service = Service::new(Arc::clone(device));
+            server.add(Box::new(Control::new(service, listening).unwrap()));
+        })
+    }
+
+    fn build(
+        specs: &[&str],
+        reset: ResetPolicy,
+        add: impl FnOnce(&mut Server, &Arc<Device>, &Path),
+    ) -> Self {
         let specs: Vec<_> = specs
             .iter()
             .map(|spec| {
@@ -129,6 +148,7 @@ impl Host {
         for subscriber in outside.subscribers {
             server.add(subscriber);
         }
+        add(&mut server, &device, dir.path());
         Self {
             device,
             ptys: outside.ptys,
@@ -141,6 +161,10 @@ impl Host {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.path.with_file_name("control.sock")
     }
 
     /// A driver that has initialised the device as section 5 of the specification has it.

@@ -27,7 +27,7 @@ use vhost_device_fifo::backend::FEATURES;
 
 use crate::common::Driver;
 
-fn command(args: &[&str]) -> Command {
+pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-device-fifo"));
     command
         .args(args)
@@ -64,7 +64,7 @@ impl Daemon {
         panic!("ended without '{part}': {log}");
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         kill(pid, signal).unwrap();
     }
@@ -73,7 +73,7 @@ impl Daemon {
         self.child.id()
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
@@ -182,12 +182,12 @@ fn an_inherited_socket() {
     assert!(path.exists());
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     command(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// What the world refuses: status 1 and one line that says what and where.
-fn fails(args: &[&str], parts: &[&str]) {
+pub fn fails(args: &[&str], parts: &[&str]) {
     let output = run(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

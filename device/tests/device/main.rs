@@ -15,6 +15,8 @@ mod common;
 
 mod binary;
 mod control;
+mod ctl;
+mod ctl_program;
 mod endpoints;
 mod hostile;
 mod notification;

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What each command does to the device. This file must not know lines, clients or sockets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::MutexGuard;
+use std::time::Instant;
+
+use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::STATE_ERROR;
+use virtio_fifo_protocol::virtio_fifo::STATE_HANGUP;
+use virtio_fifo_protocol::virtio_fifo::rx_queue;
+use virtio_fifo_protocol::virtio_fifo::tx_queue;
+
+use super::metrics;
+use super::protocol;
+use super::protocol::Cleared;
+use super::protocol::Code;
+use super::protocol::Command;
+use super::protocol::DeviceStatus;
+use super::protocol::DirectionStatus;
+use super::protocol::Failure;
+use super::protocol::FifoStatus;
+use super::protocol::MAX_BYTES;
+use super::protocol::Metrics;
+use super::protocol::Outcome;
+use super::protocol::Pulled;
+use super::protocol::Pushed;
+use super::protocol::Status;
+use crate::device::Device;
+use crate::fifo::Fifo;
+use crate::fifo::NotByHand;
+use crate::fifo::Traffic;
+use crate::refusal::Refusal;
+
+/// The device, as far as it can be controlled.
+#[derive(Clone, Debug)]
+pub struct Service {
+    device: Arc<Device>,
+    started: Instant,
+}
+
+impl Service {
+    /// Controls `device`, which starts now.
+    pub fn new(device: Arc<Device>) -> Self {
+        Self {
+            device,
+            started: Instant::now(),
+        }
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub fn run(&self, command: Command) -> Result<Outcome, Failure> {
+        match command {
+            Command::Status {} => Ok(Outcome::Status(Box::new(self.status()))),
+            Command::Metrics {} => Ok(Outcome::Metrics(Metrics {
+                metrics: self.metrics()?,
+            })),
+            Command::Push { fifo, text, base64 } => self.push(fifo, text, base64),
+            Command::Pull { fifo, max } => self.pull(fifo, max),
+            Command::Clear { fifo } => {
+                let cleared = self.change(fifo, |fifo| Ok(fifo.clear_by_hand()))?;
+                Ok(Outcome::Cleared(Cleared { cleared }))
+            }
+            Command::Hangup { fifo, on } => {
+                self.change(fifo, |fifo| {
+                    fifo.hang_up(on);
+                    Ok(())
+                })?;
+                Ok(Outcome::Done {})
+            }
+            Command::Watch { fifos } => {
+                for fifo in fifos {
+                    drop(self.fifo(fifo)?);
+                }
+                Ok(Outcome::Done {})
+            }
+        }
+    }
+
+    /// The device as Prometheus text.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written so.
+    pub fn metrics(&self) -> Result<String, Failure> {
+        metrics::text(&self.status())
+            .map_err(|error| Failure::new(Code::Failed, format!("no metrics: {error}")))
+    }
+
+    /// The device now. Each FIFO is locked for a moment, one after another.
+    pub fn status(&self) -> Status {
+        let device = &self.device;
+        let refused = Refusal::ALL.map(|reason| (reason, device.refused(reason)));
+        Status {
+            device: DeviceStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                connected: device.is_connected(),
+                connections: device.connections(),
+                control_interrupts: device.interrupts(CONTROL_QUEUE),
+                event_interrupts: device.interrupts(EVENT_QUEUE),
+                refused: by_name(refused),
+            },
+            fifos: (0..device.num_fifos())
+                .filter_map(|index| self.fifo_status(index))
+                .collect(),
+        }
+    }
+
+    fn fifo_status(&self, index: u16) -> Option<FifoStatus> {
+        let device = &self.device;
+        let (status, by_control, refused) = {
+            let fifo = device.fifo(index)?;
+            let refused = by_name(fifo.refusals().counts());
+            (fifo.status(), fifo.is_hung_up_by_hand(), refused)
+        };
+        let direction = |traffic: Traffic, queue| DirectionStatus {
+            level: traffic.level,
+            entered: traffic.entered,
+            left: traffic.left,
+            messages: traffic.messages,
+            interrupts: device.interrupts(queue),
+        };
+        Some(FifoStatus {
+            fifo: index,
+            kind: device.kind(index)?.to_owned(),
+            capacity: status.capacity,
+            host: status.connection.into(),
+            peers: status.peers,
+            hangup: status.flags & STATE_HANGUP != 0,
+            hangup_by_control: by_control,
+            error: status.flags & STATE_ERROR != 0,
+            rx: direction(status.rx, rx_queue(index)),
+            tx: direction(status.tx, tx_queue(index)),
+            refused,
+        })
+    }
+
+    fn push(
+        &self,
+        index: u16,
+        text: Option<String>,
+        base64: Option<String>,
+    ) -> Result<Outcome, Failure> {
+        let bytes = protocol::decode(text, base64)?;
+        self.change(index, |fifo| {
+            let pushed = fifo.push(&bytes)?;
+            let free = fifo.free();
+            Ok(Outcome::Pushed(Pushed { pushed, free }))
+        })
+    }
+
+    fn pull(&self, index: u16, max: usize) -> Result<Outcome, Failure> {
+        self.change(index, |fifo| {
+            let bytes = fifo.pull(max.min(MAX_BYTES))?;
+            Ok(Outcome::Pulled(Pulled {
+                base64: protocol::encode(&bytes),
+                pulled: bytes.len(),
+                left: fifo.untaken(),
+            }))
+        })
+    }
+
+    /// Changes a FIFO, and has the driver told.
+    fn change<T>(
+        &self,
+        index: u16,
+        change: impl FnOnce(&mut Fifo) -> Result<T, NotByHand>,
+    ) -> Result<T, Failure> {
+        let result = change(&mut *self.fifo(index)?);
+        self.device.serve_fifo(index);
+        result.map_err(|error| Failure::new(Code::Unsupported, error.to_string()))
+    }
+
+    fn fifo(&self, index: u16) -> Result<MutexGuard<'_, Fifo>, Failure> {
+        self.device.fifo(index).ok_or_else(|| {
+            let count = self.device.num_fifos();
+            Failure::new(
+                Code::NoSuchFifo,
+                format!("there is no FIFO {index}: the device has {count}, numbered from 0"),
+            )
+        })
+    }
+}
+
+fn by_name(counts: impl IntoIterator<Item = (Refusal, u64)>) -> BTreeMap<String, u64> {
+    counts
+        .into_iter()
+        .map(|(reason, count)| (reason.name().to_owned(), count))
+        .collect()
+}
