@@ -41,6 +41,7 @@ use vhost_device_fifo::backend::PROTOCOL_FEATURES;
 use vhost_device_fifo::control::Control;
 use vhost_device_fifo::control::Service;
 use vhost_device_fifo::device::Device;
+use vhost_device_fifo::fault::FaultId;
 use vhost_device_fifo::fifo::ResetPolicy;
 use vhost_device_fifo::host;
 use vhost_device_fifo::refusal::Refusal;
@@ -177,6 +178,17 @@ impl Host {
         driver.start(&[]);
         driver.init();
         driver
+    }
+
+    /// Adds a fault.
+    pub fn fault(&self, spec: &str) -> FaultId {
+        self.device.faults().add(&spec.parse().unwrap()).unwrap()
+    }
+
+    /// How often a fault has struck, all of them together.
+    pub fn strikes(&self) -> u64 {
+        let faults = self.device.faults().list();
+        faults.iter().map(|fault| fault.strikes).sum()
     }
 
     pub fn refused(&self, fifo: u16, reason: Refusal) -> u64 {
@@ -591,6 +603,16 @@ impl Driver {
 
     /// The next used buffer, if there is one: head and used length.
     pub fn used(&mut self, queue: u16) -> Option<(u16, u32)> {
+        let (id, len) = self.used_entry(queue)?;
+        let queue = &mut self.queues[usize::from(queue)];
+        let head = u16::try_from(id).expect("no such descriptor");
+        let chain = queue.chains.remove(&head).expect("used, but not in use");
+        queue.free.extend(chain);
+        Some((head, len))
+    }
+
+    /// The next entry of the used ring, whatever it says.
+    pub fn used_entry(&mut self, queue: u16) -> Option<(u32, u32)> {
         let queue = &mut self.queues[usize::from(queue)];
         let index: u16 = self
             .ram
@@ -605,10 +627,7 @@ impl Driver {
             .read_obj(queue.at(USED_OFFSET + 4 + 8 * slot))
             .unwrap();
         queue.used = queue.used.wrapping_add(1);
-        let head = u32::from_le(entry[0]) as u16;
-        let chain = queue.chains.remove(&head).expect("used, but not in use");
-        queue.free.extend(chain);
-        Some((head, u32::from_le(entry[1])))
+        Some((u32::from_le(entry[0]), u32::from_le(entry[1])))
     }
 
     /// How many buffers of a queue have been used and not been looked at.
@@ -647,6 +666,11 @@ impl Driver {
         self.queues[usize::from(queue)].call.read().unwrap_or(0)
     }
 
+    /// What an interrupt of a queue comes by.
+    pub fn call(&self, queue: u16) -> &EventFd {
+        &self.queues[usize::from(queue)].call
+    }
+
     /// Waits for the next used buffer, asleep until the interrupt.
     pub fn wait_used(&mut self, queue: u16) -> (u16, u32) {
         loop {
@@ -661,7 +685,8 @@ impl Driver {
         }
     }
 
-    fn wait_interrupt(&self, queue: u16) {
+    /// Waits for an interrupt.
+    pub fn wait_interrupt(&self, queue: u16) {
         let call = &self.queues[usize::from(queue)].call;
         wait_readable(call, &format!("interrupt of queue {queue}"));
         call.read().unwrap();

@@ -18,6 +18,7 @@ mod control;
 mod ctl;
 mod ctl_program;
 mod endpoints;
+mod faults;
 mod hostile;
 mod notification;
 mod reset;
