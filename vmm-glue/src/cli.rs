@@ -112,6 +112,9 @@ pub struct MachineArgs {
     /// A FIFO, as for vhost-device-fifo: KIND[,capacity=N] with KIND loopback, zero or null; may be repeated.
     #[arg(long, value_name = "SPEC")]
     fifo: Vec<String>,
+    /// Something that goes wrong on demand, as for vhost-device-fifo: `stall,fifo=0,after=1s`; may be repeated. See docs/faults.md.
+    #[arg(long, value_name = "SPEC")]
+    fault: Vec<String>,
     /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
     #[arg(long, value_name = "BYTES", value_parser = capacity)]
     capacity: Option<String>,
@@ -321,6 +324,7 @@ impl MachineArgs {
             mem: self.mem.clone(),
             accel: self.accel,
             fifos: self.fifo.clone(),
+            faults: self.fault.clone(),
             capacity: self.capacity.clone(),
             vq_size: self.queue_size,
             qemu: self.qemu.clone(),

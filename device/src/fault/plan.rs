@@ -213,7 +213,11 @@ impl Armed {
         *seen += 1;
         let spec = &self.spec;
         let mut dice = Dice::new(spec.seed, spec.kind, site as u8, place, number);
-        if !dice.hit(self.chance(site)) || !self.is_in_time(now) || self.is_over(now) {
+        if number < spec.skip
+            || !dice.hit(self.chance(site))
+            || !self.is_in_time(now)
+            || self.is_over(now)
+        {
             return None;
         }
         self.strikes += 1;
@@ -693,6 +697,17 @@ mod tests {
         let report = &plan.list(start)[0];
         assert_eq!((report.opportunities, report.strikes), (5, 3));
         assert!(report.over);
+    }
+
+    /// The opportunities that are let pass are counted for each place on its own.
+    #[test]
+    fn skip_lets_the_first_opportunities_pass() {
+        let (mut plan, start) = plan(&["drop-interrupt,skip=2,count=3"]);
+        assert_eq!(dropped(&mut plan, RX, start, 4), [false, false, true, true]);
+        assert_eq!(
+            dropped(&mut plan, TX, start, 4),
+            [false, false, true, false]
+        );
     }
 
     /// `after` counts from the driver's start, `for` from there; what is missed is an opportunity

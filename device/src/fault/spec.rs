@@ -67,6 +67,8 @@ pub struct FaultSpec {
     pub lane: Option<Lane>,
     /// How likely it strikes at an opportunity; `None` for always, or for as the liar likes.
     pub chance: Option<f64>,
+    /// How many opportunities at each place it lets pass first.
+    pub skip: u64,
     /// How often it strikes at most.
     pub count: Option<u64>,
     /// How long it waits.
@@ -91,6 +93,7 @@ impl FaultSpec {
             fifo: None,
             lane: None,
             chance: None,
+            skip: 0,
             count: None,
             after: Duration::ZERO,
             span: None,
@@ -141,6 +144,7 @@ impl FaultSpec {
                 let chance = value.parse().ok().filter(|p| *p > 0.0 && *p <= 1.0);
                 self.chance = Some(chance.ok_or_else(|| wrong("above 0, up to 1"))?);
             }
+            "skip" => self.skip = number("how many opportunities it lets pass")?,
             "count" => {
                 let count = number("how often it may strike, 1 or more")?;
                 if count == 0 {
@@ -211,6 +215,9 @@ impl fmt::Display for FaultSpec {
         if let Some(chance) = self.chance {
             write!(f, ",p={chance}")?;
         }
+        if self.skip != 0 {
+            write!(f, ",skip={}", self.skip)?;
+        }
         if let Some(count) = self.count {
             write!(f, ",count={count}")?;
         }
@@ -250,6 +257,7 @@ fn options(kind: Kind) -> String {
         ("fifo", true),
         ("on", !kind.lanes().is_empty()),
         ("p", true),
+        ("skip", true),
         ("count", true),
         ("after", true),
         ("for", true),
@@ -275,12 +283,13 @@ mod tests {
 
     #[test]
     fn every_option() {
-        let text = "drop-interrupt,fifo=3,on=tx,p=0.1,count=5,after=200ms,for=2s,seed=7";
+        let text = "drop-interrupt,fifo=3,on=tx,p=0.1,skip=2,count=5,after=200ms,for=2s,seed=7";
         let spec: FaultSpec = text.parse().unwrap();
         let expected = FaultSpec {
             fifo: Some(3),
             lane: Some(Lane::Tx),
             chance: Some(0.1),
+            skip: 2,
             count: Some(5),
             after: Duration::from_millis(200),
             span: Some(Duration::from_secs(2)),
@@ -310,6 +319,7 @@ mod tests {
     #[case("stall,p=0", "p=0 is not right")]
     #[case("stall,p=1.1", "p=1.1 is not right")]
     #[case("stall,p=NaN", "p=NaN is not right")]
+    #[case("stall,skip=x", "how many opportunities")]
     #[case("stall,count=0", "1 or more")]
     #[case("stall,count=-1", "1 or more")]
     #[case("stall,fifo=x", "the number of a FIFO")]
@@ -338,6 +348,7 @@ mod tests {
             kind in 0..Kind::ALL.len(),
             fifo in proptest::option::of(0..31_u16),
             chance in proptest::option::of(0.001..=1.0),
+            skip: u64,
             count in proptest::option::of(1..=u64::MAX),
             times in proptest::array::uniform2(proptest::option::of(0..100_000_000_000_u64)),
             seed: u64,
@@ -346,6 +357,7 @@ mod tests {
             let spec = FaultSpec {
                 fifo,
                 chance,
+                skip,
                 count,
                 after: after.unwrap_or_default(),
                 span,

@@ -147,6 +147,7 @@ impl Round<'_> {
             smp: self.smp,
             accel: self.accel,
             fifos: self.suite.fifos.clone(),
+            faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
             ..Config::default()
         }

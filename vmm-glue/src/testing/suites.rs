@@ -31,6 +31,9 @@ pub struct Suite {
     /// FIFOs of the device.
     #[serde(default)]
     pub fifos: Vec<String>,
+    /// What goes wrong with the device.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Capacity, unless a FIFO says otherwise.
     pub capacity: Option<String>,
     /// Numbers of CPUs; a boot for each.
@@ -90,6 +93,7 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             name: DEFAULT.to_owned(),
             programs: rest,
             fifos: Vec::new(),
+            faults: Vec::new(),
             capacity: None,
             smp: one_cpu(),
             timeout: silence(),

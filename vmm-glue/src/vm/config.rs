@@ -19,6 +19,8 @@ pub struct Config {
     pub accel: AccelChoice,
     /// FIFO specifications, for the daemon.
     pub fifos: Vec<String>,
+    /// What goes wrong on demand, for the daemon.
+    pub faults: Vec<String>,
     /// Default capacity, for the daemon.
     pub capacity: Option<String>,
     /// Size of each virtqueue.
@@ -40,6 +42,7 @@ impl Default for Config {
             mem: "1G".to_owned(),
             accel: AccelChoice::Auto,
             fifos: Vec::new(),
+            faults: Vec::new(),
             capacity: None,
             vq_size: 256,
             shares: Vec::new(),

@@ -122,6 +122,10 @@ fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
         .fifos
         .iter()
         .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]));
+    let spec = config
+        .faults
+        .iter()
+        .fold(spec, |spec, fault| spec.args(["--fault", fault]));
     match &config.capacity {
         Some(capacity) => spec.args(["--capacity", capacity]),
         None => spec,
