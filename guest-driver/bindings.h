@@ -36,14 +36,12 @@ static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDH
 static const unsigned int GLOBALFIFO_SPLICE_F_NONBLOCK = SPLICE_F_NONBLOCK;
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
-static const long GLOBALFIFO_HZ = HZ;
 
 int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
 			void (*callback)(struct virtqueue *vq));
 void globalfifo_device_ready(struct virtio_device *vdev);
 void globalfifo_reset_and_del_vqs(struct virtio_device *vdev);
-void globalfifo_get_config(struct virtio_device *vdev, unsigned int offset, void *buf,
-			   unsigned int len);
+int globalfifo_get_config_u32(struct virtio_device *vdev, unsigned int offset, void *buf);
 int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_in(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len, void *in,
@@ -55,6 +53,7 @@ int globalfifo_put_user_int(int value, unsigned long to);
 int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
 bool globalfifo_use_mm(struct mm_struct *mm);
 unsigned long globalfifo_file_count(struct file *file);
+ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len);
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name);
 
 #endif

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Shims around macros, inline and variadic functions, so that Rust can call them. No logic here:
- * whatever decides anything belongs in Rust.
+ * Shims around macros, inline and variadic functions, so that Rust can call them, and one function
+ * that the kernel has without the flag we need. No logic here: whatever decides anything belongs in
+ * Rust.
  */
+#include <linux/bvec.h>
 #include <linux/device.h>
 #include <linux/kdev_t.h>
+#include <linux/pipe_fs_i.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+#include <linux/splice.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/workqueue.h>
@@ -45,10 +49,14 @@ void globalfifo_reset_and_del_vqs(struct virtio_device *vdev)
 	vdev->config->del_vqs(vdev);
 }
 
-void globalfifo_get_config(struct virtio_device *vdev, unsigned int offset, void *buf,
-			   unsigned int len)
+int globalfifo_get_config_u32(struct virtio_device *vdev, unsigned int offset, void *buf)
 {
-	virtio_cread_bytes(vdev, offset, buf, len);
+	if (!vdev->config->get)
+		return -ENXIO;
+
+	/* Not virtio_cread_bytes(), which tries again for as long as the device changes something. */
+	vdev->config->get(vdev, offset, buf, sizeof(u32));
+	return 0;
 }
 
 int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp)
@@ -114,6 +122,57 @@ bool globalfifo_use_mm(struct mm_struct *mm)
 unsigned long globalfifo_file_count(struct file *file)
 {
 	return file_count(file);
+}
+
+static void release_page(struct splice_pipe_desc *spd, unsigned int i)
+{
+	put_page(spd->pages[i]);
+}
+
+/* copy_splice_read() with IOCB_NOWAIT. Called with the pipe locked and with room in it. */
+ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len)
+{
+	struct page *pages[PIPE_DEF_BUFFERS] = {};
+	struct partial_page partial[PIPE_DEF_BUFFERS] = {};
+	struct bio_vec bvecs[PIPE_DEF_BUFFERS];
+	struct splice_pipe_desc spd = {
+		.pages = pages,
+		.partial = partial,
+		.nr_pages_max = ARRAY_SIZE(pages),
+		.ops = &nosteal_pipe_buf_ops,
+		.spd_release = release_page,
+	};
+	unsigned int used = pipe_buf_usage(pipe);
+	unsigned int room = pipe->max_usage > used ? pipe->max_usage - used : 0;
+	unsigned int wanted, got, i;
+	struct iov_iter to;
+	struct kiocb kiocb;
+	ssize_t ret, left;
+
+	len = min_t(size_t, len, min_t(size_t, room, ARRAY_SIZE(pages)) * PAGE_SIZE);
+	wanted = DIV_ROUND_UP(len, PAGE_SIZE);
+	if (!wanted)
+		return -EAGAIN;
+
+	got = alloc_pages_bulk(GFP_USER, wanted, pages);
+	if (!got)
+		return -ENOMEM;
+
+	len = min_t(size_t, len, got * PAGE_SIZE);
+	for (i = 0; i < got; i++)
+		bvec_set_page(&bvecs[i], pages[i], min_t(size_t, PAGE_SIZE, len - i * PAGE_SIZE), 0);
+
+	iov_iter_bvec(&to, ITER_DEST, bvecs, got, len);
+	init_sync_kiocb(&kiocb, in);
+	kiocb.ki_flags |= IOCB_NOWAIT;
+	ret = in->f_op->read_iter(&kiocb, &to);
+
+	for (left = ret; left > 0; left -= PAGE_SIZE)
+		partial[spd.nr_pages++].len = min_t(size_t, left, PAGE_SIZE);
+	for (i = spd.nr_pages; i < got; i++)
+		put_page(pages[i]);
+
+	return ret > 0 ? splice_to_pipe(pipe, &spd) : ret;
 }
 
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name)

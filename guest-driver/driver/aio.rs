@@ -61,8 +61,8 @@ pub(crate) struct Completions(Tree);
 
 impl Completions {
     /// How many.
-    pub(crate) fn len(&self) -> u64 {
-        self.0.keys().count() as u64
+    pub(crate) fn len(&self) -> usize {
+        self.0.keys().count()
     }
 
     /// Completes them, in order, each with what it has come to. Not under a lock.
@@ -299,11 +299,18 @@ impl Requests {
         begin
     }
 
-    /// The next batch of accepted requests; with `None` the caller's turn is over.
-    pub(crate) fn next_accepted(&mut self) -> Option<Completions> {
-        self.completing = !self.accepted.is_empty();
-        self.completing
-            .then(|| Completions(mem::replace(&mut self.accepted, Tree::new())))
+    /// The next accepted requests, `most` at most; with `None` the caller's turn is over. One who
+    /// stops before that has to have somebody go on.
+    pub(crate) fn next_accepted(&mut self, most: usize) -> Option<Completions> {
+        let mut next = Tree::new();
+        for _ in 0..most {
+            match take_first(&mut self.accepted) {
+                Some(node) => next.insert(node),
+                None => break,
+            };
+        }
+        self.completing = !next.is_empty();
+        self.completing.then_some(Completions(next))
     }
 
     /// Takes out what is finished.

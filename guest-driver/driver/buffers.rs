@@ -128,7 +128,7 @@ impl RxBuffer {
         if written <= RxHeader::LEN || written > self.bytes().len() {
             return None;
         }
-        let header = RxHeader::from_bytes(*self.bytes().first_chunk()?);
+        let header = RxHeader::from_bytes(self.snapshot(0)?);
         self.meta.position = header.offset;
         self.meta.start = RxHeader::LEN;
         self.meta.end = written;

@@ -2,17 +2,22 @@
 
 //! The control virtqueue: one request at a time, with a bounded wait for the answer.
 //!
-//! Knows requests and responses, not what a FIFO makes of them.
+//! Knows requests and responses, not what a FIFO makes of them. Whoever waits also looks at the queue
+//! now and then, so that a lost interrupt costs a moment: when the first requests are made nothing is
+//! open yet, and nobody else looks.
 
+use super::stats::Counter;
 use crate::{
     kapi::{
         virtio::{
+            Look,
             Packet,
             Queue,
             Refused, //
         },
         wait::{
             new_wait_queue,
+            Deadline,
             Events,
             Signals,
             WaitFor,
@@ -28,12 +33,10 @@ use crate::{
     },
 };
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         new_spinlock_irq,
         Arc,
-        Mutex,
         SpinLockIrq, //
     },
 };
@@ -47,22 +50,47 @@ pub(crate) type Sequence = u64;
 struct Inner {
     /// Until the device is taken away.
     queue: Option<Queue<Sequence>>,
+    /// Somebody's request is under way.
+    busy: bool,
     last: Sequence,
     answer: Option<(Sequence, Option<CtrlResponse>)>,
+    /// The log has been told of a failure; whoever may ask could fill it otherwise.
+    complained: bool,
+}
+
+impl Inner {
+    /// Takes the answers the device gave. Bounded: what comes out goes in again with a request only.
+    fn take_answers(&mut self) {
+        while let Some((packet, written)) = self.queue.as_mut().and_then(Queue::get) {
+            let response = (written >= CtrlResponse::LEN)
+                .then(|| packet.snapshot(CtrlRequest::LEN))
+                .flatten()
+                .map(CtrlResponse::from_bytes);
+            self.answer = Some((packet.meta, response));
+        }
+    }
 }
 
 /// Asks the device.
 #[pin_data]
 pub(crate) struct Control {
-    /// Held by the one whose request is under way. Taken in process context, before `inner`.
-    #[pin]
-    turn: Mutex<()>,
-    /// The queue and the answer. Taken in process context and in the queue's hard interrupt; nothing
-    /// is taken under it.
+    /// The queue, whose turn it is, and the answer. Taken in process context and in the queue's hard
+    /// interrupt; nothing is taken under it.
     #[pin]
     inner: SpinLockIrq<Inner>,
+    /// An answer wakes readers, the end of a turn writers. Woken without `inner`.
     #[pin]
-    answered: WaitQueue,
+    wait: WaitQueue,
+}
+
+/// The right to ask.
+struct Turn<'a>(&'a Control);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.inner.lock().busy = false;
+        self.0.wait.wake(Events::OUT);
+    }
 }
 
 impl Control {
@@ -70,12 +98,17 @@ impl Control {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                turn <- new_mutex!((), "Control::turn"),
                 inner <- new_spinlock_irq!(
-                    Inner { queue: None, last: 0, answer: None },
+                    Inner {
+                        queue: None,
+                        busy: false,
+                        last: 0,
+                        answer: None,
+                        complained: false,
+                    },
                     "Control::inner"
                 ),
-                answered <- new_wait_queue!("Control::answered"),
+                wait <- new_wait_queue!("Control::wait"),
             }),
             GFP_KERNEL,
         )
@@ -89,62 +122,82 @@ impl Control {
     /// Gives the queue back; who waits for an answer gets `ENODEV`.
     pub(crate) fn detach(&self) -> Option<Queue<Sequence>> {
         let queue = self.inner.lock().queue.take();
-        self.answered.wake(Events::HUP);
+        self.wait.wake(Events::HUP);
         queue
     }
 
-    /// Takes the answers the device gave. Called in hard interrupt context.
+    /// The device gave answers. Called in hard interrupt context.
     pub(crate) fn interrupt(&self) {
-        let mut inner = self.inner.lock();
-        let Inner { queue, answer, .. } = &mut *inner;
-        while let Some((packet, written)) = queue.as_mut().and_then(Queue::get) {
-            let response = (written >= CtrlResponse::LEN)
-                .then(|| packet.bytes().get(CtrlRequest::LEN..)?.first_chunk())
-                .flatten()
-                .map(|bytes| CtrlResponse::from_bytes(*bytes));
-            *answer = Some((packet.meta, response));
-        }
-        drop(inner);
-        self.answered.wake(Events::IN);
+        self.inner.lock().take_answers();
+        self.wait.wake(Events::IN);
     }
 
-    /// Sends a request and waits for the FIFO's state after it.
+    /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
     ///
     /// # Errors
     ///
     /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time,
     /// `ERESTARTSYS` on a signal; the request may then still take effect.
-    pub(crate) fn request(&self, request: CtrlRequest) -> Result<State> {
-        let _turn = self.turn.lock();
+    pub(crate) fn request(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
+        let _turn = self.turn()?;
         let sequence = self.send(request)?;
         let mut answer = None;
-        let waited =
-            self.answered
-                .wait(WaitFor::Readable, Signals::Interrupt, Some(SECONDS), || {
-                    let mut inner = self.inner.lock();
-                    if inner.queue.is_none() {
-                        answer = Some(Err(ENODEV));
-                    } else if let Some((_, given)) =
-                        inner.answer.take_if(|(number, _)| *number == sequence)
-                    {
-                        answer = Some(given.ok_or(EIO));
-                    }
-                    answer.is_some()
-                })?;
-        if waited == Waited::TimedOut {
+        let look = || {
+            let mut inner = self.inner.lock();
+            if inner.queue.as_mut().map(Queue::look) == Some(Look::Missed) {
+                missed.add(1);
+                inner.take_answers();
+            }
+        };
+        let waited = self.wait.wait_looking(
+            WaitFor::Readable,
+            Signals::Interrupt,
+            Deadline::in_seconds(SECONDS),
+            look,
+            || {
+                let mut inner = self.inner.lock();
+                let given = inner.answer.take_if(|(number, _)| *number == sequence);
+                match (given, inner.queue.as_ref().map(Queue::is_broken)) {
+                    (Some((_, response)), _) => answer = Some(response.ok_or(EIO)),
+                    (None, None) => answer = Some(Err(ENODEV)),
+                    (None, Some(true)) => answer = Some(Err(EIO)),
+                    (None, Some(false)) => {}
+                }
+                answer.is_some()
+            },
+        )?;
+        if waited == Waited::TimedOut && self.may_complain() {
             pr_err!("no answer to control request {}\n", request.kind);
-            return Err(EIO);
         }
         let response = answer.unwrap_or(Err(EIO))?;
         if response.status != CTRL_OK {
-            pr_err!(
-                "control request {}: status {}\n",
-                request.kind,
-                response.status
-            );
+            if self.may_complain() {
+                pr_err!(
+                    "control request {}: status {}\n",
+                    request.kind,
+                    response.status
+                );
+            }
             return Err(EIO);
         }
         Ok(response.state)
+    }
+
+    /// Waits until nobody else asks: for as many bounded waits as there are others, or a signal.
+    fn turn(&self) -> Result<Turn<'_>> {
+        self.wait
+            .wait(WaitFor::Writable, Signals::Interrupt, None, || {
+                let mut inner = self.inner.lock();
+                let free = !inner.busy;
+                inner.busy = true;
+                free
+            })?;
+        Ok(Turn(self))
+    }
+
+    /// True the first time.
+    fn may_complain(&self) -> bool {
+        !core::mem::replace(&mut self.inner.lock().complained, true)
     }
 
     fn send(&self, request: CtrlRequest) -> Result<Sequence> {

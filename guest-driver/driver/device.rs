@@ -8,16 +8,26 @@
 
 use super::{
     control::Control,
-    fifo::Fifo, //
+    fifo::{
+        Fifo,
+        DRAIN_SECONDS, //
+    },
+    rx::Broken,
+    watch::Watch, //
 };
 use crate::{
-    kapi::virtio::{
-        Device,
-        Driver,
-        Handler,
-        IdTable,
-        Packet,
-        Queue, //
+    kapi::{
+        virtio::{
+            Device,
+            Driver,
+            Handler,
+            IdTable,
+            Look,
+            Packet,
+            Queue, //
+        },
+        wait::Deadline,
+        workqueue::WorkQueue, //
     },
     registry::{
         self,
@@ -41,34 +51,89 @@ use kernel::{
         new_mutex,
         new_spinlock_irq,
         Arc,
+        ArcBorrow,
         Mutex,
         SetOnce,
         SpinLockIrq, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     },
 };
 
 /// Event buffers to post; the device needs one at least (specification, section 6.4).
 const EVENT_BUFFERS: usize = 8;
 
+/// Events to take at a time: the rest is left to the work queue, so that a device which sends them as
+/// fast as their buffers are posted does not keep a CPU for itself.
+const EVENT_BUDGET: usize = 16;
+
+/// The event queue.
+struct Events {
+    /// Until the device is taken away.
+    queue: Option<Queue<()>>,
+    /// The work queue is to go on; interrupts leave it alone until then.
+    deferred: bool,
+}
+
+/// What came of taking an event.
+enum Taken {
+    /// It is this; `None` if it was none.
+    Event(Option<State>),
+    /// There are no more.
+    Nothing,
+    /// Nothing will come any more, because the device broke the queue.
+    Broken,
+}
+
 /// What interrupts need to find their way. Reachable from interrupt handlers until the queues are
 /// gone.
 #[pin_data]
-struct Interrupts {
+pub(crate) struct Interrupts {
     control: Arc<Control>,
     /// Set once they all exist, before the first buffer is posted for any of them.
     fifos: SetOnce<KVec<Arc<Fifo>>>,
     /// Taken in hard interrupt and process context; nothing is taken under it.
     #[pin]
-    events: SpinLockIrq<Option<Queue<()>>>,
+    events: SpinLockIrq<Events>,
+    /// Goes on with events where an interrupt has left off.
+    #[pin]
+    continuation: Work<Interrupts>,
+    queue: Arc<WorkQueue>,
+    watch: Arc<Watch>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Interrupts { self.continuation }
+}
+
+impl WorkItem for Interrupts {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.events.lock().deferred = false;
+        this.as_arc_borrow().take_events(false);
+    }
 }
 
 impl Interrupts {
-    fn new(control: Arc<Control>) -> Result<Arc<Self>> {
+    fn new(queue: Arc<WorkQueue>) -> Result<Arc<Self>> {
+        let control = Control::new()?;
+        let watch = Watch::new(queue.clone())?;
         Arc::pin_init(
             pin_init!(Self {
                 control,
                 fifos: SetOnce::new(),
-                events <- new_spinlock_irq!(None, "Interrupts::events"),
+                events <- new_spinlock_irq!(
+                    Events { queue: None, deferred: false },
+                    "Interrupts::events"
+                ),
+                continuation <- new_work!("Interrupts::continuation"),
+                queue,
+                watch,
             }),
             GFP_KERNEL,
         )
@@ -88,7 +153,7 @@ impl Interrupts {
             let _ = queue.add(packet);
         }
         queue.kick();
-        *events = Some(queue);
+        events.queue = Some(queue);
         Ok(())
     }
 
@@ -97,43 +162,93 @@ impl Interrupts {
     }
 
     /// Takes one event. The buffer is posted again.
-    fn next_event(&self) -> Option<Option<State>> {
+    fn next_event(&self) -> Taken {
         let mut events = self.events.lock();
-        let queue = (*events).as_mut()?;
+        let Some(queue) = events.queue.as_mut() else {
+            return Taken::Nothing;
+        };
         loop {
             queue.disable_interrupts();
             if let Some((packet, written)) = queue.get() {
                 let state = (written >= State::LEN)
-                    .then(|| packet.bytes().first_chunk())
+                    .then(|| packet.snapshot(0))
                     .flatten()
-                    .map(|bytes| State::from_bytes(*bytes));
+                    .map(State::from_bytes);
                 // There is room: it has just come out.
                 let _ = queue.add(packet);
                 queue.kick();
-                return Some(state);
+                return Taken::Event(state);
             }
             if queue.enable_interrupts() {
-                return None;
+                return if queue.is_broken() {
+                    Taken::Broken
+                } else {
+                    Taken::Nothing
+                };
             }
         }
     }
 
-    fn event_interrupt(&self) {
-        while let Some(event) = self.next_event() {
+    /// Takes events as far as [`EVENT_BUDGET`] goes. If their interrupt was lost (`missed`), the FIFO
+    /// of the first counts that.
+    fn take_events(self: ArcBorrow<'_, Self>, mut missed: bool) {
+        for _ in 0..EVENT_BUDGET {
+            let event = match self.next_event() {
+                Taken::Event(event) => event,
+                Taken::Nothing => return,
+                Taken::Broken => {
+                    for fifo in self.fifos() {
+                        fifo.as_arc_borrow()
+                            .fail(Broken("what broke its event queue"));
+                    }
+                    return;
+                }
+            };
             let fifo = event.and_then(|state| {
                 let fifo = self.fifos().get(state.fifo as usize)?;
                 Some((fifo, state))
             });
             match fifo {
-                Some((fifo, state)) => fifo.as_arc_borrow().state_event(&state),
+                Some((fifo, state)) => {
+                    if core::mem::take(&mut missed) {
+                        fifo.stats().missed_interrupts.add(1);
+                    }
+                    fifo.as_arc_borrow().state_event(&state);
+                }
                 None => kernel::pr_warn_once!("the device sent an event that is none\n"),
             }
         }
+        let mut events = self.events.lock();
+        if events.queue.is_some() {
+            events.deferred = true;
+            // An error says that it is to run already.
+            let _ = self.queue.queue().enqueue(Arc::from(self));
+        }
+    }
+
+    fn event_interrupt(self: ArcBorrow<'_, Self>) {
+        if !self.events.lock().deferred {
+            self.take_events(false);
+        }
+    }
+
+    /// Does the work of interrupts that did not come; whether it is to look again soon, because they
+    /// may yet.
+    pub(super) fn look(self: ArcBorrow<'_, Self>) -> bool {
+        let look = self.events.lock().queue.as_mut().map(Queue::look);
+        if look == Some(Look::Missed) {
+            self.take_events(true);
+        }
+        let mut again = look == Some(Look::Pending);
+        for fifo in self.fifos() {
+            again |= fifo.as_arc_borrow().look();
+        }
+        again
     }
 }
 
 impl Handler for Interrupts {
-    fn queue_interrupt(&self, index: u32) {
+    fn queue_interrupt(self: ArcBorrow<'_, Self>, index: u32) {
         match u16::try_from(index) {
             Ok(CONTROL_QUEUE) => self.control.interrupt(),
             Ok(EVENT_QUEUE) => self.event_interrupt(),
@@ -177,7 +292,7 @@ impl Driver for FifoDriver {
 
     fn probe(device: &Device) -> impl PinInit<Bound, Error> {
         let up = read_num_fifos(device).and_then(|num_fifos| {
-            let interrupts = Interrupts::new(Control::new()?)?;
+            let interrupts = Interrupts::new(registry::work_queue()?)?;
             match bring_up(device, &interrupts, num_fifos) {
                 Ok(published) => Ok((interrupts, published)),
                 Err(error) => {
@@ -211,7 +326,7 @@ impl Driver for FifoDriver {
 
 /// Reads configuration space (DRV-2, DRV-3).
 fn read_num_fifos(device: &Device) -> Result<u16> {
-    let config = Config::from_bytes(device.config(0));
+    let config = Config::from_bytes(device.config_u32(0)?);
     match u16::try_from(config.num_fifos) {
         Ok(num_fifos @ 1..=MAX_FIFOS) => Ok(num_fifos),
         _ => {
@@ -240,7 +355,12 @@ fn bring_up(
 
     let mut fifos = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
     for index in 0..num_fifos {
-        let fifo = Fifo::new(index, control.clone(), registry::work_queue()?)?;
+        let fifo = Fifo::new(
+            index,
+            control.clone(),
+            interrupts.queue.clone(),
+            interrupts.watch.clone(),
+        )?;
         fifos.push(fifo, GFP_KERNEL)?;
     }
     // Before the first buffer is posted, and so before the first interrupt that looks for them.
@@ -253,6 +373,8 @@ fn bring_up(
     }
     // Last: what changed since a FIFO's state was read comes as an event.
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
+
+    interrupts.watch.begin(interrupts.clone());
 
     let mut published = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
     for fifo in interrupts.fifos() {
@@ -269,10 +391,11 @@ fn close(interrupts: &Interrupts) {
     }
 }
 
-/// Lets the device take what was written and hear what was read.
+/// Lets the device take what was written and hear what was read: all FIFOs of it in one bounded time.
 fn drain(device: &Device, interrupts: &Interrupts) {
+    let deadline = Deadline::in_seconds(DRAIN_SECONDS);
     for fifo in interrupts.fifos() {
-        if !fifo.drain() {
+        if !fifo.as_arc_borrow().drain(deadline) {
             dev_warn!(
                 device.as_dev(),
                 "the device did not take all data in time, some is lost\n"
@@ -283,10 +406,11 @@ fn drain(device: &Device, interrupts: &Interrupts) {
 
 /// Takes all queues out and drops them, which stops the device.
 fn detach(interrupts: &Interrupts) {
+    interrupts.watch.end();
     for fifo in interrupts.fifos() {
         drop(fifo.as_arc_borrow().detach());
     }
     drop(interrupts.control.detach());
-    let events = interrupts.events.lock().take();
+    let events = interrupts.events.lock().queue.take();
     drop(events);
 }

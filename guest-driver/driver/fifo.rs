@@ -17,6 +17,12 @@
 //! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
 //! writer's turn is decided under `inner`: requests that wait come before calls.
 //!
+//! A device may use buffers as fast as they are posted, so what one hold of the lock does is bounded
+//! ([`super::rx::BUDGET`]), and what is completed after it ([`COMPLETIONS`]). Where more is to be done,
+//! it is noted under the lock ([`Deferred`]), and the work queue goes on, a part at a time and without
+//! interrupts of that queue; the interrupt handler leaves it alone until then. That work never waits,
+//! so it is apart from the one that serves requests, which waits for user memory.
+//!
 //! The device going away: [`Fifo::close`] sets [`Life::Gone`] under the lock. I/O that finds it
 //! fails; a read that is copying at that moment fails too, and its bytes stay with the device, which
 //! will deliver them again. Then the queues are drained, and [`Fifo::detach`] takes them out.
@@ -48,6 +54,7 @@ use super::{
         MAX_PAYLOAD,
         SHARED_PAYLOAD, //
     },
+    watch::Watch,
 };
 use crate::{
     kapi::{
@@ -66,9 +73,13 @@ use crate::{
             Request,
             Source, //
         },
-        virtio::Queue,
+        virtio::{
+            Look,
+            Queue, //
+        },
         wait::{
             new_wait_queue,
+            Deadline,
             Events,
             Signals,
             WaitFor,
@@ -83,8 +94,10 @@ use crate::{
         CTRL_CLEAR,
         CTRL_GET_STATE,
         MAX_CAPACITY,
+        MAX_POSITION,
         STATE_ERROR,
-        STATE_HANGUP, //
+        STATE_HANGUP,
+        STATE_LOOPBACK, //
     },
 };
 use kernel::{
@@ -105,7 +118,18 @@ use kernel::{
 };
 
 /// Bound of the waits for the device to take what was written (DEV-10: it does so at once).
-const DRAIN_SECONDS: u8 = 5;
+pub(crate) const DRAIN_SECONDS: u8 = 5;
+
+/// Requests to complete at a time.
+const COMPLETIONS: usize = 64;
+
+/// Requests to serve before other work gets its turn.
+const JOBS: usize = 64;
+
+/// Names of a FIFO's works: the one that serves requests, and the one that goes on where an interrupt
+/// has left off.
+const SERVE: u64 = 0;
+const CONTINUE: u64 = 1;
 
 /// Whether a FIFO works.
 #[derive(Clone, Copy)]
@@ -132,8 +156,18 @@ struct Effects {
     complete: bool,
     /// Requests can go on.
     work: bool,
+    /// There is more to do than may be done at once.
+    more: bool,
     /// Messages that are done, to be freed.
     messages: Chain<TxBuffer>,
+}
+
+/// What was left for the work queue to go on with.
+#[derive(Default)]
+struct Deferred {
+    rx: bool,
+    tx: bool,
+    completions: bool,
 }
 
 /// What the lock protects.
@@ -149,6 +183,7 @@ struct Inner {
     reading: bool,
     /// Another reader found that, and waits.
     read_contended: bool,
+    deferred: Deferred,
 }
 
 impl Inner {
@@ -253,9 +288,15 @@ impl Inner {
         let consumed = self.rx.consumed();
         let wanted = self.aio.want_acceptance();
         match self.tx.pump(consumed, wanted, &mut effects.messages) {
-            Ok(Pumped { messages, progress }) => {
+            Ok(Pumped {
+                messages,
+                progress,
+                more,
+            }) => {
                 self.stats.tx_messages.add(messages);
                 effects.drained |= progress;
+                effects.more |= more;
+                self.deferred.tx = more;
                 let accepted = self.tx.accepted();
                 self.aio.accept(accepted);
             }
@@ -263,12 +304,12 @@ impl Inner {
         }
     }
 
-    /// The device is not to be trusted with this FIFO any more.
+    /// The device is not to be trusted with this FIFO any more, and not listened to.
     fn fail(&mut self, Broken(what): Broken, effects: &mut Effects) {
-        self.stats.protocol_errors.add(1);
         if !matches!(self.life, Life::Live) {
             return;
         }
+        self.stats.protocol_errors.add(1);
         pr_err!(
             "FIFO {} fails with EIO until its device is bound anew: the device sent {what}\n",
             self.index
@@ -276,12 +317,23 @@ impl Inner {
         self.life = Life::Failed;
         self.aio.abort(EIO);
         self.aio.abort_sent(self.tx.accepted(), EIO);
+        self.rx.silence();
+        let mut unsent = self.tx.abandon();
+        while let Some(message) = unsent.pop_front() {
+            effects.messages.push_back(message);
+        }
         effects.events |= Events::ERR;
         effects.drained = true;
     }
 
     /// Takes what the device sent.
     fn receive(&mut self, effects: &mut Effects) {
+        self.deferred.rx = false;
+        if !matches!(self.life, Life::Live) {
+            // Nobody can read it. If the device is only being taken away, it keeps the bytes.
+            self.rx.silence();
+            return;
+        }
         self.watch_space(effects, |this, effects| match this.rx.receive() {
             Ok(received) => {
                 this.stats.rx_bytes.add(received.bytes);
@@ -289,12 +341,21 @@ impl Inner {
                 if received.bytes > 0 {
                     effects.events |= Events::IN;
                 }
-                if let Err(broken) = this.tx.raise_limit(received.tx_limit) {
-                    this.fail(broken, effects);
-                }
+                effects.more |= received.more;
+                this.deferred.rx = received.more;
+                this.learn(received.tx_limit, this.rx.received(), effects);
             }
             Err(broken) => this.fail(broken, effects),
         });
+    }
+
+    /// Takes a limit, and checks a position of the rx stream that the device told (DRV-12).
+    fn learn(&mut self, tx_limit: u64, rx_position: u64, effects: &mut Effects) {
+        if self.tx.is_beyond(rx_position) {
+            self.fail(Broken("bytes that were never written"), effects);
+        } else if let Err(broken) = self.tx.raise_limit(tx_limit) {
+            self.fail(broken, effects);
+        }
     }
 
     /// Takes the counters of a state that was checked. Not its flags: those of an event and of an
@@ -304,9 +365,7 @@ impl Inner {
             if state.rx_floor > this.rx.consumed() {
                 this.rx.discard_below(state.rx_floor);
             }
-            if let Err(broken) = this.tx.raise_limit(state.tx_limit) {
-                this.fail(broken, effects);
-            }
+            this.learn(state.tx_limit, state.rx_end, effects);
         });
     }
 
@@ -374,15 +433,29 @@ pub(crate) struct Fifo {
     writers: FasyncList,
     /// Serves requests in process context.
     #[pin]
-    worker: Work<Fifo>,
+    worker: Work<Fifo, SERVE>,
+    /// Goes on with what an interrupt left.
+    #[pin]
+    continuation: Work<Fifo, CONTINUE>,
     queue: Arc<WorkQueue>,
+    /// Of its device.
+    watch: Arc<Watch>,
 }
 
 impl_has_work! {
-    impl HasWork<Self> for Fifo { self.worker }
+    impl HasWork<Self, SERVE> for Fifo { self.worker }
+    impl HasWork<Self, CONTINUE> for Fifo { self.continuation }
 }
 
-impl WorkItem for Fifo {
+impl WorkItem<CONTINUE> for Fifo {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.as_arc_borrow().go_on();
+    }
+}
+
+impl WorkItem<SERVE> for Fifo {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -392,19 +465,23 @@ impl WorkItem for Fifo {
 
 impl Fifo {
     /// Asks the device where FIFO `index` stands, and starts there. No data flows before
-    /// [`Fifo::attach`] (DRV-4). Requests are served in `queue`.
+    /// [`Fifo::attach`] (DRV-4). Requests are served in `queue`; `watch` hears of open files.
     pub(crate) fn new(
         index: u16,
         control: Arc<Control>,
         queue: Arc<WorkQueue>,
+        watch: Arc<Watch>,
     ) -> Result<Arc<Self>> {
-        let state = control.request(CtrlRequest {
+        let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
+        let request = CtrlRequest {
             kind: CTRL_GET_STATE,
             fifo: u32::from(index),
             tx_sent: 0,
+        };
+        let state = control.request(request, &stats.missed_interrupts)?;
+        check_state(&state, u32::from(index), state.capacity).inspect_err(|_| {
+            pr_err!("FIFO {index} is not used: the device sent an impossible state\n");
         })?;
-        check_state(&state, u32::from(index), state.capacity)?;
-        let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
         let mut inner = Inner {
             index,
             stats: stats.clone(),
@@ -414,6 +491,7 @@ impl Fifo {
             aio: Requests::new(),
             reading: false,
             read_contended: false,
+            deferred: Deferred::default(),
         };
         inner.apply_flags(&state, &mut Effects::new());
         Arc::pin_init(
@@ -428,7 +506,9 @@ impl Fifo {
                 readers: FasyncList::new(),
                 writers: FasyncList::new(),
                 worker <- new_work!("Fifo::worker"),
+                continuation <- new_work!("Fifo::continuation"),
                 queue,
+                watch,
             }),
             GFP_KERNEL,
         )
@@ -465,6 +545,7 @@ impl Fifo {
         self.change(|inner, effects| {
             inner.life = Life::Gone;
             inner.aio.abort(ENODEV);
+            inner.rx.silence();
             let consumed = inner.rx.consumed();
             inner.tx.demand_ack(consumed);
             inner.tx.begin_wait();
@@ -473,19 +554,19 @@ impl Fifo {
         });
     }
 
-    /// Waits until the device has taken everything (DRV-9), for a bounded time; false when it did
+    /// Waits until the device has taken everything (DRV-9), or until `deadline`; false when it did
     /// not.
-    pub(crate) fn drain(&self) -> bool {
-        let drained = || self.inner.lock().tx.is_drained();
-        matches!(
-            self.drained.wait(
-                WaitFor::Writable,
-                Signals::Ignore,
-                Some(DRAIN_SECONDS),
-                drained
-            ),
-            Ok(Waited::Done)
-        )
+    pub(crate) fn drain(self: ArcBorrow<'_, Self>, deadline: Deadline) -> bool {
+        let waited = self.drained.wait_looking(
+            WaitFor::Writable,
+            Signals::Ignore,
+            deadline,
+            || {
+                self.look();
+            },
+            || self.inner.lock().tx.is_drained(),
+        );
+        matches!(waited, Ok(Waited::Done))
     }
 
     /// Takes the queues out. They must be dropped by the caller, which stops the device.
@@ -501,7 +582,11 @@ impl Fifo {
     /// The receive queue has used buffers. Called in hard interrupt context.
     pub(crate) fn rx_interrupt(self: ArcBorrow<'_, Self>) {
         self.stats.interrupts.add(1);
-        self.change(|inner, effects| inner.receive(effects));
+        self.change(|inner, effects| {
+            if !inner.deferred.rx {
+                inner.receive(effects);
+            }
+        });
     }
 
     /// The transmit queue has used buffers. Called in hard interrupt context.
@@ -509,8 +594,61 @@ impl Fifo {
         self.stats.interrupts.add(1);
         self.change(|inner, effects| {
             effects.interrupt = true;
-            inner.pump(effects);
+            if !inner.deferred.tx {
+                inner.pump(effects);
+            }
         });
+    }
+
+    /// Goes on where an interrupt has left off, for as much again. In the work queue.
+    fn go_on(self: ArcBorrow<'_, Self>) {
+        let completions = self.change(|inner, effects| {
+            effects.interrupt = true;
+            let deferred = core::mem::take(&mut inner.deferred);
+            if deferred.rx {
+                inner.receive(effects);
+            }
+            if deferred.tx {
+                inner.pump(effects);
+            }
+            deferred.completions
+        });
+        if completions {
+            self.complete_accepted(true);
+        }
+    }
+
+    /// Does the work of interrupts that did not come; whether it is to look again soon, because they
+    /// may yet.
+    pub(crate) fn look(self: ArcBorrow<'_, Self>) -> bool {
+        self.change(|inner, effects| {
+            let looks = (inner.rx.look(), inner.tx.look());
+            effects.interrupt = true;
+            if looks.0 == Look::Missed {
+                self.stats.missed_interrupts.add(1);
+                inner.receive(effects);
+            }
+            if looks.1 == Look::Missed {
+                self.stats.missed_interrupts.add(1);
+                inner.pump(effects);
+            }
+            looks.0 == Look::Pending || looks.1 == Look::Pending
+        })
+    }
+
+    /// The device broke what all its FIFOs rely on.
+    pub(crate) fn fail(self: ArcBorrow<'_, Self>, broken: Broken) {
+        self.change(|inner, effects| inner.fail(broken, effects));
+    }
+
+    /// A file of it was opened.
+    pub(crate) fn opened(&self) {
+        self.watch.as_arc_borrow().opened();
+    }
+
+    /// An open file of it is gone.
+    pub(crate) fn closed(&self) {
+        self.watch.closed();
     }
 
     /// The device told where it stands. Called in hard interrupt context.
@@ -550,6 +688,10 @@ impl Fifo {
         if effects.work {
             self.start_worker();
         }
+        if effects.more {
+            self.stats.deferrals.add(1);
+            self.continue_later();
+        }
         if effects.drained {
             self.drained.wake(Events::OUT);
         }
@@ -562,28 +704,38 @@ impl Fifo {
     /// Has the worker look at requests, soon. From any context.
     fn start_worker(self: ArcBorrow<'_, Self>) {
         // An error says that it is to run already; it looks at everything when it does.
-        let _ = self.queue.queue().enqueue(Arc::from(self));
+        let _ = self.queue.queue().enqueue::<_, SERVE>(Arc::from(self));
     }
 
-    /// Completes accepted requests until there are none; one caller at a time does.
-    fn complete_accepted(&self, interrupt: bool) {
+    /// Has the work queue go on with what is deferred. From any context.
+    fn continue_later(self: ArcBorrow<'_, Self>) {
+        // As above.
+        let _ = self.queue.queue().enqueue::<_, CONTINUE>(Arc::from(self));
+    }
+
+    /// Completes accepted requests until there are none, or [`COMPLETIONS`] are done: the work queue
+    /// goes on with the rest. One caller at a time does, so that they complete in order.
+    fn complete_accepted(self: ArcBorrow<'_, Self>, interrupt: bool) {
         let stats = &self.stats;
         let counter = if interrupt {
             &stats.aio_by_interrupt
         } else {
             &stats.aio_in_passing
         };
-        loop {
-            let batch = self.inner.lock().aio.next_accepted();
-            match batch {
-                // Counted first, so that whoever sees a completion sees it counted.
-                Some(batch) => {
-                    counter.add(batch.len());
-                    batch.complete();
-                }
-                None => return,
-            }
+        let mut left = COMPLETIONS;
+        while left > 0 {
+            let batch = self.inner.lock().aio.next_accepted(left);
+            // Counted first, so that whoever sees a completion sees it counted.
+            let Some(batch) = batch else {
+                return;
+            };
+            let count = batch.len();
+            counter.add(count as u64);
+            batch.complete();
+            left = left.saturating_sub(count);
         }
+        self.inner.lock().deferred.completions = true;
+        self.continue_later();
     }
 
     /// Wakes and signals.
@@ -862,10 +1014,10 @@ impl Fifo {
         }
     }
 
-    /// Serves requests as long as there is something for them. In the work queue; only one such
-    /// call runs at a time.
+    /// Serves requests as long as there is something for them; after some, others in the work queue
+    /// come first. Only one such call runs at a time.
     fn serve_requests(self: ArcBorrow<'_, Self>) {
-        loop {
+        for _ in 0..JOBS {
             let (finished, job) = {
                 let mut inner = self.inner.lock();
                 let live = matches!(inner.life, Life::Live);
@@ -873,7 +1025,7 @@ impl Fifo {
                 let space = live && inner.credit() > 0;
                 (inner.aio.take_finished(), inner.aio.take_job(data, space))
             };
-            self.stats.aio_ended.add(finished.len());
+            self.stats.aio_ended.add(finished.len() as u64);
             finished.complete();
             match job {
                 Some(Job::Read(id, to)) => self.serve_read(id, to),
@@ -881,6 +1033,7 @@ impl Fifo {
                 None => return,
             }
         }
+        self.start_worker();
     }
 
     fn serve_read(self: ArcBorrow<'_, Self>, id: Id, mut to: UserDest) {
@@ -942,7 +1095,7 @@ impl Fifo {
             (Some(Ok(_)), Ok(())) => &self.stats.aio_by_interrupt,
             _ => &self.stats.aio_ended,
         };
-        counter.add(done.len());
+        counter.add(done.len() as u64);
         done.complete();
         self.notify(left);
     }
@@ -970,10 +1123,13 @@ impl Fifo {
             Ok::<_, Error>(inner.tx.positions().0)
         })?;
         let mut life = Ok(());
-        let waited = self.drained.wait(
+        let waited = self.drained.wait_looking(
             WaitFor::Writable,
             Signals::Interrupt,
-            Some(DRAIN_SECONDS),
+            Deadline::in_seconds(DRAIN_SECONDS),
+            || {
+                self.look();
+            },
             || {
                 let inner = self.inner.lock();
                 life = inner.check();
@@ -1001,13 +1157,18 @@ impl Fifo {
             Ok::<_, Error>(posted)
         })?;
         // Without an answer it is still under way, for all that is known.
-        let state = self.control.request(CtrlRequest {
+        let request = CtrlRequest {
             kind: CTRL_CLEAR,
             fifo: u32::from(self.index),
             tx_sent: posted,
-        })?;
-        check_state(&state, u32::from(self.index), self.capacity)?;
+        };
+        let missed = &self.stats.missed_interrupts;
+        let state = self.control.request(request, missed)?;
         self.change(|inner, effects| {
+            if let Err(error) = check_state(&state, u32::from(self.index), self.capacity) {
+                inner.fail(Broken("an impossible state"), effects);
+                return Err(error);
+            }
             inner.apply(&state, effects);
             // Also when the space came from the writes that had not been posted.
             if inner.credit() > 0 {
@@ -1016,8 +1177,8 @@ impl Fifo {
             let consumed = inner.rx.consumed();
             inner.tx.note_consumed(consumed, false);
             inner.pump(effects);
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Bytes that can be read without waiting.
@@ -1051,6 +1212,7 @@ impl Effects {
             interrupt: false,
             complete: false,
             work: false,
+            more: false,
             messages: Chain::new(),
         }
     }
@@ -1107,7 +1269,9 @@ fn check_state(state: &State, index: u32, capacity: u32) -> Result {
     let credit = state.tx_limit.checked_sub(state.tx_accepted);
     let capacity_ok = (1..=MAX_CAPACITY).contains(&state.capacity) && state.capacity == capacity;
     let within = |bytes: Option<u64>| bytes.is_some_and(|bytes| bytes <= u64::from(capacity));
-    if state.fifo == index && capacity_ok && within(level) && within(credit) {
+    let positions_ok = state.rx_end.max(state.tx_limit) < MAX_POSITION
+        && (state.flags & STATE_LOOPBACK == 0 || state.rx_end <= state.tx_accepted);
+    if state.fifo == index && capacity_ok && positions_ok && within(level) && within(credit) {
         Ok(())
     } else {
         Err(EIO)

@@ -36,7 +36,13 @@ use kernel::{
 
 impl FileOperations for Fifo {
     fn open(minor: u32) -> Result<Arc<Self>> {
-        registry::find(minor)
+        let fifo = registry::find(minor)?;
+        fifo.opened();
+        Ok(fifo)
+    }
+
+    fn release(self: ArcBorrow<'_, Self>) {
+        self.closed();
     }
 
     fn read(

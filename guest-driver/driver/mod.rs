@@ -2,9 +2,9 @@
 
 //! The driver's own logic, all of it safe Rust.
 //!
-//! [`device`] brings a virtio device up and down, [`control`] asks it questions, [`fifo`] is one
-//! FIFO with the rules of `docs/virtio-fifo.md`, [`file`] what an open file of it does. What the C
-//! side looks like is the business of [`crate::kapi`].
+//! [`device`] brings a virtio device up and down, [`control`] asks it questions, [`watch`] notices
+//! interrupts that it lost, [`fifo`] is one FIFO with the rules of `docs/virtio-fifo.md`, [`file`] what
+//! an open file of it does. What the C side looks like is the business of [`crate::kapi`].
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod file;
 mod rx;
 mod stats;
 mod tx;
+mod watch;
 
 pub(crate) use device::FifoDriver;
 pub(crate) use fifo::Fifo;

@@ -12,18 +12,27 @@ use super::buffers::{
 };
 use crate::{
     kapi::virtio::{
+        Look,
         Queue,
         Refused, //
     },
     virtio_fifo::{
         RxHeader,
-        State, //
+        State,
+        MAX_POSITION, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 /// The device broke the specification, or the queue broke; says how.
 pub(crate) struct Broken(pub(crate) &'static str);
+
+/// Messages to take at a time, and pages to copy while doing so: the rest is left for later, so that
+/// a device which uses buffers as fast as they are posted does not keep a CPU for itself.
+pub(crate) const BUDGET: usize = 64;
 
 /// What an interrupt brought.
 #[derive(Default)]
@@ -34,9 +43,16 @@ pub(crate) struct Received {
     pub(crate) messages: u64,
     /// The highest limit told for the tx stream.
     pub(crate) tx_limit: u64,
+    /// There may be more, and no interrupt will tell of it.
+    pub(crate) more: bool,
 }
 
 /// See the module.
+///
+/// # Invariants
+///
+/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], but for what a reader has out; so no sum of a
+/// position and a length overflows.
 pub(crate) struct RxSide {
     /// Until the device is taken away. Holds the posted buffers.
     queue: Option<Queue<Rx>>,
@@ -119,6 +135,11 @@ impl RxSide {
         self.consumed
     }
 
+    /// All below this position was sent by the device, or discarded.
+    pub(crate) fn received(&self) -> u64 {
+        self.next
+    }
+
     /// Whether everything is read and nothing will follow (DRV-13).
     pub(crate) fn at_end(&self) -> bool {
         self.hangup && self.consumed >= self.end
@@ -135,40 +156,66 @@ impl RxSide {
         self.end = end;
     }
 
-    /// Takes what the device sent.
+    /// Looks for used buffers that no interrupt told of.
+    pub(crate) fn look(&mut self) -> Look {
+        self.queue.as_mut().map_or(Look::Quiet, Queue::look)
+    }
+
+    /// Asks the device not to interrupt: nobody wants what it sends.
+    pub(crate) fn silence(&mut self) {
+        if let Some(queue) = self.queue.as_mut() {
+            queue.disable_interrupts();
+        }
+    }
+
+    /// Takes what the device sent, as far as [`BUDGET`] goes. Until all is taken, there are no
+    /// interrupts.
     pub(crate) fn receive(&mut self) -> Result<Received, Broken> {
         let mut received = Received::default();
+        let mut budget = BUDGET;
         loop {
             match self.queue.as_mut() {
                 Some(queue) => queue.disable_interrupts(),
                 None => return Ok(received),
             }
-            while let Some((buffer, written)) = self.queue.as_mut().and_then(Queue::get) {
-                self.accept(buffer, written, &mut received)?;
+            while budget > 0 {
+                let Some((buffer, written)) = self.queue.as_mut().and_then(Queue::get) else {
+                    break;
+                };
+                let copied = self.accept(buffer, written, &mut received)?;
+                budget = budget.saturating_sub(1 + copied / PAGE_SIZE);
+            }
+            if budget == 0 {
+                received.more = true;
+                break;
             }
             // False when something came after the last look.
             if self.queue.as_mut().is_none_or(Queue::enable_interrupts) {
                 break;
             }
         }
+        if self.queue.as_ref().is_some_and(Queue::is_broken) {
+            return Err(Broken("what broke its rx queue"));
+        }
         self.kick();
         Ok(received)
     }
 
-    /// Checks one message (DRV-10, DRV-11, DRV-15) and keeps its bytes.
+    /// Checks one message (DRV-10, DRV-11, DRV-15) and keeps its bytes; how many were copied for that.
     fn accept(
         &mut self,
         mut buffer: KBox<RxBuffer>,
         written: usize,
         received: &mut Received,
-    ) -> Result<(), Broken> {
+    ) -> Result<usize, Broken> {
         let header = buffer
             .fill(written)
             .ok_or(Broken("an impossible used length"))?;
         let end = buffer.rx_end();
         received.messages += 1;
         received.tx_limit = received.tx_limit.max(header.tx_limit);
-        if end < header.offset || header.rx_floor > header.offset {
+        // INVARIANT: `next` becomes `end`, or stays above it.
+        if end < header.offset || end >= MAX_POSITION || header.rx_floor > header.offset {
             return Err(Broken("an impossible rx offset"));
         }
         if header.offset < self.next {
@@ -176,7 +223,7 @@ impl RxSide {
             let stale = end <= self.cleared;
             self.post(buffer);
             return if stale {
-                Ok(())
+                Ok(0)
             } else {
                 Err(Broken("bytes it had sent before"))
             };
@@ -196,16 +243,18 @@ impl RxSide {
         received.bytes += end - header.offset;
         self.next = end;
         // Small pieces go together, so that however many there are, the buffers suffice.
+        let length = buffer.unread().len();
         if self
             .filled
             .newest()
             .is_some_and(|last| last.extend(buffer.unread()))
         {
             self.post(buffer);
+            Ok(length)
         } else {
             self.filled.push_back(buffer);
+            Ok(0)
         }
-        Ok(())
     }
 
     /// Drops all bytes below `position`, which the device discarded. Posts their buffers again.

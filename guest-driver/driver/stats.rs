@@ -51,6 +51,10 @@ pub(crate) struct Stats {
     pub(crate) signals: Counter,
     /// Times that waiting tasks or polls were woken.
     pub(crate) wakeups: Counter,
+    /// Times that an interrupt brought more than may be done in one, and the work queue went on.
+    pub(crate) deferrals: Counter,
+    /// Interrupts that did not come, though the device had something to tell.
+    pub(crate) missed_interrupts: Counter,
     /// Messages that broke the specification.
     pub(crate) protocol_errors: Counter,
     /// Asynchronous requests that were done when they were submitted.
@@ -74,6 +78,8 @@ impl Stats {
             tx_messages: Counter::new(),
             signals: Counter::new(),
             wakeups: Counter::new(),
+            deferrals: Counter::new(),
+            missed_interrupts: Counter::new(),
             protocol_errors: Counter::new(),
             aio_at_submit: Counter::new(),
             aio_by_interrupt: Counter::new(),
@@ -97,6 +103,8 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"tx_messages", &stats.tx_messages);
             folder.read_only_file(c"signals", &stats.signals);
             folder.read_only_file(c"wakeups", &stats.wakeups);
+            folder.read_only_file(c"deferrals", &stats.deferrals);
+            folder.read_only_file(c"missed_interrupts", &stats.missed_interrupts);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
             folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);
             folder.read_only_file(c"aio_by_interrupt", &stats.aio_by_interrupt);

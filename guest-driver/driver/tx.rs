@@ -11,10 +11,14 @@ use super::{
         Tx,
         TxBuffer, //
     },
-    rx::Broken, //
+    rx::{
+        Broken,
+        BUDGET, //
+    },
 };
 use crate::{
     kapi::virtio::{
+        Look,
         Queue,
         Refused, //
     },
@@ -32,6 +36,11 @@ pub(crate) const MAX_PAYLOAD: usize = 32768 - 16;
 pub(crate) const SHARED_PAYLOAD: usize = 4096 - 16;
 
 /// See the module.
+///
+/// # Invariants
+///
+/// `accepted` ≤ `posted` ≤ `sent`, and the credit is never above `capacity` beyond what is posted:
+/// so however the device grants it, what waits here is bounded, and positions stay far from overflow.
 pub(crate) struct TxSide {
     /// Until the device is taken away. Holds the posted messages.
     queue: Option<Queue<Tx>>,
@@ -57,6 +66,8 @@ pub(crate) struct TxSide {
     limit: u64,
     /// How many tasks wait for messages to be used.
     waiting: u32,
+    /// The device gets nothing more, and is not listened to.
+    abandoned: bool,
 }
 
 /// What [`TxSide::pump`] did.
@@ -66,6 +77,8 @@ pub(crate) struct Pumped {
     pub(crate) messages: u64,
     /// Messages came back, so somebody may wait for that.
     pub(crate) progress: bool,
+    /// There is more to be moved, and no interrupt will tell of it.
+    pub(crate) more: bool,
 }
 
 impl TxSide {
@@ -85,6 +98,7 @@ impl TxSide {
             in_flight: 0,
             limit: state.tx_limit,
             waiting: 0,
+            abandoned: false,
         })
     }
 
@@ -109,6 +123,25 @@ impl TxSide {
         self.pending.take()
     }
 
+    /// Gives up on the device: takes what was never posted, to be dropped outside the lock.
+    pub(crate) fn abandon(&mut self) -> Chain<TxBuffer> {
+        self.abandoned = true;
+        if let Some(queue) = self.queue.as_mut() {
+            queue.disable_interrupts();
+        }
+        self.pending.take()
+    }
+
+    /// Looks for used messages that no interrupt told of, though something waits for them.
+    pub(crate) fn look(&mut self) -> Look {
+        self.queue.as_mut().map_or(Look::Quiet, Queue::look)
+    }
+
+    /// Whether a loopback device cannot have this `position` of the rx stream yet.
+    pub(crate) fn is_beyond(&self, position: u64) -> bool {
+        self.loopback && position > self.posted
+    }
+
     /// Bytes that may be written now. `rx_consumed` is that of the rx side.
     pub(crate) fn credit(&self, rx_consumed: u64) -> u64 {
         let limit = if self.loopback {
@@ -124,7 +157,8 @@ impl TxSide {
         if self.loopback || limit <= self.limit {
             return Ok(());
         }
-        if limit > self.sent + self.capacity {
+        // Not `sent`: else a device that accepts nothing could have us hold ever more.
+        if limit > self.posted + self.capacity {
             return Err(Broken("more credit than the FIFO holds"));
         }
         self.limit = limit;
@@ -154,6 +188,7 @@ impl TxSide {
     /// Whether nothing is left to be sent or to come back.
     pub(crate) fn is_drained(&self) -> bool {
         self.pending.is_empty() && self.in_flight == 0 && !self.ack_due
+            || self.abandoned
             || self.queue.as_ref().is_none_or(Queue::is_broken)
     }
 
@@ -205,7 +240,8 @@ impl TxSide {
         }
     }
 
-    /// Takes back used messages, posts what waits, and tells the device if it wants to hear.
+    /// Takes back used messages, posts what waits, and tells the device if it wants to hear; as far
+    /// as [`BUDGET`] goes.
     ///
     /// Used messages go to `done`, to be dropped outside the lock. The device interrupts for used
     /// messages while something waits for that, here or elsewhere (`others_wait`).
@@ -216,9 +252,17 @@ impl TxSide {
         done: &mut Chain<TxBuffer>,
     ) -> Result<Pumped, Broken> {
         let mut pumped = Pumped::default();
-        loop {
-            self.reclaim(done, &mut pumped);
-            self.post(rx_consumed, &mut pumped)?;
+        let mut budget = BUDGET;
+        while !self.abandoned {
+            self.reclaim(&mut budget, done, &mut pumped);
+            self.post(rx_consumed, &mut budget, &mut pumped)?;
+            if budget == 0 {
+                if let Some(queue) = self.queue.as_mut() {
+                    queue.disable_interrupts();
+                }
+                pumped.more = true;
+                break;
+            }
             let wanted =
                 others_wait || self.waiting > 0 || self.ack_due || !self.pending.is_empty();
             match self.queue.as_mut() {
@@ -239,11 +283,18 @@ impl TxSide {
                 queue.kick();
             }
         }
+        if !self.abandoned && self.queue.as_ref().is_some_and(Queue::is_broken) {
+            return Err(Broken("what broke its tx queue"));
+        }
         Ok(pumped)
     }
 
-    fn reclaim(&mut self, done: &mut Chain<TxBuffer>, pumped: &mut Pumped) {
-        while let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) {
+    fn reclaim(&mut self, budget: &mut usize, done: &mut Chain<TxBuffer>, pumped: &mut Pumped) {
+        while *budget > 0 {
+            let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) else {
+                return;
+            };
+            *budget -= 1;
             pumped.progress = true;
             self.in_flight -= 1;
             if message.payload().is_empty() {
@@ -255,14 +306,23 @@ impl TxSide {
         }
     }
 
-    fn post(&mut self, rx_consumed: u64, pumped: &mut Pumped) -> Result<(), Broken> {
-        while let Some(message) = self.pending.pop_front() {
+    fn post(
+        &mut self,
+        rx_consumed: u64,
+        budget: &mut usize,
+        pumped: &mut Pumped,
+    ) -> Result<(), Broken> {
+        while *budget > 0 {
+            let Some(message) = self.pending.pop_front() else {
+                break;
+            };
             let end = message.tx_end();
             if let Some(message) = self.add(message, rx_consumed)? {
                 self.pending.push_front(message);
                 return Ok(());
             }
             self.posted = end;
+            *budget -= 1;
             pumped.messages += 1;
         }
         if self.ack_due {

@@ -55,8 +55,14 @@ pub(crate) const MINORS: u32 = 256;
 ///
 /// Every method may run at any time until the last file is closed, also after the device is gone.
 pub(crate) trait FileOperations: Send + Sync + 'static {
-    /// Finds what minor number `minor` stands for; an open file keeps it alive.
+    /// Finds what minor number `minor` stands for; an open file keeps it alive. With success there
+    /// is one more open file.
     fn open(minor: u32) -> Result<Arc<Self>>
+    where
+        Self: Sized;
+
+    /// An open file is gone.
+    fn release(self: ArcBorrow<'_, Self>)
     where
         Self: Sized;
 
@@ -299,7 +305,8 @@ impl<T: FileOperations> Operations<T> {
     /// As for `open`, once, when nobody uses the file any more.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `open` stored an `Arc<T>`, and nobody uses the file any more.
-        drop(unsafe { Arc::<T>::from_foreign((*file).private_data) });
+        let this = unsafe { Arc::<T>::from_foreign((*file).private_data) };
+        this.as_arc_borrow().release();
         0
     }
 
@@ -361,19 +368,8 @@ impl<T: FileOperations> Operations<T> {
         flags: c_uint,
     ) -> isize {
         if flags & bindings::GLOBALFIFO_SPLICE_F_NONBLOCK != 0 {
-            // SAFETY: The VFS calls with a valid file of ours; null is a table for a look only.
-            let (this, file, mut table) = unsafe {
-                (
-                    file_data::<T>(file),
-                    File::from_raw_file(file),
-                    PollTable::from_raw(ptr::null_mut()),
-                )
-            };
-            // What reads for a splice knows no flags and would wait, with the pipe locked. It still
-            // does if another reader comes in between.
-            if !this.poll(file, &mut table).wake_readers() {
-                return EAGAIN.to_errno() as isize;
-            }
+            // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
+            return unsafe { bindings::globalfifo_splice_read_nowait(file, pipe, length) };
         }
         // SAFETY: The arguments are the caller's own.
         unsafe { bindings::copy_splice_read(file, position, pipe, length, flags) }

@@ -26,7 +26,10 @@ use kernel::{
         to_result, //
     },
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
     types::{
         ForeignOwnable,
         Opaque, //
@@ -190,19 +193,15 @@ impl Device {
         unsafe { device::Device::from_raw(&raw mut (*self.as_raw()).dev) }
     }
 
-    /// Reads `N` bytes of configuration space.
-    pub(crate) fn config<const N: usize>(&self, offset: u32) -> [u8; N] {
-        let mut bytes = [0; N];
-        // SAFETY: The device is valid and there is room for `N` bytes.
-        unsafe {
-            bindings::globalfifo_get_config(
-                self.as_raw(),
-                offset,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        bytes
+    /// Reads the 4 bytes at `offset` of configuration space, in one access. `ENXIO` when the device
+    /// has none.
+    pub(crate) fn config_u32(&self, offset: u32) -> Result<[u8; 4]> {
+        let mut bytes = [0; 4];
+        // SAFETY: The device is valid and there is room for 4 bytes.
+        to_result(unsafe {
+            bindings::globalfifo_get_config_u32(self.as_raw(), offset, bytes.as_mut_ptr().cast())
+        })?;
+        Ok(bytes)
     }
 
     /// Tells the device that the driver is ready: DRIVER_OK.
@@ -261,8 +260,10 @@ impl Device {
 /// Gets the interrupts of a device's virtqueues.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Queue `index` may have used buffers. Called in hard interrupt context, from several CPUs at
-    /// once for different queues.
-    fn queue_interrupt(&self, index: u32);
+    /// once for different queues. What it does has to be bounded, whatever the device does.
+    fn queue_interrupt(self: ArcBorrow<'_, Self>, index: u32)
+    where
+        Self: Sized;
 }
 
 /// # Safety
@@ -332,6 +333,9 @@ impl FoundQueues {
         Some(Queue {
             vq,
             shared: self.shared.clone(),
+            interrupts: true,
+            taken: 0,
+            suspected: None,
             _packets: PhantomData,
         })
     }
@@ -374,8 +378,19 @@ impl<M> Packet<M> {
     }
 
     /// The memory.
+    ///
+    /// A device that breaks the rules can still write to it: what decides anything is read by
+    /// [`Packet::snapshot`].
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.memory
+    }
+
+    /// A copy of the `N` bytes at `at`, each read once: what was checked is what is used. `None`
+    /// when they are not all in the memory.
+    pub(crate) fn snapshot<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let bytes = self.memory.get(at..)?.first_chunk::<N>()?;
+        // SAFETY: A reference is valid for reads, and bytes have no invalid values.
+        Some(unsafe { ptr::from_ref(bytes).read_volatile() })
     }
 
     /// The memory, to be changed.
@@ -397,11 +412,29 @@ pub(crate) struct Queue<M: Send> {
     vq: NonNull<bindings::virtqueue>,
     // Keeps the queue in existence.
     shared: Arc<Shared>,
+    /// The device was last asked to interrupt, rather than not to.
+    interrupts: bool,
+    /// Buffers taken so far.
+    taken: u64,
+    /// What `taken` was when a look found used buffers.
+    suspected: Option<u64>,
     _packets: PhantomData<KBox<Packet<M>>>,
 }
 
 // SAFETY: A virtqueue is not bound to a thread; what is in it is `Send`.
 unsafe impl<M: Send> Send for Queue<M> {}
+
+/// What a look at a queue found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing that an interrupt should have told of.
+    Quiet,
+    /// Used buffers, whose interrupt may still be on its way: look again soon.
+    Pending,
+    /// Used buffers that were there at the look before, with none taken since: their interrupt is
+    /// lost.
+    Missed,
+}
 
 /// Why a buffer did not go into a queue, and the buffer.
 pub(crate) enum Refused<M> {
@@ -461,7 +494,22 @@ impl<M: Send> Queue<M> {
         }
         // SAFETY: By the type invariants, a token is a box; the queue has let go of it.
         let packet = unsafe { KBox::<Packet<M>>::from_foreign(token) };
+        self.taken = self.taken.wrapping_add(1);
         Some((packet, written as usize))
+    }
+
+    /// Looks for used buffers that no interrupt told of.
+    pub(crate) fn look(&mut self) -> Look {
+        // To ask again for what was asked for changes nothing, but says whether there are any.
+        if !self.interrupts || self.enable_interrupts() {
+            self.suspected = None;
+            return Look::Quiet;
+        }
+        if self.suspected.replace(self.taken) == Some(self.taken) {
+            Look::Missed
+        } else {
+            Look::Pending
+        }
     }
 
     /// Tells the device about added buffers, unless it does not want to hear. False when the queue
@@ -473,12 +521,14 @@ impl<M: Send> Queue<M> {
 
     /// Asks the device not to interrupt. A hint only.
     pub(crate) fn disable_interrupts(&mut self) {
+        self.interrupts = false;
         // SAFETY: By the type invariants.
         unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };
     }
 
     /// Asks for interrupts; false when there are used buffers already, for which none may come.
     pub(crate) fn enable_interrupts(&mut self) -> bool {
+        self.interrupts = true;
         // SAFETY: By the type invariants.
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
     }

@@ -19,6 +19,12 @@ use kernel::{
     fs::File,
     prelude::*,
     sync::LockClassKey,
+    time::{
+        msecs_to_jiffies,
+        Instant,
+        Monotonic,
+        Msecs, //
+    },
     types::Opaque, //
 };
 
@@ -44,11 +50,6 @@ impl Events {
     /// The bits as `poll` returns them.
     pub(crate) const fn bits(self) -> u32 {
         self.0
-    }
-
-    /// Whether a reader need not wait: there is data, or the end.
-    pub(crate) const fn wake_readers(self) -> bool {
-        self.0 & (Self::IN.0 | ANY_END) != 0
     }
 
     /// Whether all of `other` is in `self`.
@@ -98,7 +99,31 @@ pub(crate) enum Signals {
     Ignore,
 }
 
-const HZ: isize = bindings::GLOBALFIFO_HZ;
+/// Time between two looks of [`WaitQueue::wait_looking`].
+const LOOK_MILLISECONDS: Msecs = 100;
+
+/// A point in time.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    from: Instant<Monotonic>,
+    milliseconds: Msecs,
+}
+
+impl Deadline {
+    /// In so many seconds.
+    pub(crate) fn in_seconds(seconds: u8) -> Self {
+        Self {
+            from: Instant::now(),
+            milliseconds: Msecs::from(seconds) * 1000,
+        }
+    }
+
+    /// Milliseconds until then.
+    fn left(&self) -> Msecs {
+        let gone = Msecs::try_from(self.from.elapsed().as_millis()).unwrap_or(Msecs::MAX);
+        self.milliseconds.saturating_sub(gone)
+    }
+}
 
 /// `MAX_SCHEDULE_TIMEOUT`.
 const FOREVER: isize = isize::MAX;
@@ -159,7 +184,31 @@ impl WaitQueue {
         unsafe { bindings::poll_wait(file.as_ptr(), self.head.get(), table.0) };
     }
 
-    /// Waits until `condition` holds, at most `seconds`.
+    /// As [`WaitQueue::wait`], but does not rely on being woken: until `deadline`, runs `look` again
+    /// and again. In it, what changes the condition may be done by the task itself.
+    pub(crate) fn wait_looking(
+        &self,
+        what: WaitFor,
+        signals: Signals,
+        deadline: Deadline,
+        mut look: impl FnMut(),
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<Waited> {
+        loop {
+            let left = deadline.left();
+            let step = left.min(LOOK_MILLISECONDS);
+            if self.wait(what, signals, Some(step), &mut condition)? == Waited::Done {
+                return Ok(Waited::Done);
+            }
+            look();
+            if left == 0 {
+                let done = condition();
+                return Ok(if done { Waited::Done } else { Waited::TimedOut });
+            }
+        }
+    }
+
+    /// Waits until `condition` holds, at most `milliseconds`.
     ///
     /// `condition` is called without any lock held, with the task's state already set: it must not
     /// sleep.
@@ -167,14 +216,16 @@ impl WaitQueue {
         &self,
         what: WaitFor,
         signals: Signals,
-        seconds: Option<u8>,
+        milliseconds: Option<Msecs>,
         mut condition: impl FnMut() -> bool,
     ) -> Result<Waited> {
         let state = match signals {
             Signals::Interrupt => bindings::GLOBALFIFO_TASK_INTERRUPTIBLE,
             Signals::Ignore => bindings::GLOBALFIFO_TASK_UNINTERRUPTIBLE,
         };
-        let mut left = seconds.map_or(FOREVER, |seconds| isize::from(seconds) * HZ);
+        let mut left = milliseconds.map_or(FOREVER, |limit| {
+            isize::try_from(msecs_to_jiffies(limit)).unwrap_or(FOREVER)
+        });
         let mut entry = bindings::wait_queue_entry::default();
         let entry = &raw mut entry;
         // SAFETY: `entry` is valid, and stays where it is until `finish_wait` below has taken it

@@ -5,9 +5,13 @@
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h).
 
 use super::bindings;
+use core::ptr;
 use kernel::{
     prelude::*,
-    workqueue::Queue, //
+    workqueue::{
+        DelayedWork,
+        Queue, //
+    },
 };
 
 /// `struct workqueue_struct`; all work in it is done when it is dropped.
@@ -52,4 +56,17 @@ impl Drop for WorkQueue {
         // SAFETY: By the type invariants.
         unsafe { bindings::destroy_workqueue(self.0) };
     }
+}
+
+/// Has `work` run now if it waits for its time, and waits until it is over. To be called before a
+/// [`WorkQueue`] goes that it may be waiting for: [`WorkQueue::drain`] does not see it yet.
+pub(crate) fn flush_delayed<T, const ID: u64>(work: &DelayedWork<T, ID>) {
+    // SAFETY: `DelayedWork` is transparent over `struct delayed_work`, and was initialised.
+    unsafe {
+        bindings::flush_delayed_work(
+            ptr::from_ref(work)
+                .cast::<bindings::delayed_work>()
+                .cast_mut(),
+        )
+    };
 }

@@ -24,6 +24,10 @@ pub const MAX_FIFOS: u16 = 31;
 /// Most bytes one direction of a FIFO holds.
 pub const MAX_CAPACITY: u32 = 1 << 24;
 
+/// Every position in a stream is below this: centuries away for a device that counts bytes, and far
+/// enough from the end that no position plus a length overflows.
+pub const MAX_POSITION: u64 = 1 << 63;
+
 /// Index of the receive virtqueue (device to driver) of `fifo`.
 pub const fn rx_queue(fifo: u16) -> u16 {
     FIRST_RX_QUEUE + 2 * fifo

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::signals::{self, POLL_HUP};
+use globalfifo_guest_tests::trace::Trace;
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
@@ -39,6 +40,10 @@ const TESTS: &[Test] = &[
     ("unread_bytes_survive_rmmod", bytes_survive_rmmod),
     ("what_was_read_is_not_delivered_again", no_duplicates),
     ("a_busy_module_cannot_be_removed", busy_module),
+    (
+        "the_driver_has_a_timer_only_while_a_file_is_open",
+        timer_while_open,
+    ),
     ("unbind_and_bind_under_load", unbind_under_load),
     ("rmmod_and_modprobe_again_and_again", rmmod_again),
 ];
@@ -250,6 +255,33 @@ fn busy_module() -> Result<()> {
         Err(error) => check!(format!("{error:#}").contains("in use")),
     }
     Ok(())
+}
+
+/// How often work was put into the driver's queue in the next seconds.
+fn work_queued() -> Result<usize> {
+    let trace = Trace::start(&[(
+        "workqueue/workqueue_queue_work",
+        "workqueue == \"globalfifo\"",
+    )])?;
+    thread::sleep(Duration::from_millis(2500));
+    Ok(trace.events()?.len())
+}
+
+fn timer_while_open() -> Result<()> {
+    check_eq!(work_queued()?, 0);
+    let fifo = Fifo::open(0)?;
+    // Once a second, and nothing else: no data moves.
+    check!((1..=3).contains(&work_queued()?));
+    drop(fifo);
+    // The last round may still be on its way.
+    thread::sleep(Duration::from_millis(1500));
+    check_eq!(work_queued()?, 0);
+    // Not even one that is open keeps it running when the device is gone.
+    let _stale = Fifo::open(0)?;
+    while_unbound(|| {
+        check_eq!(work_queued()?, 0);
+        Ok(())
+    })
 }
 
 fn unbind_under_load() -> Result<()> {

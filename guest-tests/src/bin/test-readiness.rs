@@ -52,6 +52,10 @@ const TESTS: &[Test] = &[
     ("splice_waits_for_data", splice_waits),
     ("splice_into_a_full_fifo_takes_what_fits", splice_partial),
     ("splice_nonblock_is_eagain", splice_nonblock),
+    (
+        "splice_nonblock_does_not_wait_when_another_takes_the_data",
+        splice_nonblock_race,
+    ),
     ("tee_doubles_what_was_spliced", tee_doubles),
     ("sendfile_from_a_file", sendfile_small),
     ("sendfile_of_more_than_fits", sendfile_large),
@@ -560,6 +564,39 @@ fn splice_nonblock() -> Result<()> {
         Err(Errno::EAGAIN)
     );
     check_eq!(fifo.read(100)?, b"stay".to_vec());
+    Ok(())
+}
+
+fn splice_nonblock_race() -> Result<()> {
+    const ROUNDS: usize = 3000;
+    let fifo = Fifo::open_empty(0)?;
+    let (out, into) = pipe()?;
+    let (tell, told) = mpsc::channel::<()>();
+    let (_, thief) = spawn(move || -> Result<usize> {
+        let fifo = Fifo::open(O_NONBLOCK)?;
+        let mut taken = 0;
+        while told.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            taken += fifo.read(1).map_or(0, |bytes| bytes.len());
+        }
+        Ok(taken)
+    })?;
+    let mut spliced = 0;
+    for _ in 0..ROUNDS {
+        fifo.write_all(b"x")?;
+        // Whoever comes first gets it; then there is nothing more, and nobody would end a wait.
+        loop {
+            match splice_all(&fifo, &into, 1, NONBLOCK) {
+                Ok(got) => spliced += read_pipe(&out, got)?.len(),
+                Err(Errno::EAGAIN) if fifo.events()?.contains(PollFlags::POLLIN) => {}
+                other => break check_eq!(other, Err(Errno::EAGAIN)),
+            }
+        }
+    }
+    drop(tell);
+    let left = ROUNDS - spliced - join(thief)??;
+    check_eq!(fifo.read_exact(left)?.len(), left);
+    fifo.set_flags(O_NONBLOCK, true)?;
+    check_eq!(fifo.read(1), Err(Errno::EAGAIN));
     Ok(())
 }
 
