@@ -184,6 +184,8 @@ struct Inner {
     /// Another reader found that, and waits.
     read_contended: bool,
     deferred: Deferred,
+    /// What a cancelled request left for calls, which the worker is to tell them.
+    left_by_cancel: Events,
 }
 
 impl Inner {
@@ -492,6 +494,7 @@ impl Fifo {
             reading: false,
             read_contended: false,
             deferred: Deferred::default(),
+            left_by_cancel: Events::NONE,
         };
         inner.apply_flags(&state, &mut Effects::new());
         Arc::pin_init(
@@ -1018,13 +1021,16 @@ impl Fifo {
     /// come first. Only one such call runs at a time.
     fn serve_requests(self: ArcBorrow<'_, Self>) {
         for _ in 0..JOBS {
-            let (finished, job) = {
+            let (finished, left, job) = {
                 let mut inner = self.inner.lock();
                 let live = matches!(inner.life, Life::Live);
                 let data = live && !inner.reading && inner.has_data();
                 let space = live && inner.credit() > 0;
-                (inner.aio.take_finished(), inner.aio.take_job(data, space))
+                let left = core::mem::replace(&mut inner.left_by_cancel, Events::NONE);
+                let finished = inner.aio.take_finished();
+                (finished, left, inner.aio.take_job(data, space))
             };
+            self.notify(left);
             self.stats.aio_ended.add(finished.len() as u64);
             finished.complete();
             match job {
@@ -1191,11 +1197,14 @@ impl Fifo {
 
 impl Cancel for Fifo {
     fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
-        // Not by `change`, which might complete others': impossible under AIO's lock.
+        // Not by `change`, which might complete others' and wakes: impossible under AIO's lock.
         let work = {
             let mut inner = self.inner.lock();
+            let precedence = inner.precedence();
             inner.aio.cancel(id);
-            inner.have_work()
+            let left = inner.left_by_requests(precedence);
+            inner.left_by_cancel |= left;
+            inner.have_work() || left != Events::NONE
         };
         if work {
             self.start_worker();
