@@ -132,6 +132,17 @@ fn queues() -> Vec<Seed> {
             seed(0, &[POST, SEND, STOP_ALL, &[0], GET_STATE, POST, SEND]),
             seed(2, &[SEND, STOP_ALL, &[1], POST, SEND, CLEAR]),
             seed(0, &[GIVE, &[3, 3, 100, 40, 0], &[12, 20, 1, 3]]),
+            // Buffers that end behind memory, for data and for an event.
+            seed(
+                0,
+                &[
+                    SEND,
+                    &[3, 0, 100, 0xfc, 0],
+                    &[1, 0, 0, 9],
+                    &[5, 0, 0xfc, 0],
+                    POST,
+                ],
+            ),
             // An indirect chain; zeros; memory that goes away for a while.
             seed(0, &[&[7, 0, 2, 40, 20, 1, 1, 50, 20, 0, 0, 0, 3], POST]),
             seed(0, &[&[3, 1, 100, 40, 0], &[15, 0, 0, 16, 1, 4], SEND]),
