@@ -46,7 +46,7 @@ impl Incoming {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         let old = self.bytes.len();
-        // Room for a longest line and its newline; `next` leaves no more than that unread.
+        // Room for a longest line and its newline; `next_line` leaves no more than that unread.
         self.bytes.resize(MAX_LINE + 1, 0);
         let result = match self.bytes.get_mut(old..) {
             Some(room) => source.read(room),
@@ -58,7 +58,7 @@ impl Incoming {
     }
 
     /// The next line that is there.
-    pub fn next(&mut self) -> Option<Line> {
+    pub fn next_line(&mut self) -> Option<Line> {
         loop {
             let rest = self.bytes.get(self.taken..)?;
             let newline = rest
@@ -157,13 +157,13 @@ mod tests {
     fn lines_come_apart_and_together() {
         let mut incoming = Incoming::default();
         feed(&mut incoming, b"a\nbc\n\nd");
-        assert_eq!(incoming.next(), whole("a"));
-        assert_eq!(incoming.next(), whole("bc"));
-        assert_eq!(incoming.next(), whole(""));
-        assert_eq!(incoming.next(), None);
+        assert_eq!(incoming.next_line(), whole("a"));
+        assert_eq!(incoming.next_line(), whole("bc"));
+        assert_eq!(incoming.next_line(), whole(""));
+        assert_eq!(incoming.next_line(), None);
         feed(&mut incoming, b"e\nf");
-        assert_eq!(incoming.next(), whole("de"));
-        assert_eq!(incoming.next(), None);
+        assert_eq!(incoming.next_line(), whole("de"));
+        assert_eq!(incoming.next_line(), None);
         assert_eq!(incoming.last(), whole("f"));
         assert_eq!(incoming.last(), None);
     }
@@ -176,13 +176,13 @@ mod tests {
         let mut source = vec![b'x'; MAX_LINE];
         source.push(b'\n');
         feed(&mut incoming, &source);
-        assert!(matches!(incoming.next(), Some(Line::Whole(line)) if line.len() == MAX_LINE));
+        assert!(matches!(incoming.next_line(), Some(Line::Whole(line)) if line.len() == MAX_LINE));
         let mut source = vec![b'x'; 3 * MAX_LINE];
         source.extend(b"\nnext\n");
         let mut source = source.as_slice();
         let mut lines = Vec::new();
         while incoming.fill(&mut source).unwrap() > 0 {
-            lines.extend(std::iter::from_fn(|| incoming.next()));
+            lines.extend(std::iter::from_fn(|| incoming.next_line()));
             assert!(incoming.bytes.capacity() <= 2 * MAX_LINE);
         }
         assert_eq!(lines, [Line::TooLong, Line::Whole(b"next".to_vec())]);
@@ -193,10 +193,10 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut source = io::repeat(b'x');
         incoming.fill(&mut source).unwrap();
-        assert_eq!(incoming.next(), Some(Line::TooLong));
+        assert_eq!(incoming.next_line(), Some(Line::TooLong));
         for _ in 0..10 {
             incoming.fill(&mut source).unwrap();
-            assert_eq!(incoming.next(), None);
+            assert_eq!(incoming.next_line(), None);
         }
         assert_eq!(incoming.last(), None);
     }
@@ -214,7 +214,7 @@ mod tests {
                 let (mut now, later) = rest.split_at(cut.min(rest.len()));
                 rest = later;
                 incoming.fill(&mut now).unwrap();
-                lines.extend(std::iter::from_fn(|| incoming.next()));
+                lines.extend(std::iter::from_fn(|| incoming.next_line()));
             }
             lines.extend(incoming.last());
             let expected: Vec<_> = text

@@ -7,11 +7,11 @@
 //! [`crate::device::Device`] and [`crate::fifo::Fifo`]; virtqueues, guest memory and endpoints it
 //! must not know. All of it runs on the event loop and nothing in it waits.
 
+pub mod lines;
 pub mod metrics;
 pub mod metrics_file;
 pub mod protocol;
 
-mod lines;
 mod server;
 mod service;
 mod watch;

@@ -113,7 +113,7 @@ impl Client {
 
     fn answer(&mut self, service: &Service) {
         while !self.outgoing.is_enough() {
-            let mut line = self.incoming.next();
+            let mut line = self.incoming.next_line();
             if line.is_none() && self.ended {
                 line = self.incoming.last();
             }

@@ -86,10 +86,7 @@ pub struct Guest {
 impl Guest {
     /// All queues started, memory all 0.
     pub fn new(reset: ResetPolicy, event_idx: bool) -> Self {
-        let specs: Vec<FifoSpec> = SPECS
-            .iter()
-            .map(|spec| spec.parse::<PartialSpec>().expect("a SPEC").with_default(1))
-            .collect();
+        let specs = SPECS.map(spec);
         let device = Device::new(&specs, reset).expect("1 to 31 FIFOs");
         let ram = SharedRam::new(memory(LEN));
         let vrings = (0..QUEUES)
@@ -213,6 +210,11 @@ impl Guest {
             &self.mailbox,
         );
     }
+}
+
+/// The FIFO that a SPEC means.
+pub fn spec(text: &str) -> FifoSpec {
+    text.parse::<PartialSpec>().expect("a SPEC").with_default(1)
 }
 
 /// DEV-4, DEV-20 and DEV-26: no more in a FIFO than it holds.

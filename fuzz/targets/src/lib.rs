@@ -14,6 +14,7 @@
     reason = "a panic is how a target says that something is wrong"
 )]
 
+mod control;
 mod fault;
 mod fifo;
 mod guest;
@@ -24,6 +25,7 @@ pub mod seeds;
 mod spec;
 mod wire;
 
+pub use control::control;
 pub use fault::fault;
 pub use fifo::fifo;
 pub use queues::queues;
@@ -36,6 +38,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("control", control),
     ("fault", fault),
     ("fifo", fifo),
     ("queues", queues),

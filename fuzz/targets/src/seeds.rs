@@ -24,6 +24,11 @@ pub type Seed = (String, Vec<u8>);
 /// The seeds of a target.
 pub fn seeds(target: &str) -> Vec<Seed> {
     match target {
+        "control" => numbered(
+            CONTROL
+                .iter()
+                .map(|text| [b"\x10", text.as_bytes()].concat()),
+        ),
         "fault" => numbered(FAULTS.iter().map(|text| text.as_bytes().to_vec())),
         "fifo" => fifo(),
         "queues" => queues(),
@@ -33,6 +38,17 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         _ => Vec::new(),
     }
 }
+
+const CONTROL: &[&str] = &[
+    "{\"command\":\"status\"}\n{\"command\":\"metrics\",\"id\":1}\n",
+    "{\"command\":\"push\",\"fifo\":0,\"text\":\"hello\",\"id\":\"a\"}\n{\"command\":\"pull\",\"fifo\":0}\n",
+    "{\"command\":\"push\",\"fifo\":3,\"base64\":\"AP8=\"}\n{\"command\":\"pull\",\"fifo\":3,\"max\":1}\n",
+    "{\"command\":\"clear\",\"fifo\":3}\n{\"command\":\"hangup\",\"fifo\":0,\"on\":false}\n",
+    "{\"command\":\"watch\",\"fifos\":[0,3]}\n{\"command\":\"watch\"}\n",
+    "{\"command\":\"explode\"}\n{\"command\":5}\n{}\n[]\nnull\n\n{\"command\":\"pull\"",
+    "{\"command\":\"clear\",\"fifo\":65536}\n{\"command\":\"clear\",\"fifo\":-1,\"id\":1e300}\n",
+    "{\"command\":\"push\",\"fifo\":0,\"text\":\"a\",\"base64\":\"YQ==\"}\n",
+];
 
 const FAULTS: &[&str] = &[
     "drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7",

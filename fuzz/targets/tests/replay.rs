@@ -46,7 +46,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 }
 
 #[rstest]
-fn replay(#[values("fault", "fifo", "queues", "rings", "spec", "wire")] name: &str) {
+fn replay(#[values("control", "fault", "fifo", "queues", "rings", "spec", "wire")] name: &str) {
     let (name, run) = target(name);
     let corpus = corpus(name);
     for input in &corpus {
