@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use rstest::rstest;
 
 /// Mutations of the corpus of each target: seconds in all.
-const MUTATIONS: u32 = 5000;
+const MUTATIONS: u32 = 2000;
 
 /// Longest input that libFuzzer makes, by default.
 const MAX_LEN: usize = 4096;
