@@ -20,6 +20,7 @@ use vhost_device_fifo::device::Device;
 use vhost_device_fifo::host;
 use vhost_device_fifo::log;
 use vhost_device_fifo::server::Server;
+use vhost_device_fifo::server::Subscriber;
 use vhost_device_fifo::server::Until;
 use vhost_device_fifo::socket::Listening;
 
@@ -51,29 +52,24 @@ fn control(args: &CtlArgs) -> Result<(), Box<dyn Error>> {
 
 fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box<dyn Error>> {
     // First of all, while every open descriptor is an inherited one.
-    let listening = match socket {
-        SocketSource::Path(path) => Listening::bind(path)?,
-        SocketSource::Fd(fd) => Listening::inherit(*fd)?,
+    let inherited = match socket {
+        SocketSource::Path(path) => Err(path),
+        SocketSource::Fd(fd) => Ok(Listening::inherit(*fd)?),
     };
-    let control = config.control.as_deref().map(Listening::bind).transpose()?;
     log::init();
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
     for fault in &config.faults {
         device.faults().add(fault)?;
     }
     let outside = host::open(&device, &config.fifos)?;
-    let service = Service::new(Arc::clone(&device));
+    let handles = handles(config, &Service::new(Arc::clone(&device)))?;
+    // Last of all: whoever waits for the socket to appear can rely on the others.
+    let listening = inherited.or_else(|path| Listening::bind(path))?;
     let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
     server.handle_signals()?;
-    if let Some(listening) = control {
-        server.add(Box::new(Control::new(service.clone(), listening)?));
-    }
-    if let Some(path) = &config.metrics {
-        server.add(Box::new(MetricsFile::new(service, path)?));
-    }
     // Everything is open, nobody was listened to yet, and there is but one thread.
     config.sandbox.enter(config.needs())?;
-    for subscriber in outside.subscribers {
+    for subscriber in outside.subscribers.into_iter().chain(handles) {
         server.add(subscriber);
     }
     for (fifo, path) in outside.ptys {
@@ -82,4 +78,17 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     info!(?socket, virtio_id = config.virtio_id, fifos = ?config.fifos, "serving");
     server.run()?;
     Ok(())
+}
+
+/// What lets others look at the device and handle it.
+fn handles(config: &Config, service: &Service) -> Result<Vec<Subscriber>, Box<dyn Error>> {
+    let mut handles: Vec<Subscriber> = Vec::new();
+    if let Some(path) = &config.control {
+        let control = Control::new(service.clone(), Listening::bind(path)?)?;
+        handles.push(Box::new(control));
+    }
+    if let Some(path) = &config.metrics {
+        handles.push(Box::new(MetricsFile::new(service.clone(), path)?));
+    }
+    Ok(handles)
 }

@@ -118,6 +118,9 @@ pub struct MachineArgs {
     /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
     #[arg(long, value_name = "BYTES", value_parser = capacity)]
     capacity: Option<String>,
+    /// Where the device's control socket is to be, for `vhost-device-fifo ctl`; without it, in a directory of the run's own.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// CPUs of the guest.
     #[arg(long, value_name = "N", default_value = "1")]
     smp: NonZeroU8,
@@ -326,6 +329,7 @@ impl MachineArgs {
             fifos: self.fifo.clone(),
             faults: self.fault.clone(),
             capacity: self.capacity.clone(),
+            control: self.control.clone(),
             vq_size: self.queue_size,
             qemu: self.qemu.clone(),
             qemu_args: self.qemu_arg.clone(),

@@ -5,7 +5,11 @@
 mod common;
 
 use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -161,6 +165,40 @@ fn a_panic_and_a_time_limit_end_with_125_and_the_consoles_tail() {
     assert!(stderr.contains("had not ended after 1 s"), "{stderr}");
 }
 
+/// Bytes pushed through the control socket wake whoever waits for SIGIO in the guest, once, and can be read there.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_push_from_the_host_is_one_signal_and_its_bytes_in_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = dir.path().join("control");
+    let script = "monitor & read go; kill $!; head -c 5 /dev/globalfifo";
+    let mut lab = command(&["-q", "run", "--fifo", "null", "--control"]);
+    lab.arg(&control).args(["--", "sh", "-c", script]);
+    let mut lab = lab
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(lab.stdout.take().unwrap());
+    let mut stderr = BufReader::new(lab.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.starts_with("monitoring /dev/globalfifo"), "{line}");
+    let mut host = UnixStream::connect(&control).unwrap();
+    host.write_all(b"{\"command\":\"push\",\"fifo\":0,\"text\":\"hello\"}\n")
+        .unwrap();
+    line.clear();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "receive a signal from globalfifo,signalnum:29\n");
+    drop(lab.stdin.take());
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "hello");
+    assert!(lab.wait().unwrap().success());
+    assert!(!control.exists());
+}
+
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn what_the_kernel_complains_of_is_shown() {
@@ -251,7 +289,7 @@ fn running_lab(base: &std::path::Path) -> std::process::Child {
         .spawn()
         .unwrap();
     let mut first = [0; 3];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
     assert_eq!(&first, b"up\n");
     child
 }

@@ -146,6 +146,22 @@ fn a_dry_run_prints_the_commands_and_makes_nothing() {
 }
 
 #[test]
+fn a_dry_run_shows_where_the_control_socket_will_be() {
+    for (args, path) in [
+        (&["run", "--dry-run"][..], "/control.sock "),
+        (&["run", "--dry-run", "--control", "c"], "--control c "),
+    ] {
+        let outcome = lab(args);
+        let mut lines = outcome.stdout.lines();
+        let daemon = lines.find(|line| line.contains("--virtio-id")).unwrap();
+        assert!(
+            daemon.contains("--control") && daemon.contains(path),
+            "{daemon}"
+        );
+    }
+}
+
+#[test]
 fn a_dry_run_quotes_for_the_shell() {
     let outcome = lab(&[
         "run",

@@ -14,6 +14,7 @@ use prometheus::Registry;
 use prometheus::TextEncoder;
 
 use super::protocol::DirectionStatus;
+use super::protocol::FaultStatus;
 use super::protocol::FifoStatus;
 use super::protocol::HostSide;
 use super::protocol::Status;
@@ -32,6 +33,7 @@ pub fn text(status: &Status) -> prometheus::Result<String> {
     page.levels(&status.fifos)?;
     page.traffic(&status.fifos)?;
     page.states(&status.fifos)?;
+    page.faults(&status.faults)?;
     TextEncoder::new().encode_to_string(&page.0.gather())
 }
 
@@ -157,6 +159,24 @@ impl Page {
         Ok(())
     }
 
+    fn faults(&self, faults: &[FaultStatus]) -> prometheus::Result<()> {
+        let labels = ["fault", "spec"];
+        let opportunities = self.counter(
+            "fault_opportunities_total",
+            "How often a fault could have struck.",
+            &labels,
+        )?;
+        let strikes = self.counter("fault_strikes_total", "How often a fault struck.", &labels)?;
+        for fault in faults {
+            let labels = [&fault.fault.to_string(), &fault.spec];
+            opportunities
+                .with_label_values(&labels)
+                .inc_by(fault.opportunities);
+            strikes.with_label_values(&labels).inc_by(fault.strikes);
+        }
+        Ok(())
+    }
+
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(gauge.clone()))?;
@@ -212,6 +232,8 @@ mod tests {
         });
         let device = Arc::new(Device::new(&specs, ResetPolicy::Keep).unwrap());
         device.fifo(1).unwrap().push(b"abc").unwrap();
+        let fault = "drop-interrupt,fifo=0,p=0.5".parse().unwrap();
+        device.faults().add(&fault).unwrap();
         text(&Service::new(device).status()).unwrap()
     }
 

@@ -89,6 +89,20 @@ pub enum Command {
         #[serde(default = "yes")]
         on: bool,
     },
+    /// Adds a fault.
+    FaultAdd {
+        /// What goes wrong, as for `--fault`.
+        spec: String,
+    },
+    /// All faults.
+    FaultList {},
+    /// Takes a fault away.
+    FaultRemove {
+        /// Which one.
+        fault: u32,
+    },
+    /// Takes all faults away.
+    FaultClear {},
     /// From now on tells what happens.
     Watch {
         /// Only these FIFOs; all of them if there is none.
@@ -98,8 +112,18 @@ pub enum Command {
 }
 
 /// Names of all commands, for whoever uses another one.
-const COMMANDS: [&str; 7] = [
-    "status", "metrics", "push", "pull", "clear", "hangup", "watch",
+const COMMANDS: [&str; 11] = [
+    "status",
+    "metrics",
+    "push",
+    "pull",
+    "clear",
+    "hangup",
+    "fault-add",
+    "fault-list",
+    "fault-remove",
+    "fault-clear",
+    "watch",
 ];
 
 fn max_bytes() -> usize {
@@ -251,6 +275,8 @@ pub enum Code {
     UnknownCommand,
     /// There is no such FIFO.
     NoSuchFifo,
+    /// There is no such fault.
+    NoSuchFault,
     /// The FIFO cannot do that, or not now.
     Unsupported,
     /// Too many clients.
@@ -277,7 +303,8 @@ impl Failure {
         }
     }
 
-    fn bad_request(message: impl Into<String>) -> Self {
+    /// [`Code::BadRequest`] with a message.
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Code::BadRequest, message)
     }
 }
@@ -296,6 +323,12 @@ pub enum Outcome {
     Pulled(Pulled),
     /// Of [`Command::Clear`].
     Cleared(Cleared),
+    /// Of [`Command::FaultAdd`].
+    FaultAdded(FaultAdded),
+    /// Of [`Command::FaultList`].
+    Faults(Faults),
+    /// Of [`Command::FaultClear`].
+    FaultsRemoved(FaultsRemoved),
     /// Of commands that have nothing to say.
     Done {},
 }
@@ -332,6 +365,27 @@ pub struct Pulled {
 pub struct Cleared {
     /// Bytes discarded.
     pub cleared: usize,
+}
+
+/// A fault that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultAdded {
+    /// Its number.
+    pub fault: u32,
+}
+
+/// All faults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    /// In the order in which they were added.
+    pub faults: Vec<FaultStatus>,
+}
+
+/// Faults that were taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultsRemoved {
+    /// How many.
+    pub removed: usize,
 }
 
 /// The answer to a request.
@@ -373,6 +427,23 @@ pub struct Status {
     pub device: DeviceStatus,
     /// Every FIFO, in order.
     pub fifos: Vec<FifoStatus>,
+    /// Every fault, in the order in which they were added.
+    pub faults: Vec<FaultStatus>,
+}
+
+/// A fault at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultStatus {
+    /// Its number.
+    pub fault: u32,
+    /// What goes wrong, as for `--fault`.
+    pub spec: String,
+    /// How often it could have struck.
+    pub opportunities: u64,
+    /// How often it did.
+    pub strikes: u64,
+    /// It never strikes again.
+    pub over: bool,
 }
 
 /// What belongs to no FIFO.
@@ -516,6 +587,17 @@ pub enum Event {
         /// How often since the event before.
         count: u64,
     },
+    /// A fault struck, was added, or strikes no more.
+    Fault {
+        /// Its number.
+        fault: u32,
+        /// What goes wrong.
+        spec: String,
+        /// How often it struck so far.
+        strikes: u64,
+        /// It never strikes again, or was taken away.
+        over: bool,
+    },
     /// Events that this watcher was too slow for.
     Lost {
         /// How many since the last one it got.
@@ -537,6 +619,8 @@ mod tests {
            Command::Push { fifo: 1, text: None, base64: Some(encode(&[0])) })]
     #[case(r#"{"command":"pull","fifo":0}"#, Command::Pull { fifo: 0, max: MAX_BYTES })]
     #[case(r#"{"command":"hangup","fifo":0}"#, Command::Hangup { fifo: 0, on: true })]
+    #[case(r#"{"command":"fault-add","spec":"slow"}"#, Command::FaultAdd { spec: "slow".into() })]
+    #[case(r#"{"command":"fault-clear"}"#, Command::FaultClear {})]
     #[case(r#" {"fifos":[2],"command":"watch"} "#, Command::Watch { fifos: vec![2] })]
     fn requests(#[case] line: &str, #[case] command: Command) {
         let request = Request::parse(line.as_bytes()).unwrap();
@@ -571,6 +655,12 @@ mod tests {
         r#"{"command":"push","fifo":0,"text":"","more":1}"#,
         Code::BadRequest,
         "push:"
+    )]
+    #[case(r#"{"command":"fault-add"}"#, Code::BadRequest, "missing field `spec`")]
+    #[case(
+        r#"{"command":"fault-remove","fault":-1}"#,
+        Code::BadRequest,
+        "fault-remove:"
     )]
     #[case(r#"{"command":"push","fifo":0,"text":5}"#, Code::BadRequest, "push:")]
     #[case(r#"{"command":"status","id":[1]}"#, Code::BadRequest, "'id' must be")]

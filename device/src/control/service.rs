@@ -22,6 +22,10 @@ use super::protocol::Command;
 use super::protocol::DeviceStatus;
 use super::protocol::DirectionStatus;
 use super::protocol::Failure;
+use super::protocol::FaultAdded;
+use super::protocol::FaultStatus;
+use super::protocol::Faults;
+use super::protocol::FaultsRemoved;
 use super::protocol::FifoStatus;
 use super::protocol::MAX_BYTES;
 use super::protocol::Metrics;
@@ -30,10 +34,16 @@ use super::protocol::Pulled;
 use super::protocol::Pushed;
 use super::protocol::Status;
 use crate::device::Device;
+use crate::fault::FaultError;
+use crate::fault::FaultId;
+use crate::fault::FaultSpec;
 use crate::fifo::Fifo;
 use crate::fifo::NotByHand;
 use crate::fifo::Traffic;
 use crate::refusal::Refusal;
+
+/// Most faults at a time: each is asked whenever something could go wrong.
+const MAX_FAULTS: usize = 64;
 
 /// The device, as far as it can be controlled.
 #[derive(Clone, Debug)]
@@ -75,6 +85,23 @@ impl Service {
                 })?;
                 Ok(Outcome::Done {})
             }
+            Command::FaultAdd { spec } => self.add_fault(&spec),
+            Command::FaultList {} => Ok(Outcome::Faults(Faults {
+                faults: self.faults(),
+            })),
+            Command::FaultRemove { fault } => {
+                if self.device.faults().remove(FaultId(fault)) {
+                    Ok(Outcome::Done {})
+                } else {
+                    Err(Failure::new(
+                        Code::NoSuchFault,
+                        format!("there is no fault {fault}: fault-list tells which there are"),
+                    ))
+                }
+            }
+            Command::FaultClear {} => Ok(Outcome::FaultsRemoved(FaultsRemoved {
+                removed: self.device.faults().clear(),
+            })),
             Command::Watch { fifos } => {
                 for fifo in fifos {
                     drop(self.fifo(fifo)?);
@@ -111,6 +138,7 @@ impl Service {
             fifos: (0..device.num_fifos())
                 .filter_map(|index| self.fifo_status(index))
                 .collect(),
+            faults: self.faults(),
         }
     }
 
@@ -141,6 +169,36 @@ impl Service {
             tx: direction(status.tx, tx_queue(index)),
             refused,
         })
+    }
+
+    fn faults(&self) -> Vec<FaultStatus> {
+        let reports = self.device.faults().list().into_iter();
+        reports
+            .map(|report| FaultStatus {
+                fault: report.id.0,
+                spec: report.spec.to_string(),
+                opportunities: report.opportunities,
+                strikes: report.strikes,
+                over: report.over,
+            })
+            .collect()
+    }
+
+    fn add_fault(&self, spec: &str) -> Result<Outcome, Failure> {
+        let spec: FaultSpec = spec
+            .parse()
+            .map_err(|error: FaultError| Failure::bad_request(format!("fault-add: {error}")))?;
+        let faults = self.device.faults();
+        if faults.list().len() >= MAX_FAULTS {
+            return Err(Failure::new(
+                Code::Unsupported,
+                format!("there are {MAX_FAULTS} faults: remove some of them"),
+            ));
+        }
+        let id = faults
+            .add(&spec)
+            .map_err(|error| Failure::new(Code::NoSuchFifo, error.to_string()))?;
+        Ok(Outcome::FaultAdded(FaultAdded { fault: id.0 }))
     }
 
     fn push(

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::protocol::Event;
+use super::protocol::FaultStatus;
 use super::protocol::FifoStatus;
 use super::protocol::Status;
 
@@ -55,6 +56,7 @@ impl Watcher {
             });
         }
         events.extend(refusals(None, &old.refused, &new.refused));
+        events.extend(faults(&self.known.faults, &now.faults));
         let fifos = self.known.fifos.iter().zip(&now.fifos);
         for (old, new) in
             fifos.filter(|(_, new)| self.fifos.is_empty() || self.fifos.contains(&new.fifo))
@@ -97,6 +99,31 @@ fn fifo(old: &FifoStatus, new: &FifoStatus) -> Vec<Event> {
     }
     events.extend(refusals(Some(fifo), &old.refused, &new.refused));
     events
+}
+
+fn faults(old: &[FaultStatus], new: &[FaultStatus]) -> Vec<Event> {
+    let event = |status: &FaultStatus, over| Event::Fault {
+        fault: status.fault,
+        spec: status.spec.clone(),
+        strikes: status.strikes,
+        over,
+    };
+    let find = |list: &[FaultStatus], fault| {
+        let mut list = list.iter();
+        list.find(|status| status.fault == fault).cloned()
+    };
+    let removed = old
+        .iter()
+        .filter(|status| find(new, status.fault).is_none())
+        .map(|status| event(status, true));
+    let changed = new
+        .iter()
+        .filter(|status| {
+            find(old, status.fault)
+                .is_none_or(|old| (old.strikes, old.over) != (status.strikes, status.over))
+        })
+        .map(|status| event(status, status.over));
+    removed.chain(changed).collect()
 }
 
 fn refusals(
@@ -171,6 +198,26 @@ mod tests {
         let now = service.status();
         let seen = [all.look(&now, true), some.look(&now, true)];
         assert_eq!(seen, [[state.clone()], [state]]);
+    }
+
+    #[test]
+    fn a_watcher_is_told_of_faults() {
+        let (device, service) = device();
+        let mut watcher = Watcher::new(Vec::new(), service.status());
+        let id = device
+            .faults()
+            .add(&"slow,for=1s".parse().unwrap())
+            .unwrap();
+        let fault = |over| Event::Fault {
+            fault: id.0,
+            spec: "slow,for=1s".to_owned(),
+            strikes: 0,
+            over,
+        };
+        assert_eq!(watcher.look(&service.status(), true), [fault(false)]);
+        assert_eq!(watcher.look(&service.status(), true), []);
+        device.faults().remove(id);
+        assert_eq!(watcher.look(&service.status(), true), [fault(true)]);
     }
 
     /// What a watcher cannot take is counted, not kept.

@@ -30,6 +30,9 @@ use crate::control::protocol;
 use crate::control::protocol::Cleared;
 use crate::control::protocol::Command;
 use crate::control::protocol::Event;
+use crate::control::protocol::FaultAdded;
+use crate::control::protocol::Faults;
+use crate::control::protocol::FaultsRemoved;
 use crate::control::protocol::MAX_BYTES;
 use crate::control::protocol::Metrics;
 use crate::control::protocol::Pulled;
@@ -91,6 +94,9 @@ enum CtlCommand {
         #[arg(default_value = "on")]
         state: Switch,
     },
+    /// Have things go wrong, or see what does
+    #[command(subcommand)]
+    Fault(FaultCommand),
     /// Tell what happens until Ctrl-C
     Watch {
         /// Numbers of the FIFOs to watch [default: all]
@@ -98,6 +104,25 @@ enum CtlCommand {
     },
     /// Print all counters in Prometheus' text format
     Metrics,
+}
+
+/// What to do about faults.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+enum FaultCommand {
+    /// Add a fault and print its number
+    Add {
+        /// What goes wrong, as for --fault: for instance drop-interrupt,p=0.1
+        spec: String,
+    },
+    /// Show all faults, and how often they struck
+    List,
+    /// Take a fault away
+    Remove {
+        /// Its number
+        fault: u32,
+    },
+    /// Take all faults away
+    Clear,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -159,6 +184,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CtlError> {
             fifo: *fifo,
             on: *state == Switch::On,
         }),
+        CtlCommand::Fault(command) => session.fault(command),
         CtlCommand::Watch { fifos } => session.watch(fifos),
         CtlCommand::Metrics => session.metrics(),
     }
@@ -186,10 +212,7 @@ struct Session {
 impl Session {
     fn status(&mut self) -> Result<(), CtlError> {
         let answer = self.ask(Command::Status {})?;
-        if self.json {
-            return Ok(());
-        }
-        write_out(show::status(&read::<Status>(answer)?).as_bytes())
+        self.show(answer, |status: Status| show::status(&status))
     }
 
     fn push(&mut self, fifo: u16, source: &mut impl Read, wait: bool) -> Result<(), CtlError> {
@@ -242,19 +265,35 @@ impl Session {
 
     fn clear(&mut self, fifo: u16) -> Result<(), CtlError> {
         let answer = self.ask(Command::Clear { fifo })?;
-        if self.json {
-            return Ok(());
+        self.show(answer, |Cleared { cleared }| {
+            format!("{cleared} bytes discarded\n")
+        })
+    }
+
+    fn fault(&mut self, command: &FaultCommand) -> Result<(), CtlError> {
+        match command {
+            FaultCommand::Add { spec } => {
+                let spec = spec.clone();
+                let answer = self.ask(Command::FaultAdd { spec })?;
+                self.show(answer, |FaultAdded { fault }| format!("{fault}\n"))
+            }
+            FaultCommand::List => {
+                let answer = self.ask(Command::FaultList {})?;
+                self.show(answer, |Faults { faults }| show::faults(&faults))
+            }
+            FaultCommand::Remove { fault } => self.quietly(Command::FaultRemove { fault: *fault }),
+            FaultCommand::Clear => {
+                let answer = self.ask(Command::FaultClear {})?;
+                self.show(answer, |FaultsRemoved { removed }| {
+                    format!("{removed} removed\n")
+                })
+            }
         }
-        let Cleared { cleared } = read(answer)?;
-        write_out(format!("{cleared} bytes discarded\n").as_bytes())
     }
 
     fn metrics(&mut self) -> Result<(), CtlError> {
         let answer = self.ask(Command::Metrics {})?;
-        if self.json {
-            return Ok(());
-        }
-        write_out(read::<Metrics>(answer)?.metrics.as_bytes())
+        self.show(answer, |Metrics { metrics }| metrics)
     }
 
     fn watch(&mut self, fifos: &[u16]) -> Result<(), CtlError> {
@@ -273,6 +312,18 @@ impl Session {
 
     fn quietly(&mut self, command: Command) -> Result<(), CtlError> {
         self.ask(command).map(drop)
+    }
+
+    /// Shows an answer to people; the others have it already.
+    fn show<T: DeserializeOwned>(
+        &self,
+        answer: Value,
+        words: impl FnOnce(T) -> String,
+    ) -> Result<(), CtlError> {
+        if self.json {
+            return Ok(());
+        }
+        write_out(words(read(answer)?).as_bytes())
     }
 
     fn ask(&mut self, command: Command) -> Result<Value, CtlError> {

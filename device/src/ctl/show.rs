@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use crate::control::protocol::DeviceStatus;
 use crate::control::protocol::Event;
+use crate::control::protocol::FaultStatus;
 use crate::control::protocol::FifoStatus;
 use crate::control::protocol::HostSide;
 use crate::control::protocol::Status;
@@ -16,14 +17,17 @@ const HEADINGS: [&str; 12] = [
     "TX BYTES", "TX IRQS", "REFUSED",
 ];
 
-/// Columns of words; the others are numbers and stand on the right.
+const FAULT_HEADINGS: [&str; 5] = ["FAULT", "SPEC", "STATE", "OPPORTUNITIES", "STRIKES"];
+
+/// Columns of words in each table; the others are numbers and stand on the right.
 const WORDS: usize = 4;
+const FAULT_WORDS: usize = 3;
 
 /// The device in a line or two, its FIFOs in a table.
 pub fn status(status: &Status) -> String {
     let rows: Vec<_> = status.fifos.iter().map(row).collect();
     let mut text = device(&status.device);
-    text.push_str(&table(&rows));
+    text.push_str(&table(HEADINGS, &rows, WORDS));
     for fifo in &status.fifos {
         refused(&mut text, &format!("FIFO {}", fifo.fifo), &fifo.refused);
     }
@@ -32,7 +36,28 @@ pub fn status(status: &Status) -> String {
         "control and event queues",
         &status.device.refused,
     );
+    if !status.faults.is_empty() {
+        text.push_str(&faults(&status.faults));
+    }
     text
+}
+
+/// All faults in a table.
+pub fn faults(faults: &[FaultStatus]) -> String {
+    let rows: Vec<_> = faults
+        .iter()
+        .map(|fault| {
+            let state = if fault.over { "over" } else { "active" };
+            [
+                fault.fault.to_string(),
+                fault.spec.clone(),
+                state.to_owned(),
+                fault.opportunities.to_string(),
+                fault.strikes.to_string(),
+            ]
+        })
+        .collect();
+    table(FAULT_HEADINGS, &rows, FAULT_WORDS)
 }
 
 fn device(device: &DeviceStatus) -> String {
@@ -91,8 +116,8 @@ fn host(host: HostSide) -> &'static str {
     }
 }
 
-fn table(rows: &[[String; HEADINGS.len()]]) -> String {
-    let widths: Vec<_> = HEADINGS
+fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], words: usize) -> String {
+    let widths: Vec<_> = headings
         .iter()
         .enumerate()
         .map(|(at, heading)| {
@@ -101,11 +126,11 @@ fn table(rows: &[[String; HEADINGS.len()]]) -> String {
         })
         .collect();
     let mut text = String::new();
-    let headings = HEADINGS.map(str::to_owned);
+    let headings = headings.map(str::to_owned);
     for row in std::iter::once(&headings).chain(rows) {
         let mut line = String::new();
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let written = if at < WORDS {
+            let written = if at < words {
                 write!(line, "{cell:width$}  ")
             } else {
                 write!(line, "{cell:>width$}  ")
@@ -175,6 +200,15 @@ pub fn event(event: &Event) -> String {
         } => format!("FIFO {fifo}: refused {reason}, {count} times\n"),
         Event::Refused { reason, count, .. } => {
             format!("control and event queues: refused {reason}, {count} times\n")
+        }
+        Event::Fault {
+            fault,
+            spec,
+            strikes,
+            over,
+        } => {
+            let state = if *over { ", is over" } else { "" };
+            format!("fault {fault}, {spec}: struck {strikes} times{state}\n")
         }
         Event::Lost { lost } => format!("{lost} events lost: this watcher was too slow\n"),
     }

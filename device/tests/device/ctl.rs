@@ -20,6 +20,7 @@ use serde_json::json;
 use vhost_device_fifo::backend::FEATURES;
 use virtio_fifo_protocol::virtio_fifo::STATE_HANGUP;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
+use virtio_fifo_protocol::virtio_fifo::tx_queue;
 
 use crate::common::EVENT_IDX;
 use crate::common::Host;
@@ -281,6 +282,65 @@ fn watch_tells_what_happens() {
     while watcher.line()["id"] != "s" {}
 }
 
+/// Faults come and go while the device is served, and what they did is told.
+#[test]
+fn faults_come_and_go() {
+    let host = Host::with_control(&["loopback", "null"]);
+    let mut driver = host.driver_with(FEATURES & !EVENT_IDX);
+    let mut client = Client::new(&host);
+    let mut watcher = Client::new(&host);
+    watcher.get(&json!({"command": "watch"}));
+    let spec = "drop-interrupt,fifo=0,count=2,on=tx";
+    let fault = client.get(&json!({"command": "fault-add", "spec": spec}))["fault"].clone();
+    let drop_two = |driver: &mut crate::common::Driver| {
+        driver.interrupts(tx_queue(0));
+        for _ in 0..5 {
+            let header = driver.tx_header(0);
+            driver.post_tx(0, header, b"");
+            driver.kick(tx_queue(0));
+            driver.barrier();
+        }
+        driver.interrupts(tx_queue(0))
+    };
+    assert_eq!(drop_two(&mut driver), 3);
+    let faults = client.get(&json!({"command": "fault-list"}))["faults"].clone();
+    assert_eq!(
+        faults,
+        json!([{"fault": fault, "spec": faults[0]["spec"], "opportunities": 5, "strikes": 2, "over": true}])
+    );
+    while watcher.event("fault")["strikes"] != 2 {}
+    client.get(&json!({"command": "fault-remove", "fault": fault}));
+    assert_eq!(drop_two(&mut driver), 5);
+    // A hang-up that lasts until its fault is taken away.
+    driver.post_event();
+    client.get(&json!({"command": "fault-add", "spec": "hang-up,fifo=1"}));
+    assert_eq!(driver.wait_event().flags & STATE_HANGUP, STATE_HANGUP);
+    driver.post_event();
+    assert_eq!(client.get(&json!({"command": "fault-clear"}))["removed"], 1);
+    assert_eq!(driver.wait_event().flags & STATE_HANGUP, 0);
+    assert_eq!(
+        client.get(&json!({"command": "fault-list"}))["faults"],
+        json!([])
+    );
+}
+
+/// As many faults as can be looked at each time, and no more.
+#[test]
+fn faults_have_a_limit() {
+    let host = Host::with_control(&["loopback"]);
+    let mut client = Client::new(&host);
+    let add = json!({"command": "fault-add", "spec": "slow,after=1h"});
+    for _ in 0..64 {
+        client.get(&add);
+    }
+    assert_eq!(client.ask(&add)["error"]["code"], "unsupported");
+    assert_eq!(
+        client.get(&json!({"command": "fault-clear"}))["removed"],
+        64
+    );
+    client.get(&add);
+}
+
 /// What a client gets wrong is said to it, and the connection goes on.
 #[rstest]
 #[case(b"\n", "bad-json")]
@@ -294,6 +354,12 @@ fn watch_tells_what_happens() {
 #[case(b"{\"command\":\"clear\",\"fifo\":1}\n", "no-such-fifo")]
 #[case(b"{\"command\":\"watch\",\"fifos\":[0,31]}\n", "no-such-fifo")]
 #[case(b"{\"command\":\"pull\",\"fifo\":0}\n", "unsupported")]
+#[case(b"{\"command\":\"fault-add\",\"spec\":\"boom\"}\n", "bad-request")]
+#[case(
+    b"{\"command\":\"fault-add\",\"spec\":\"slow,fifo=3\"}\n",
+    "no-such-fifo"
+)]
+#[case(b"{\"command\":\"fault-remove\",\"fault\":3}\n", "no-such-fault")]
 fn bad_requests_are_answered(#[case] line: &[u8], #[case] code: &str) {
     let host = Host::with_control(&["loopback"]);
     let mut client = Client::new(&host);

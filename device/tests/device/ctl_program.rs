@@ -164,6 +164,20 @@ fn clear_and_hangup() {
 }
 
 #[test]
+fn faults() {
+    let fifo = Controlled::start(&["null"]);
+    assert_eq!(fifo.text(&["fault", "add", "slow,fifo=0,p=0.5"]), "1\n");
+    assert_eq!(fifo.text(&["fault", "add", "stall,after=1h"]), "2\n");
+    let list = fifo.text(&["fault", "list"]);
+    assert!(list.contains("stall"), "{list}");
+    assert!(fifo.text(&["status"]).contains("stall"));
+    fifo.says(&["fault", "remove", "2"]);
+    assert_eq!(fifo.text(&["fault", "clear"]), "1 removed\n");
+    fifo.refuses(&["fault", "add", "boom"], &["unknown fault 'boom'", "slow"]);
+    fifo.refuses(&["fault", "remove", "2"], &["no fault 2"]);
+}
+
+#[test]
 fn metrics_are_prometheus_text() {
     let fifo = Controlled::start(&["null"]);
     fifo.says(&["push", "0", "hello"]);

@@ -12,6 +12,7 @@ use fifo_lab_agent::Request;
 use fifo_lab_agent::Stdin;
 
 use crate::cancel;
+use crate::child::Spec;
 use crate::cli::RunArgs;
 use crate::exit;
 use crate::stages;
@@ -79,12 +80,25 @@ pub fn in_guest(
     timeout: Option<Duration>,
 ) -> Result<u8> {
     let mut machine = machine::boot(config, paths)?;
+    if config.driver {
+        tell_control(config, paths, &machine);
+    }
     let result = attend(&mut machine, command, timeout).map_err(exit::as_machine);
     tty::restore();
     if result.is_ok() {
         machine.tell_complaints();
     }
     result
+}
+
+/// How to look at the device and handle it while the guest runs.
+fn tell_control(config: &Config, paths: &Paths, machine: &Machine) {
+    let control = machine.run.control(config.control.as_deref());
+    let command = Spec::new(&paths.daemon)
+        .arg("ctl")
+        .arg(control)
+        .arg("status");
+    ui::say(&format!("the device from the host: {}", command.shell()));
 }
 
 fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -> Result<u8> {

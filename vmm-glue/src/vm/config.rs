@@ -23,6 +23,8 @@ pub struct Config {
     pub faults: Vec<String>,
     /// Default capacity, for the daemon.
     pub capacity: Option<String>,
+    /// Where the daemon's control socket is to be; without it, in the directory of the run.
+    pub control: Option<PathBuf>,
     /// Size of each virtqueue.
     pub vq_size: u16,
     /// Folders of the host.
@@ -44,6 +46,7 @@ impl Default for Config {
             fifos: Vec::new(),
             faults: Vec::new(),
             capacity: None,
+            control: None,
             vq_size: 256,
             shares: Vec::new(),
             qemu: None,

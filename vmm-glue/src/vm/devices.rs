@@ -113,7 +113,9 @@ fn as_root_in_guest(spec: Spec) -> Spec {
 fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
     let spec = Spec::new(&paths.daemon)
         .arg("--socket-path")
-        .arg(run.socket("fifo"));
+        .arg(run.socket("fifo"))
+        .arg("--control")
+        .arg(run.control(config.control.as_deref()));
     // Its words go to a file and perhaps into an error message.
     let spec = spec
         .args(["--virtio-id", &VIRTIO_ID.to_string()])

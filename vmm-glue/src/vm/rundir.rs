@@ -73,6 +73,11 @@ impl RunDir {
         self.path.join(format!("{name}.sock"))
     }
 
+    /// The device's control socket, where `chosen` or in here.
+    pub fn control(&self, chosen: Option<&Path>) -> PathBuf {
+        chosen.map_or_else(|| self.socket("control"), Path::to_owned)
+    }
+
     /// Output of a helper program.
     pub fn log(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.log"))
