@@ -213,7 +213,11 @@ impl Request {
 }
 
 fn not_an_object(error: &serde_json::Error) -> String {
-    format!("a request is one JSON object on one line: {error}")
+    let error = error.to_string();
+    format!(
+        "a request is one JSON object on one line: {}",
+        shortened(&error)
+    )
 }
 
 fn take_id(fields: &mut Map<String, Value>) -> Result<Option<Value>, Failure> {
@@ -678,6 +682,7 @@ mod tests {
             format!(r#"{{"command":"{name}"}}"#),
             format!(r#"{{"command":"status","{name}":1}}"#),
             format!(r#"{{"command":"clear","fifo":"{name}"}}"#),
+            format!(r#""{name}""#),
         ] {
             let failure = Request::parse(line.as_bytes()).unwrap_err().failure;
             assert!(failure.message.len() < 500, "{failure:?}");

@@ -50,6 +50,13 @@ const CONTROL: &[&str] = &[
     "{\"command\":\"push\",\"fifo\":0,\"text\":\"a\",\"base64\":\"YQ==\"}\n",
 ];
 
+fn control() -> Vec<Seed> {
+    let texts = CONTROL.iter().map(|text| text.as_bytes());
+    // Lines that are too long, or nearly.
+    let long: [&[u8]; 2] = [b"\xff\xff\n{}\n", b"\"\xff\"\n{\"\xff\":1}\n"];
+    numbered(texts.chain(long).map(|text| [b"\x10", text].concat()))
+}
+
 const FAULTS: &[&str] = &[
     "drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7",
     "delay-interrupt,delay=1s,on=rx",
