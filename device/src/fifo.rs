@@ -8,6 +8,8 @@
 //! bell when there is something to move. It decides what a message means; it must not know
 //! virtqueues, guest memory or sockets.
 
+#![forbid(unsafe_code)]
+
 mod by_hand;
 
 use std::io::Read;

@@ -7,6 +7,8 @@
 //! each byte is copied once on its way in and once on its way out. It must not know virtio,
 //! sockets or threads.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::io::Read;
 use std::io::Write;

@@ -24,11 +24,7 @@ pub type Seed = (String, Vec<u8>);
 /// The seeds of a target.
 pub fn seeds(target: &str) -> Vec<Seed> {
     match target {
-        "control" => numbered(
-            CONTROL
-                .iter()
-                .map(|text| [b"\x10", text.as_bytes()].concat()),
-        ),
+        "control" => control(),
         "fault" => numbered(FAULTS.iter().map(|text| text.as_bytes().to_vec())),
         "fifo" => fifo(),
         "queues" => queues(),
@@ -48,6 +44,8 @@ const CONTROL: &[&str] = &[
     "{\"command\":\"explode\"}\n{\"command\":5}\n{}\n[]\nnull\n\n{\"command\":\"pull\"",
     "{\"command\":\"clear\",\"fifo\":65536}\n{\"command\":\"clear\",\"fifo\":-1,\"id\":1e300}\n",
     "{\"command\":\"push\",\"fifo\":0,\"text\":\"a\",\"base64\":\"YQ==\"}\n",
+    "{\"command\":\"fault-add\",\"spec\":\"stall,p=2\"}\n{\"command\":\"fault-add\",\"spec\":\"slow,fifo=9\"}\n",
+    "{\"command\":\"fault-add\",\"spec\":\"liar,seed=3\"}\n{\"command\":\"fault-list\"}\n{\"command\":\"fault-remove\",\"fault\":0}\n{\"command\":\"fault-clear\"}\n",
 ];
 
 fn control() -> Vec<Seed> {
