@@ -97,7 +97,8 @@ use crate::{
         MAX_POSITION,
         STATE_ERROR,
         STATE_HANGUP,
-        STATE_LOOPBACK, //
+        STATE_LOOPBACK,
+        STATE_RX_END, //
     },
 };
 use kernel::{
@@ -247,6 +248,8 @@ impl Inner {
         }
         if self.rx.hung_up() {
             events |= Events::HUP;
+        } else if self.rx.ended() {
+            events |= Events::READ_HUP;
         }
         events
     }
@@ -373,12 +376,15 @@ impl Inner {
 
     /// Takes the flags of a state that was checked.
     fn apply_flags(&mut self, state: &State, effects: &mut Effects) {
-        let was_hung_up = self.rx.hung_up();
+        let (was_hung_up, had_ended) = (self.rx.hung_up(), self.rx.ended());
         let hung_up = state.flags & STATE_HANGUP != 0;
-        self.rx.set_hangup(hung_up, state.rx_end);
+        let rx_end = state.flags & STATE_RX_END != 0;
+        self.rx.set_end(hung_up, rx_end, state.rx_end);
         if hung_up && !was_hung_up {
             self.aio.abort_writes(EPIPE);
             effects.events |= Events::HUP;
+        } else if rx_end && !had_ended {
+            effects.events |= Events::READ_HUP;
         }
         if state.flags & STATE_ERROR != 0 {
             self.fail(Broken("an error"), effects);
@@ -746,8 +752,15 @@ impl Fifo {
         if events == Events::NONE {
             return;
         }
-        if self.wait.wake(events) {
+        // The end of the data alone: readers learn of it as they do of data, except that the band of
+        // a signal tells the two apart.
+        let ended = events.contains(Events::READ_HUP) && !events.contains(Events::HUP);
+        let wakes = if ended { events | Events::IN } else { events };
+        if self.wait.wake(wakes) {
             self.stats.wakeups.add(1);
+        }
+        if ended {
+            self.signal(&self.readers, Band::Hup);
         }
         let bands = [
             (Events::ERR, Band::Err, true, true),

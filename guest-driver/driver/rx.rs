@@ -68,8 +68,10 @@ pub(crate) struct RxSide {
     given: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
-    /// The device said that nothing follows `end`.
+    /// The other side is gone.
     hangup: bool,
+    /// Nothing follows `end`.
+    ended: bool,
     end: u64,
 }
 
@@ -85,6 +87,7 @@ impl RxSide {
             given: state.rx_floor,
             cleared: state.rx_floor,
             hangup: false,
+            ended: false,
             end: state.rx_end,
         }
     }
@@ -142,7 +145,7 @@ impl RxSide {
 
     /// Whether everything is read and nothing will follow (DRV-13).
     pub(crate) fn at_end(&self) -> bool {
-        self.hangup && self.consumed >= self.end
+        self.ended && self.consumed >= self.end
     }
 
     /// Whether the other side is gone.
@@ -150,9 +153,15 @@ impl RxSide {
         self.hangup
     }
 
-    /// Sets whether the other side is gone, and after which byte.
-    pub(crate) fn set_hangup(&mut self, hangup: bool, end: u64) {
+    /// Whether the other side sends nothing more.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Sets whether the other side is gone, or only sends nothing more, and after which byte.
+    pub(crate) fn set_end(&mut self, hangup: bool, ended: bool, end: u64) {
         self.hangup = hangup;
+        self.ended = hangup || ended;
         self.end = end;
     }
 

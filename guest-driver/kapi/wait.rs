@@ -43,6 +43,8 @@ impl Events {
         Self(bindings::GLOBALFIFO_EPOLLOUT | bindings::GLOBALFIFO_EPOLLWRNORM);
     /// Failed.
     pub(crate) const ERR: Self = Self(bindings::GLOBALFIFO_EPOLLERR);
+    /// The other side sends nothing more.
+    pub(crate) const READ_HUP: Self = Self(bindings::GLOBALFIFO_EPOLLRDHUP);
     /// The other side is gone, in both directions.
     pub(crate) const HUP: Self =
         Self(bindings::GLOBALFIFO_EPOLLHUP | bindings::GLOBALFIFO_EPOLLRDHUP);
