@@ -9,6 +9,7 @@ pub mod harness;
 pub mod lessons;
 pub mod posix_aio;
 pub mod signals;
+pub mod splitmix;
 pub mod system;
 pub mod trace;
 pub mod uring;

@@ -12,6 +12,7 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use fifo_spec::PartialSpec;
 
 use crate::exit::usage;
 use crate::stages::Driver;
@@ -109,7 +110,8 @@ pub struct RunArgs {
 /// What every command that starts a machine takes.
 #[derive(Debug, Args)]
 pub struct MachineArgs {
-    /// A FIFO, as for vhost-device-fifo: KIND[,capacity=N] with KIND loopback, zero or null; may be repeated.
+    /// A FIFO, as for vhost-device-fifo: loopback, unix=PATH[,connect], pty[,link=PATH], file=PATH[,input=PATH], pattern[,seed=N], zero or
+    /// null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples.
     #[arg(long, value_name = "SPEC")]
     fifo: Vec<String>,
     /// Something that goes wrong on demand, as for vhost-device-fifo: `stall,fifo=0,after=1s`; may be repeated. See docs/faults.md.
@@ -310,9 +312,8 @@ impl RunArgs {
 
 impl MachineArgs {
     fn config(&self) -> Result<Config> {
-        for fifo in &self.fifo {
-            fifo_kind(fifo)?;
-        }
+        let fifos = self.fifo.iter().map(|spec| fifo(spec));
+        let fifos = fifos.collect::<Result<_>>()?;
         if let Some(qemu) = &self.qemu
             && rustix::fs::access(qemu, rustix::fs::Access::EXEC_OK).is_err()
         {
@@ -326,7 +327,7 @@ impl MachineArgs {
             smp: self.smp.get(),
             mem: self.mem.clone(),
             accel: self.accel,
-            fifos: self.fifo.clone(),
+            fifos,
             faults: self.fault.clone(),
             capacity: self.capacity.clone(),
             control: self.control.clone(),
@@ -343,17 +344,14 @@ impl MachineArgs {
     }
 }
 
-/// Catches a mistyped kind before minutes of set-up; the daemon, which owns the grammar, judges the rest.
-fn fifo_kind(spec: &str) -> Result<()> {
-    const KINDS: [&str; 3] = ["loopback", "zero", "null"];
-    let kind = spec.split([',', '=']).next().unwrap_or_default();
-    if KINDS.contains(&kind) {
-        return Ok(());
-    }
-    Err(usage(format!(
-        "--fifo {spec}: no such kind of FIFO; use one of {}",
-        KINDS.join(", ")
-    )))
+/// Catches a mistake before minutes of set-up, and lets paths begin where the user is.
+fn fifo(spec: &str) -> Result<String> {
+    let parsed: PartialSpec = spec
+        .parse()
+        .map_err(|err| usage(format!("--fifo {spec}: {err}")))?;
+    let folder = std::env::current_dir()
+        .map_err(|err| usage(format!("--fifo {spec}: there is no current folder: {err}")))?;
+    Ok(parsed.resolved(&folder).to_string())
 }
 
 fn share(text: &OsString) -> Result<Share> {
@@ -420,6 +418,21 @@ mod tests {
         assert!(parsed.read_only);
         assert_eq!(parsed.path(), format!("/mnt/{name}"));
         assert!(share(&OsString::from("/no/such/folder")).is_err());
+    }
+
+    #[test]
+    fn paths_in_a_fifo_begin_where_the_user_is() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            fifo("unix=data.sock,capacity=1K").unwrap(),
+            format!("unix={}/data.sock,capacity=1024", here.display())
+        );
+        assert_eq!(fifo("pty,link=/tmp/tty").unwrap(), "pty,link=/tmp/tty");
+        let err = fifo("unix=a,conect").unwrap_err().to_string();
+        assert!(
+            err.contains("--fifo unix=a,conect: unknown option 'conect'"),
+            "{err}"
+        );
     }
 
     #[test]

@@ -51,11 +51,23 @@ fn no_command_is_a_usage_error_that_shows_the_commands() {
 
 #[test]
 fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["rnu"], "rnu"),
         (&["run", "--frobnicate"], "--frobnicate"),
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
         (&["run", "--fifo", "", "--", "true"], "--fifo"),
+        (
+            &["run", "--fifo", "unix", "--", "true"],
+            "write 'unix=PATH'",
+        ),
+        (
+            &["run", "--fifo", "pty,connect", "--", "true"],
+            "belongs to FIFO kind 'unix'",
+        ),
+        (
+            &["run", "--fifo", "loopback,capacity=0", "--", "true"],
+            "out of range",
+        ),
         (&["run", "--capacity", "0", "--", "true"], "capacity"),
         (&["run", "--capacity", "many", "--", "true"], "capacity"),
         (&["run", "--smp", "0", "--", "true"], "smp"),
@@ -119,7 +131,7 @@ fn a_dry_run_prints_the_commands_and_makes_nothing() {
         "run",
         "--dry-run",
         "--fifo",
-        "loopback",
+        "unix=data.sock",
         "--fifo",
         "loopback,capacity=1",
         "--smp",
@@ -137,6 +149,10 @@ fn a_dry_run_prints_the_commands_and_makes_nothing() {
     ] {
         assert!(qemu.contains(part), "{part}: {qemu}");
     }
+    // The daemon may run anywhere.
+    let here = std::env::current_dir().unwrap();
+    let absolute = format!("--fifo unix={}/data.sock", here.display());
+    assert!(outcome.stdout.contains(&absolute), "{}", outcome.stdout);
     assert!(
         outcome.stdout.contains("not set up yet"),
         "{}",

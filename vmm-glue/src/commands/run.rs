@@ -83,6 +83,7 @@ pub fn in_guest(
     if config.driver {
         tell_control(config, paths, &machine);
     }
+    machine.tell_ptys();
     let result = attend(&mut machine, command, timeout).map_err(exit::as_machine);
     tty::restore();
     if result.is_ok() {

@@ -1,11 +1,13 @@
 //! Test programs in guests: a machine for each suite and number of CPUs, the programs one after another, their KTAP read as it comes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
+use anyhow::Context;
 use anyhow::Result;
 use fifo_lab_agent::Command;
 use fifo_lab_agent::Report;
@@ -13,6 +15,7 @@ use fifo_lab_agent::Request;
 use fifo_lab_agent::Stdin;
 
 use super::ktap;
+use super::peer::Peer;
 use super::report::Filter;
 use super::report::Outcome;
 use super::report::Results;
@@ -142,11 +145,11 @@ impl Round<'_> {
         }
     }
 
-    fn config(&self) -> Config {
+    fn config(&self, dir: &Path) -> Config {
         Config {
             smp: self.smp,
             accel: self.accel,
-            fifos: self.suite.fifos.clone(),
+            fifos: self.suite.fifos_in(dir),
             faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
             ..Config::default()
@@ -156,9 +159,19 @@ impl Round<'_> {
     fn guest(&mut self) -> Result<&mut Guest> {
         let guest = match self.machine.take() {
             Some(guest) => guest,
-            None => Guest::boot(&self.config(), &self.paths)?,
+            None => self.boot()?,
         };
         Ok(self.machine.insert(guest))
+    }
+
+    /// A machine, with what is at the other end of its FIFOs.
+    fn boot(&self) -> Result<Guest> {
+        let dir = tempfile::tempdir().context("cannot make a folder for a test's sockets")?;
+        let guest = Guest::boot(&self.config(dir.path()), &self.paths)?;
+        if let Some(name) = &self.suite.peer {
+            Peer::start(dir, name)?;
+        }
+        Ok(guest)
     }
 
     fn program(&mut self, program: &str) -> Result<()> {

@@ -8,5 +8,6 @@ pub mod host;
 pub mod ktap;
 pub mod libtest;
 pub mod module;
+mod peer;
 pub mod report;
 pub mod suites;

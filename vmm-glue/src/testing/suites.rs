@@ -28,12 +28,14 @@ pub struct Suite {
     pub name: String,
     /// The programs.
     pub programs: Vec<String>,
-    /// FIFOs of the device.
+    /// FIFOs of the device. `{dir}` in them is a folder of the boot's own.
     #[serde(default)]
     pub fifos: Vec<String>,
     /// What goes wrong with the device.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// The lab plays the host's side of FIFOs: it takes orders at this socket in that folder.
+    pub peer: Option<String>,
     /// Capacity, unless a FIFO says otherwise.
     pub capacity: Option<String>,
     /// Numbers of CPUs; a boot for each.
@@ -56,6 +58,15 @@ impl Suite {
     /// How long a program may stay silent.
     pub fn silence(&self) -> Duration {
         Duration::from_secs(self.timeout)
+    }
+
+    /// The FIFOs of a boot whose folder is `dir`.
+    pub fn fifos_in(&self, dir: &Path) -> Vec<String> {
+        let dir = dir.display().to_string();
+        self.fifos
+            .iter()
+            .map(|fifo| fifo.replace("{dir}", &dir))
+            .collect()
     }
 
     /// Its name with a number of CPUs, where that is not 1.
@@ -94,6 +105,7 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             programs: rest,
             fifos: Vec::new(),
             faults: Vec::new(),
+            peer: None,
             capacity: None,
             smp: one_cpu(),
             timeout: silence(),

@@ -21,6 +21,9 @@ use crate::child::Running;
 use crate::child::Spec;
 use crate::exit;
 
+/// The name of our device among the helpers.
+pub const FIFO: &str = "fifo";
+
 /// How long a helper may take to make its socket.
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 
@@ -57,7 +60,7 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
     let tags = devices.iter().map(|device| device.name.clone()).collect();
     if config.driver {
         devices.push(Device {
-            name: "fifo".to_owned(),
+            name: FIFO.to_owned(),
             spec: daemon(config, paths, run),
         });
     }
@@ -113,7 +116,7 @@ fn as_root_in_guest(spec: Spec) -> Spec {
 fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
     let spec = Spec::new(&paths.daemon)
         .arg("--socket-path")
-        .arg(run.socket("fifo"))
+        .arg(run.socket(FIFO))
         .arg("--control")
         .arg(run.control(config.control.as_deref()));
     // Its words go to a file and perhaps into an error message.
@@ -132,6 +135,13 @@ fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
         Some(capacity) => spec.args(["--capacity", capacity]),
         None => spec,
     }
+}
+
+/// Whether our device says in this line where a pseudo-terminal is: `fifo N: pty PATH`.
+pub fn tells_a_pty(line: &str) -> bool {
+    line.strip_prefix("fifo ")
+        .and_then(|rest| rest.split_once(": pty "))
+        .is_some_and(|(number, _)| number.parse::<u16>().is_ok())
 }
 
 /// Starts one; its output goes to a log of the run.
@@ -169,7 +179,7 @@ pub fn wait_for_socket(device: &mut Running, run: &RunDir) -> Result<()> {
 fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
     let said = fs::read_to_string(run.log(name)).unwrap_or_default();
     let said = said.trim();
-    if name == "fifo" && code == Some(i32::from(exit::USAGE)) {
+    if name == FIFO && code == Some(i32::from(exit::USAGE)) {
         let line = said
             .lines()
             .find(|line| !line.trim().is_empty())
@@ -185,7 +195,7 @@ fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
 
 /// A helper's program, for messages.
 pub fn program(name: &str) -> String {
-    if name == "fifo" {
+    if name == FIFO {
         "vhost-device-fifo".to_owned()
     } else {
         format!("virtiofsd for the share {name}")

@@ -306,6 +306,14 @@ impl Machine {
         ))
     }
 
+    /// Says where the pseudo-terminals of its FIFOs are: the daemon has printed that before QEMU could talk to it.
+    pub fn tell_ptys(&self) {
+        let said = std::fs::read_to_string(self.run.log(devices::FIFO)).unwrap_or_default();
+        for line in said.lines().filter(|line| devices::tells_a_pty(line)) {
+            ui::say(line);
+        }
+    }
+
     /// Warns of what the guest's kernel complained of.
     pub fn tell_complaints(&self) {
         for line in console::complaints(&self.run.console()) {

@@ -1,0 +1,250 @@
+//! The host's side of FIFOs in a test: does with sockets and terminals what the test in the guest says.
+//!
+//! The orders come, and are answered, through a FIFO too, a line each:
+//!
+//! | order | what is done | answer |
+//! |---|---|---|
+//! | `connect NAME` | connects to a socket of a FIFO | `ok` |
+//! | `listen NAME` | makes a socket, for a FIFO to connect to | `ok` |
+//! | `accept` | waits for that connection, and closes the socket | `ok` |
+//! | `open NAME` | opens a FIFO's terminal | `ok` |
+//! | `send HEX` | writes these bytes | `ok` |
+//! | `flood` | writes until there is no room | `ok COUNT` |
+//! | `read N` | reads so many bytes | `ok HEX` |
+//! | `contents NAME` | reads a file | `ok HEX` |
+//! | `shutdown` | closes the sending direction | `ok` |
+//! | `close` | closes what is open | `ok` |
+//!
+//! What fails is answered by `error WHY`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use tempfile::TempDir;
+
+/// Longer than anything that a test orders may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where the bytes of a FIFO are, on the host.
+#[derive(Debug)]
+enum End {
+    Socket(UnixStream),
+    Terminal(File),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Peer {
+    dir: TempDir,
+    end: Option<End>,
+    listener: Option<UnixListener>,
+}
+
+impl Peer {
+    /// Takes orders at the socket `name` in `dir` until the machine is over.
+    pub fn start(dir: TempDir, name: &str) -> Result<()> {
+        let orders = UnixStream::connect(dir.path().join(name)).with_context(|| {
+            format!("cannot connect to the FIFO that carries a test's orders, {name}")
+        })?;
+        let mut peer = Self {
+            dir,
+            end: None,
+            listener: None,
+        };
+        std::thread::spawn(move || {
+            // Its end is that of the machine.
+            let _ = peer.serve(&orders);
+        });
+        Ok(())
+    }
+
+    fn serve(&mut self, orders: &UnixStream) -> io::Result<()> {
+        for line in BufReader::new(orders).lines() {
+            let answer = match self.obey(&line?) {
+                Ok(answer) => format!("ok {answer}\n"),
+                Err(err) => format!("error {err:#}\n").replace('\n', " ") + "\n",
+            };
+            let mut orders = orders;
+            orders.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, line: &str) -> Result<String> {
+        let (order, what) = line.split_once(' ').unwrap_or((line, ""));
+        let path = self.dir.path().join(what);
+        match order {
+            "connect" => self.end = Some(End::Socket(UnixStream::connect(path)?)),
+            "listen" => {
+                fs::remove_file(&path).ok();
+                self.listener = Some(UnixListener::bind(path)?);
+            }
+            "accept" => {
+                let listener = self.listener.take().context("nothing listens")?;
+                wait(listener.as_fd(), PollFlags::IN)?;
+                self.end = Some(End::Socket(listener.accept()?.0));
+            }
+            "open" => {
+                let terminal = OpenOptions::new().read(true).write(true).open(path)?;
+                self.end = Some(End::Terminal(terminal));
+            }
+            "send" => self.end()?.send(&from_hex(what)?)?,
+            "flood" => return Ok(self.end()?.flood()?.to_string()),
+            "read" => return Ok(to_hex(&self.end()?.read(what.parse()?)?)),
+            "contents" => return Ok(to_hex(&fs::read(path)?)),
+            "shutdown" => match self.end()? {
+                End::Socket(socket) => socket.shutdown(Shutdown::Write)?,
+                End::Terminal(_) => anyhow::bail!("a terminal has no directions"),
+            },
+            "close" => self.end = None,
+            _ => anyhow::bail!("unknown order '{line}'"),
+        }
+        Ok(String::new())
+    }
+
+    fn end(&mut self) -> Result<&mut End> {
+        self.end.as_mut().context("nothing is open")
+    }
+}
+
+impl End {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.write_all(bytes),
+            Self::Terminal(terminal) => terminal.write_all(bytes),
+        }
+    }
+
+    fn flood(&mut self) -> Result<usize> {
+        let Self::Socket(socket) = self else {
+            anyhow::bail!("only sockets can be flooded")
+        };
+        socket.set_nonblocking(true)?;
+        let mut count = 0;
+        let result = loop {
+            match socket.write(&[b'f'; 4096]) {
+                Ok(len) => count += len,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break Ok(count),
+                Err(err) => break Err(err.into()),
+            }
+        };
+        socket.set_nonblocking(false)?;
+        result
+    }
+
+    fn read(&mut self, count: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        let mut got = 0;
+        while let Some(rest) = bytes.get_mut(got..).filter(|rest| !rest.is_empty()) {
+            let len = match self {
+                Self::Socket(socket) => {
+                    wait(socket.as_fd(), PollFlags::IN)?;
+                    socket.read(rest)?
+                }
+                Self::Terminal(terminal) => {
+                    wait(terminal.as_fd(), PollFlags::IN)?;
+                    terminal.read(rest)?
+                }
+            };
+            anyhow::ensure!(len > 0, "it ended after {got} bytes");
+            got += len;
+        }
+        Ok(bytes)
+    }
+}
+
+fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> Result<()> {
+    let limit = Timespec::try_from(LIMIT)?;
+    let ready = rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&limit))?;
+    anyhow::ensure!(ready > 0, "nothing came within {} s", LIMIT.as_secs());
+    Ok(())
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>> {
+    let digits: Vec<u32> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).context("not hexadecimal"))
+        .collect::<Result<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    anyhow::ensure!(rest.is_empty(), "half a byte");
+    pairs
+        .iter()
+        .map(|[high, low]| Ok(u8::try_from(high * 16 + low)?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered(peer: &mut Peer, orders: &[&str]) -> Vec<String> {
+        orders
+            .iter()
+            .map(|order| {
+                peer.obey(order)
+                    .unwrap_or_else(|err| format!("error {err:#}"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn orders_are_obeyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        fs::write(dir.path().join("f"), "in it").unwrap();
+        let mut peer = Peer {
+            dir,
+            end: None,
+            listener: None,
+        };
+        assert_eq!(ordered(&mut peer, &["listen s"]), [""]);
+        let mut other = UnixStream::connect(&socket).unwrap();
+        other.write_all(b"hello").unwrap();
+        let orders = ["accept", "read 5", "send 6f6b", "contents f", "close"];
+        assert_eq!(
+            ordered(&mut peer, &orders),
+            ["", "68656c6c6f", "", "696e206974", ""]
+        );
+        let mut answer = Vec::new();
+        other.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"ok");
+    }
+
+    #[test]
+    fn what_cannot_be_done_says_why() {
+        let mut peer = Peer {
+            dir: tempfile::tempdir().unwrap(),
+            end: None,
+            listener: None,
+        };
+        let orders = ["read 5", "send 6", "dance", "connect nowhere"];
+        for answer in ordered(&mut peer, &orders) {
+            assert!(answer.starts_with("error "), "{answer}");
+        }
+    }
+}
