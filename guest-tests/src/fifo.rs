@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFlags, PollTimeout};
 
 /// The first FIFO.
 pub const PATH: &str = "/dev/globalfifo0";
@@ -115,12 +115,18 @@ impl Fifo {
         self.poll_for(PollFlags::POLLIN | PollFlags::POLLOUT, PollTimeout::ZERO)
     }
 
-    /// Waits with `poll(2)` for one of `events`; empty when none came in time.
+    /// Waits with `poll(2)` for one of `events`; empty when none came in time. (Not with nix's, which
+    /// does not know POLLRDHUP.)
     pub fn poll_for(&self, events: PollFlags, timeout: PollTimeout) -> Result<PollFlags> {
-        let mut fds = [PollFd::new(self.as_fd(), events)];
-        poll(&mut fds, timeout).context("poll")?;
-        let [fd] = fds;
-        fd.revents().context("unknown poll events")
+        let mut fd = libc::pollfd {
+            fd: self.fd(),
+            events: events.bits(),
+            revents: 0,
+        };
+        // SAFETY: One valid structure, for the call.
+        let polled = unsafe { libc::poll(&raw mut fd, 1, timeout.into()) };
+        Errno::result(polled).context("poll")?;
+        Ok(PollFlags::from_bits_retain(fd.revents))
     }
 
     /// Waits until `n` bytes can be read.

@@ -151,7 +151,7 @@ fn a_dry_run_prints_the_commands_and_makes_nothing() {
     }
     // The daemon may run anywhere.
     let here = std::env::current_dir().unwrap();
-    let absolute = format!("--fifo unix={}/data.sock", here.display());
+    let absolute = format!("--fifo 'unix={}/data.sock'", here.display());
     assert!(outcome.stdout.contains(&absolute), "{}", outcome.stdout);
     assert!(
         outcome.stdout.contains("not set up yet"),
