@@ -14,6 +14,7 @@
 //! | `contents NAME` | reads a file | `ok HEX` |
 //! | `shutdown` | closes the sending direction | `ok` |
 //! | `close` | closes what is open | `ok` |
+//! | `answer` | nothing: the way to here and back is what it is for | `ok` |
 //!
 //! What fails is answered by `error WHY`.
 
@@ -115,6 +116,7 @@ impl Peer {
                 End::Terminal(_) => anyhow::bail!("a terminal has no directions"),
             },
             "close" => self.end = None,
+            "answer" => {}
             _ => anyhow::bail!("unknown order '{line}'"),
         }
         Ok(String::new())
