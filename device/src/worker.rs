@@ -118,22 +118,33 @@ impl Mailbox {
     ///
     /// [`NoAnswer`] if the worker is dead.
     pub fn stop(&self, indices: impl IntoIterator<Item = u16>) -> Result<(), NoAnswer> {
-        let mut stop = Set::default();
-        for index in indices {
-            stop.add(Set::one(index));
-        }
-        let mut requests = self.lock();
-        requests.stop.add(stop);
-        self.wake();
+        let stop = self.ask_to_stop(indices);
         let (mut requests, _) = self
             .answered
-            .wait_timeout_while(requests, PATIENCE, |requests| requests.stop.overlaps(stop))
+            .wait_timeout_while(self.lock(), PATIENCE, |requests| {
+                requests.stop.overlaps(stop)
+            })
             .unwrap_or_else(PoisonError::into_inner);
         if requests.stop.overlaps(stop) {
             requests.stop.remove(stop);
             return Err(NoAnswer);
         }
         Ok(())
+    }
+
+    /// Has the worker stop the queues `indices` soon.
+    pub fn stop_soon(&self, indices: impl IntoIterator<Item = u16>) {
+        self.ask_to_stop(indices);
+    }
+
+    fn ask_to_stop(&self, indices: impl IntoIterator<Item = u16>) -> Set {
+        let mut stop = Set::default();
+        for index in indices {
+            stop.add(Set::one(index));
+        }
+        self.lock().stop.add(stop);
+        self.wake();
+        stop
     }
 
     /// Waits until no pass is at work that was when this was called.

@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::thread;
 
 use vhost_device_fifo::device::Device;
 use vhost_device_fifo::fifo::Fifo;
@@ -132,22 +131,11 @@ impl Guest {
         for queue in queues {
             self.vring(*queue).set_queue_ready(false);
         }
-        thread::scope(|scope| {
-            let (worker, device, vrings) = (&mut self.worker, &self.device, &self.vrings);
-            let (ram, mailbox, mail) = (&self.ram, &*self.mailbox, &self.mail);
-            let stopping = scope.spawn(|| mailbox.stop(queues.iter().copied()));
-            while !stopping.is_finished() {
-                if mail.consume().is_ok() {
-                    worker::run(Wake::Mail, device, worker, vrings, ram, mailbox);
-                }
-                thread::yield_now();
-            }
-            assert!(stopping.join().is_ok_and(|answer| answer.is_ok()));
-        });
+        self.mailbox.stop_soon(queues.iter().copied());
+        self.read_mail();
         for queue in queues {
             self.vring(*queue).set_kick(None);
         }
-        self.read_mail();
     }
 
     /// The VMM starts a queue where it says that the device stood.
