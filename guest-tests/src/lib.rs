@@ -4,6 +4,7 @@
 //! [`system`] is the rest of the machine: sysfs, debugfs, /proc. Nothing here knows QEMU or the host.
 
 pub mod aio;
+pub mod bench;
 pub mod fifo;
 pub mod harness;
 pub mod lessons;

@@ -14,6 +14,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use fifo_spec::PartialSpec;
 
+use crate::bench::plan::Extent;
 use crate::exit::usage;
 use crate::stages::Driver;
 use crate::stages::Wanted;
@@ -57,6 +58,8 @@ pub enum Command {
     Cc(CcArgs),
     /// Run every test, on the host and in the guest.
     Test(TestArgs),
+    /// Measure the device beside what one would use instead.
+    Bench(BenchArgs),
     /// Say what is needed, what is there, and how to mend the rest.
     Doctor,
     /// Free the cache.
@@ -185,6 +188,38 @@ pub struct TestArgs {
     pub accel: AccelChoice,
 }
 
+/// `cargo lab bench`.
+///
+/// Everything is measured in the same boot, peers in turn, in several rounds; ratios are of the same round. Goals that are missed are told
+/// and do not change the exit status.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Only what the goals need: under two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Measure only what has this in its name, like round-trip/64/ or /vsock; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub only: Vec<String>,
+    /// How often everything is measured.
+    #[arg(long, value_name = "N")]
+    rounds: Option<NonZeroU8>,
+    /// Where bench.json, bench.csv and bench.html are written.
+    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    pub out: PathBuf,
+    /// Bytes that the compared FIFOs hold; K and M are understood.
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = capacity)]
+    capacity: String,
+    /// CPUs of the guest.
+    #[arg(long, value_name = "N", default_value = "1")]
+    smp: NonZeroU8,
+    /// How the guest's CPUs are made.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: AccelChoice,
+    /// A QEMU of this machine instead of the lab's own.
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+}
+
 /// `cargo lab clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
@@ -262,6 +297,41 @@ impl LessonArgs {
     }
 }
 
+impl BenchArgs {
+    /// The machine in which everything is compared.
+    pub fn config(&self) -> Result<Config> {
+        qemu_is_there(self.qemu.as_deref())?;
+        Ok(Config {
+            smp: self.smp.get(),
+            accel: self.accel,
+            capacity: Some(self.capacity.clone()),
+            qemu: self.qemu.clone(),
+            ..Config::default()
+        })
+    }
+
+    /// The machine that does nothing: as `cargo lab run` makes it.
+    pub fn idle_config(&self) -> Result<Config> {
+        Ok(Config {
+            capacity: None,
+            ..self.config()?
+        })
+    }
+
+    /// How much is measured.
+    pub fn extent(&self) -> Extent {
+        let mut extent = if self.quick {
+            Extent::QUICK
+        } else {
+            Extent::FULL
+        };
+        if let Some(rounds) = self.rounds {
+            extent.rounds = rounds.get().into();
+        }
+        extent
+    }
+}
+
 impl RunArgs {
     /// The machine to start.
     pub fn config(&self) -> Result<Config> {
@@ -314,14 +384,7 @@ impl MachineArgs {
     fn config(&self) -> Result<Config> {
         let fifos = self.fifo.iter().map(|spec| fifo(spec));
         let fifos = fifos.collect::<Result<_>>()?;
-        if let Some(qemu) = &self.qemu
-            && rustix::fs::access(qemu, rustix::fs::Access::EXEC_OK).is_err()
-        {
-            return Err(usage(format!(
-                "--qemu {}: no program there",
-                qemu.display()
-            )));
-        }
+        qemu_is_there(self.qemu.as_deref())?;
         let KernelChoice::Stock = self.kernel;
         Ok(Config {
             smp: self.smp.get(),
@@ -341,6 +404,15 @@ impl MachineArgs {
     fn timeout(&self) -> Option<Duration> {
         self.timeout
             .map(|seconds| Duration::from_secs(u64::from(seconds.get())))
+    }
+}
+
+fn qemu_is_there(qemu: Option<&Path>) -> Result<()> {
+    match qemu {
+        Some(path) if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_err() => Err(usage(
+            format!("--qemu {}: no program there", path.display()),
+        )),
+        _ => Ok(()),
     }
 }
 

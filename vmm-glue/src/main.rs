@@ -2,6 +2,7 @@
 //!
 //! This file turns a command line into an exit status; everything else is in the modules. See docs/lab.md.
 
+mod bench;
 mod cache;
 mod cancel;
 mod causes;
@@ -57,6 +58,7 @@ fn dispatch(command: &Command) -> Result<u8> {
         Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
         Command::Test(args) => commands::test::test(args),
+        Command::Bench(args) => commands::bench::bench(args),
         Command::Doctor => commands::doctor::doctor(),
         Command::Clean(args) => commands::clean::clean(args),
     }

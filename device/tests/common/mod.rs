@@ -464,7 +464,7 @@ impl Driver {
     /// A buffer holding `bytes`, as a device-readable part.
     pub fn readable(&mut self, bytes: &[u8]) -> Part {
         let at = self.buffer(bytes.len() as u32);
-        self.ram.write_slice(bytes, GuestAddress(at)).unwrap();
+        self.write(at, bytes);
         Part {
             at,
             len: bytes.len() as u32,
@@ -479,6 +479,10 @@ impl Driver {
             len,
             write: true,
         }
+    }
+
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        self.ram.write_slice(bytes, GuestAddress(at)).unwrap();
     }
 
     pub fn read(&self, at: u64, len: usize) -> Vec<u8> {

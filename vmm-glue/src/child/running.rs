@@ -52,6 +52,11 @@ impl Running {
         &self.name
     }
 
+    /// Its process id: of the program itself, which takes the place of the child that starts it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Readable when it has ended.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()

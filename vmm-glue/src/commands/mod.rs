@@ -1,5 +1,6 @@
 //! One file a command: what the user asked for, in terms of set-up and machine.
 
+pub mod bench;
 pub mod cc;
 pub mod clean;
 pub mod demo;

@@ -8,6 +8,7 @@
 //! The stages know tools and files. They must not know how a machine is started.
 
 pub mod archive;
+pub mod device_bench;
 pub mod guest;
 pub mod kernel;
 pub mod layer;
@@ -17,6 +18,7 @@ pub mod plan;
 pub mod programs;
 pub mod shop;
 pub mod tree;
+pub mod vsock;
 
 use std::path::Path;
 use std::path::PathBuf;

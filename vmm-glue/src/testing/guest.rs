@@ -79,8 +79,10 @@ struct Round<'a> {
 }
 
 /// A machine and what its command says.
-struct Guest {
-    machine: Machine,
+#[derive(Debug)]
+pub struct Guest {
+    /// The machine.
+    pub machine: Machine,
     said: Arc<Mutex<Vec<u8>>>,
     stdout: Outlet,
     stderr: Outlet,
@@ -276,7 +278,8 @@ impl Round<'_> {
 }
 
 impl Guest {
-    fn boot(config: &Config, paths: &Paths) -> Result<Self> {
+    /// Boots one.
+    pub fn boot(config: &Config, paths: &Paths) -> Result<Self> {
         let mut machine = machine::boot(config, paths)?;
         let Some([_stdin, stdout, stderr]) = machine.streams.take() else {
             anyhow::bail!("the machine has no streams")
@@ -314,7 +317,8 @@ impl Guest {
         self.request(argv)
     }
 
-    fn request(&mut self, argv: Vec<String>) -> Result<()> {
+    /// Starts a command.
+    pub fn request(&mut self, argv: Vec<String>) -> Result<()> {
         let command = Command {
             argv,
             cwd: "/root".to_owned(),
@@ -325,7 +329,7 @@ impl Guest {
     }
 
     /// Waits for something to happen; the status if that was the command's end (with all it had to say).
-    fn step(&mut self, limit: Duration) -> Result<Option<u8>> {
+    pub fn step(&mut self, limit: Duration) -> Result<Option<u8>> {
         match self.machine.events.next(limit)? {
             Some(Event::Report(Report::Exited {
                 status,
@@ -361,7 +365,7 @@ impl Guest {
     }
 
     /// Complete lines that have come, and at the end also an incomplete one.
-    fn lines(&mut self, all: bool) -> Vec<String> {
+    pub fn lines(&mut self, all: bool) -> Vec<String> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let end = if all {
             said.len()
@@ -377,7 +381,8 @@ impl Guest {
             .collect()
     }
 
-    fn take_errors(&mut self) -> String {
+    /// What its commands have said on standard error.
+    pub fn take_errors(&mut self) -> String {
         let bytes =
             std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner));
         String::from_utf8_lossy(&bytes).into_owned()

@@ -56,13 +56,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Queues of the device: control, event, and two a FIFO.
-    pub fn queues(&self) -> usize {
-        2 + 2 * self.fifos.len().max(1)
-    }
-}
-
 /// `--accel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccelChoice {

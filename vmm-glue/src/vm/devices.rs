@@ -114,19 +114,9 @@ fn as_root_in_guest(spec: Spec) -> Spec {
 }
 
 fn daemon(config: &Config, paths: &Paths, run: &RunDir) -> Spec {
-    let spec = Spec::new(&paths.daemon)
-        .arg("--socket-path")
-        .arg(run.socket(FIFO))
+    let spec = fifo_daemon(paths, &run.socket(FIFO), &config.fifos)
         .arg("--control")
         .arg(run.control(config.control.as_deref()));
-    // Its words go to a file and perhaps into an error message.
-    let spec = spec
-        .args(["--virtio-id", &VIRTIO_ID.to_string()])
-        .env("NO_COLOR", "1");
-    let spec = config
-        .fifos
-        .iter()
-        .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]));
     let spec = config
         .faults
         .iter()
@@ -142,6 +132,18 @@ pub fn tells_a_pty(line: &str) -> bool {
     line.strip_prefix("fifo ")
         .and_then(|rest| rest.split_once(": pty "))
         .is_some_and(|(number, _)| number.parse::<u16>().is_ok())
+}
+
+/// Our device on a socket.
+pub fn fifo_daemon(paths: &Paths, socket: &Path, fifos: &[String]) -> Spec {
+    let spec = Spec::new(&paths.daemon).arg("--socket-path").arg(socket);
+    // Its words go to a file and perhaps into an error message.
+    let spec = spec
+        .args(["--virtio-id", &VIRTIO_ID.to_string()])
+        .env("NO_COLOR", "1");
+    fifos
+        .iter()
+        .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]))
 }
 
 /// Starts one; its output goes to a log of the run.

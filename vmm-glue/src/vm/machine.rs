@@ -51,9 +51,11 @@ pub struct Machine {
     pub streams: Option<[UnixStream; 3]>,
     /// Logs and sockets.
     pub run: RunDir,
+    /// How its CPUs are made.
+    pub accel: Accel,
     // In this order: QEMU first, then what it talks to.
     qemu: Running,
-    _devices: Vec<Running>,
+    devices: Vec<Running>,
 }
 
 /// What can be said against a configuration before anything has been set up for it.
@@ -132,8 +134,9 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         events,
         streams: Some([stdin, stdout, stderr]),
         run,
+        accel,
         qemu,
-        _devices: running,
+        devices: running,
     })
 }
 
@@ -296,6 +299,18 @@ impl Machine {
             "{program} ended while the guest was running: {}",
             said(&self.run, name)
         ))
+    }
+
+    /// Process ids of QEMU and of our device, whose CPU time is the price of what the guest does.
+    pub fn workers(&self) -> Vec<u32> {
+        let device = self
+            .devices
+            .iter()
+            .filter(|device| device.name() == devices::FIFO);
+        std::iter::once(&self.qemu)
+            .chain(device)
+            .map(Running::id)
+            .collect()
     }
 
     /// A failure of the machine, with the console's last lines.

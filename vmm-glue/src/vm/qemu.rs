@@ -1,6 +1,7 @@
 //! QEMU's command line, put together from a configuration; and the question whether a QEMU has the device we need.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context;
@@ -185,17 +186,50 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
-    let properties = format!(
-        "{device},chardev=fifo,virtio-id={VIRTIO_ID},num_vqs={},vq_size={},config_size={CONFIG_SIZE}",
-        config.queues(),
-        config.vq_size
-    );
-    spec.args([
-        "-chardev",
-        &format!("socket,id=fifo,path={}", run.socket("fifo").display()),
-        "-device",
-        &properties,
-    ])
+    let fifos = config.fifos.len().max(1);
+    spec.args(fifo_device(
+        device,
+        "fifo",
+        &run.socket("fifo"),
+        fifos,
+        config.vq_size,
+    ))
+}
+
+/// Arguments for a device of `fifos` FIFOs, whose daemon serves `socket`. `device` is the generic vhost-user device's name.
+pub fn fifo_device(
+    device: &str,
+    id: &str,
+    socket: &Path,
+    fifos: usize,
+    vq_size: u16,
+) -> [String; 4] {
+    let queues = queues(fifos);
+    [
+        "-chardev".to_owned(),
+        format!("socket,id={id},path={}", socket.display()),
+        "-device".to_owned(),
+        format!(
+            "{device},chardev={id},virtio-id={VIRTIO_ID},num_vqs={queues},vq_size={vq_size},config_size={CONFIG_SIZE}"
+        ),
+    ]
+}
+
+/// Queues of a device: control, event, and two a FIFO.
+fn queues(fifos: usize) -> usize {
+    2 + 2 * fifos
+}
+
+/// What QEMU calls its version.
+pub fn version(config: &Config, paths: &Paths) -> Result<String> {
+    let mut argv = program(config, paths).into_iter();
+    let spec = Spec::new(argv.next().unwrap_or_default())
+        .args(argv)
+        .arg("--version");
+    let said = crate::child::output(&spec)?;
+    let words = said.lines().next().unwrap_or_default().split_whitespace();
+    let number = words.skip_while(|word| *word != "version").nth(1);
+    Ok(number.unwrap_or("of unknown version").to_owned())
 }
 
 #[cfg(test)]

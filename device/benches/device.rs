@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device alone: what it moves over a real socket and real rings, with neither QEMU nor a guest
+//! around it, beside `memcpy` on the same machine.
+//!
+//! ```text
+//! cargo bench -p vhost-device-fifo [-- loopback]
+//! ```
+//! The driver's part is as little as can be: buffers and descriptors are made once, and for each message
+//! only its header and its place in the available ring are written. A window of messages is made available
+//! at once, and one interrupt asked for at its end; an iteration is one window. `memcpy` copies as many
+//! pieces of the same size between areas of the same size.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark fails as a test does"
+)]
+
+#[expect(dead_code, reason = "the tests need more of it")]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use common::Driver;
+use common::Host;
+use common::Part;
+use criterion::BenchmarkId;
+use criterion::Criterion;
+use criterion::Throughput;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use virtio_fifo_protocol::virtio_fifo::RxHeader;
+use virtio_fifo_protocol::virtio_fifo::TxHeader;
+use virtio_fifo_protocol::virtio_fifo::rx_queue;
+use virtio_fifo_protocol::virtio_fifo::tx_queue;
+
+/// Bytes of a message's payload, and how many are under way at a time: within guest memory and the rings.
+const CASES: [(usize, u16); 4] = [(64, 64), (4096, 64), (65536, 32), (1 << 20, 4)];
+/// No window is larger than this.
+const CAPACITY: &str = "capacity=4M";
+
+/// A message that is sent again and again, or a buffer that is posted again and again.
+#[derive(Clone, Copy)]
+struct Slot {
+    head: u16,
+    part: Part,
+}
+
+/// Messages and buffers for windows, on a FIFO of its own device.
+struct Window {
+    driver: Driver,
+    payload: u64,
+    tx: Vec<Slot>,
+    rx: Vec<Slot>,
+    /// Has no payload: reports what was consumed.
+    report: Slot,
+    _host: Host,
+}
+
+impl Window {
+    fn new(kind: &str, payload: usize, count: u16) -> Self {
+        let host = Host::new(&[&format!("{kind},{CAPACITY}")]);
+        let mut driver = host.driver();
+        let sent = vec![0x5a; TxHeader::LEN + payload];
+        let tx = slots(&mut driver, tx_queue(0), count, |driver| {
+            driver.readable(&sent)
+        });
+        let room = (RxHeader::LEN + payload) as u32;
+        let rx = slots(&mut driver, rx_queue(0), count, |driver| {
+            driver.writable(room)
+        });
+        let report = slots(&mut driver, tx_queue(0), 1, |driver| {
+            driver.readable(&[0; TxHeader::LEN])
+        })[0];
+        Self {
+            driver,
+            payload: payload as u64,
+            tx,
+            rx,
+            report,
+            _host: host,
+        }
+    }
+
+    /// The driver has something to send.
+    fn send(&mut self, count: usize) {
+        for slot in &self.tx[..count] {
+            let header = self.driver.tx_header(0).to_bytes();
+            self.driver.write(slot.part.at, &header);
+            self.driver.make_available(tx_queue(0), slot.head);
+            self.driver.streams[0].sent += self.payload;
+        }
+        self.driver.notify(tx_queue(0));
+    }
+
+    /// The driver has room.
+    fn post(&mut self, count: usize) {
+        for slot in &self.rx[..count] {
+            self.driver.make_available(rx_queue(0), slot.head);
+        }
+        self.driver.notify(rx_queue(0));
+    }
+
+    fn wait(&mut self, queue: u16, count: usize) {
+        for left in (0..count).rev() {
+            while self.driver.used_entry(queue).is_none() {
+                let end = self.driver.seen(queue).wrapping_add(left as u16);
+                self.driver.set_used_event(queue, end);
+                if self.driver.used_count(queue) as usize <= left {
+                    self.driver.wait_interrupt(queue);
+                }
+            }
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.driver.streams[0].consumed += self.payload * count as u64;
+    }
+
+    /// In and out again.
+    fn loopback(&mut self, count: usize) {
+        self.post(count);
+        self.send(count);
+        self.wait(rx_queue(0), count);
+        self.wait(tx_queue(0), count);
+        self.consume(count);
+    }
+
+    /// To a FIFO without an end.
+    fn discard(&mut self) {
+        let count = self.tx.len();
+        self.send(count);
+        self.wait(tx_queue(0), count);
+    }
+
+    /// From a FIFO that makes bytes up. What was consumed is reported, or there would soon be no more.
+    fn generate(&mut self) {
+        let count = self.rx.len();
+        self.post(count);
+        self.wait(rx_queue(0), count);
+        self.consume(count);
+        let header = self.driver.tx_header(0).to_bytes();
+        self.driver.write(self.report.part.at, &header);
+        self.driver.make_available(tx_queue(0), self.report.head);
+        self.driver.notify(tx_queue(0));
+        self.wait(tx_queue(0), 1);
+    }
+}
+
+fn slots(
+    driver: &mut Driver,
+    queue: u16,
+    count: u16,
+    mut part: impl FnMut(&mut Driver) -> Part,
+) -> Vec<Slot> {
+    (0..count)
+        .map(|_| {
+            let part = part(driver);
+            let head = driver.take_descriptors(queue, 1)[0];
+            driver.put_descriptor(driver.table(queue), head, part, 0, 0);
+            Slot { head, part }
+        })
+        .collect()
+}
+
+fn throughput(
+    criterion: &mut Criterion,
+    name: &str,
+    mut case: impl FnMut(usize, u16) -> Box<dyn FnMut()>,
+) {
+    let mut group = criterion.benchmark_group(name);
+    for (payload, count) in CASES {
+        group.throughput(Throughput::ElementsAndBytes {
+            elements: count.into(),
+            bytes: payload as u64 * u64::from(count),
+        });
+        let mut window = case(payload, count);
+        group.bench_function(BenchmarkId::from_parameter(payload), |bencher| {
+            bencher.iter(&mut window);
+        });
+    }
+    group.finish();
+}
+
+fn memcpy(criterion: &mut Criterion) {
+    throughput(criterion, "memcpy", |payload, count| {
+        let from = vec![0x5a_u8; payload * usize::from(count)];
+        let mut to = vec![0; from.len()];
+        Box::new(move || {
+            for (to, from) in to.chunks_exact_mut(payload).zip(from.chunks_exact(payload)) {
+                black_box(to).copy_from_slice(black_box(from));
+            }
+        })
+    });
+}
+
+fn loopback(criterion: &mut Criterion) {
+    throughput(criterion, "loopback", |payload, count| {
+        let mut window = Window::new("loopback", payload, count);
+        Box::new(move || window.loopback(count.into()))
+    });
+}
+
+fn null(criterion: &mut Criterion) {
+    throughput(criterion, "null", |payload, count| {
+        let mut window = Window::new("null", payload, count);
+        Box::new(move || window.discard())
+    });
+}
+
+fn zero(criterion: &mut Criterion) {
+    throughput(criterion, "zero", |payload, count| {
+        let mut window = Window::new("zero", payload, count);
+        Box::new(move || window.generate())
+    });
+}
+
+/// One message at a time: what waking the device and being woken by it cost.
+fn round_trip(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("round-trip");
+    let mut window = Window::new("loopback", 64, 1);
+    group.bench_function(BenchmarkId::from_parameter(64), |bencher| {
+        bencher.iter(|| window.loopback(1));
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(40);
+    targets = memcpy, loopback, null, zero, round_trip
+}
+criterion_main!(benches);

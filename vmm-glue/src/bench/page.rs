@@ -1,0 +1,407 @@
+//! A report as one HTML page that opens anywhere: style and charts are in it, and nothing is fetched.
+
+use maud::DOCTYPE;
+use maud::Markup;
+use maud::PreEscaped;
+use maud::html;
+
+use super::goals::Goal;
+use super::goals::Verdict;
+use super::plan;
+use super::plan::Group;
+use super::report::Report;
+use super::results::Metric;
+use super::results::Name;
+use super::results::Results;
+use super::stats::real;
+use super::svg;
+use super::svg::Axis;
+use super::svg::Bar;
+use super::svg::Line;
+use super::svg::Scale;
+use super::table;
+use super::units;
+
+const STYLE: &str = include_str!("page.css");
+/// Steps of a histogram to a decade.
+const STEPS: f64 = 25.0;
+
+/// The page.
+pub fn render(report: &Report) -> String {
+    let results = &report.results;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "globalfifo beside its peers" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "globalfifo beside its peers" }
+                ul.facts { @for line in report.facts.lines() { li { (line) } } }
+                h2 { "Goals" }
+                p { "Ratios of what was measured side by side in each round: median [lowest … highest]." }
+                (goals(&report.goals))
+                (latencies(results))
+                (by_size(results))
+                (notification(results))
+                (requests(results))
+                (waiters(results))
+                (not_measured(results))
+                h2 { "All figures" }
+                p { "Medians of the rounds; below them the lowest and the highest." }
+                @for group in Group::ALL { (figures(results, group)) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn goals(goals: &[Goal]) -> Markup {
+    let class = |goal: &Goal| match goal.verdict {
+        Verdict::Met => "met",
+        Verdict::Missed => "missed",
+        Verdict::NotMeasured => "unknown",
+    };
+    html! {
+        table {
+            tr { th { "goal" } th { "against" } th { "wanted" } th { "is" } th { "" } }
+            @for goal in goals {
+                tr class=(class(goal)) {
+                    td { (goal.work) }
+                    td { (goal.against) }
+                    td { (table::limit(goal.limit)) }
+                    td { @if let Some(figure) = goal.figure { (table::spread(figure)) } @else { "–" } }
+                    td.verdict { (table::verdict(goal)) }
+                }
+            }
+        }
+    }
+}
+
+/// Histograms, one for each size.
+fn latencies(results: &Results) -> Markup {
+    let sizes = results.parameters(Group::RoundTrip);
+    let ways = results.ways(Group::RoundTrip);
+    let percent = Axis {
+        label: "share of round trips",
+        scale: Scale::Linear,
+        ticks: Vec::new(),
+        format: |value| format!("{} %", units::number(value * 100.0)),
+    };
+    html! {
+        @if !sizes.is_empty() { h2 { (Group::RoundTrip.title()) } }
+        div.charts {
+            @for size in sizes {
+                @let drawn: Vec<Line> = ways.iter().filter_map(|way| {
+                    let found = results.latencies(&Name::new(Group::RoundTrip, size, way))?;
+                    Some(Line { points: found.density(STEPS), filled: true, ..line(way) })
+                }).collect();
+                (chart(&format!("{}: how long round trips take", units::size(size)), &drawn, &svg::lines(&time("time"), &percent, &drawn)))
+            }
+            (lines_by(results, Group::RoundTrip, Metric::P50, "p50 by size", &time("p50")))
+            (lines_by(results, Group::RoundTrip, Metric::P99, "p99 by size", &time("p99")))
+        }
+    }
+}
+
+fn by_size(results: &Results) -> Markup {
+    html! {
+        @for group in [Group::Send, Group::Receive, Group::Loopback] {
+            @if !results.parameters(group).is_empty() {
+                h2 { (group.title()) }
+                div.charts {
+                    (lines_by(results, group, Metric::ByteRate, "throughput by size of a call", &log("bytes a second", units::rate)))
+                    (lines_by(results, group, Metric::HostCpu, "the host's CPU time for each MB", &time("CPU time a MB")))
+                    (lines_by(results, group, Metric::GuestCpu, "the guest's CPU time for each MB", &time("CPU time a MB")))
+                }
+            }
+        }
+    }
+}
+
+fn notification(results: &Results) -> Markup {
+    let bars: Vec<Bar> = results
+        .ways(Group::Notify)
+        .into_iter()
+        .filter_map(|way| {
+            let name = Name::new(Group::Notify, 0, way);
+            let median = |metric| results.spread(&name, metric).map(|spread| spread.median);
+            let (value, tail) = (median(Metric::P50)?, median(Metric::P99)?);
+            Some(Bar {
+                colour: 0,
+                name: way.to_owned(),
+                value,
+                tail,
+                text: format!("{}, p99 {}", units::time(value), units::time(tail)),
+            })
+        })
+        .collect();
+    html! {
+        @if !bars.is_empty() {
+            h2 { (Group::Notify.title()) }
+            p { "Both threads are in the guest and the write goes through the device: its way there and back is in every bar." }
+            div.charts { (chart("p50, and p99 behind it", &[], &svg::bars(&bars))) }
+        }
+    }
+}
+
+fn requests(results: &Results) -> Markup {
+    html! {
+        @if !results.parameters(Group::Depth).is_empty() {
+            h2 { (Group::Depth.title()) }
+            div.charts {
+                (lines_by(results, Group::Depth, Metric::OperationRate, "requests a second", &log("requests a second", units::per_second)))
+                (lines_by(results, Group::Depth, Metric::Interrupts, "interrupts a request", &linear("interrupts a request", units::number)))
+            }
+        }
+    }
+}
+
+fn waiters(results: &Results) -> Markup {
+    html! {
+        @if !results.parameters(Group::Waiters).is_empty() {
+            h2 { (Group::Waiters.title()) }
+            p { "Where all are woken or signalled, an event counts once for each of them." }
+            div.charts {
+                (lines_by(results, Group::Waiters, Metric::P50, "time for an event, p50", &time("p50")))
+                (lines_by(results, Group::Waiters, Metric::Memory, "kernel memory of a waiter", &linear("bytes", units::number)))
+            }
+        }
+    }
+}
+
+fn not_measured(results: &Results) -> Markup {
+    html! {
+        @if !results.troubles().is_empty() {
+            h2 { "Not measured" }
+            ul { @for (what, why) in results.troubles() { li { (what) ": " (why) } } }
+        }
+    }
+}
+
+/// A metric of a group by its parameter, a line for each way.
+fn lines_by(results: &Results, group: Group, metric: Metric, title: &str, y: &Axis) -> Markup {
+    let parameters = results.parameters(group);
+    let lines: Vec<Line> = results
+        .ways(group)
+        .into_iter()
+        .map(|way| {
+            let points = parameters.iter().filter_map(|parameter| {
+                let spread = results.spread(&Name::new(group, *parameter, way), metric)?;
+                Some((real(*parameter), spread.median))
+            });
+            Line {
+                points: points.collect(),
+                ..line(way)
+            }
+        })
+        .filter(|line| !line.points.is_empty())
+        .collect();
+    if lines.is_empty() {
+        return html! {};
+    }
+    let sizes = ![Group::Depth, Group::Waiters].contains(&group);
+    let x = Axis {
+        label: match group {
+            Group::Depth => "requests in flight",
+            Group::Waiters => "waiters",
+            _ => "size",
+        },
+        scale: Scale::Log,
+        ticks: parameters.iter().copied().map(real).collect(),
+        format: if sizes {
+            short_size
+        } else {
+            |value| format!("{value}")
+        },
+    };
+    chart(title, &lines, &svg::lines(&x, y, &lines))
+}
+
+fn chart(title: &str, lines: &[Line], drawing: &Markup) -> Markup {
+    html! {
+        figure {
+            figcaption { (title) }
+            @if lines.len() > 1 {
+                ul.legend {
+                    @for line in lines { li class=(format!("s{}", line.colour)) { (line.name) } }
+                }
+            }
+            (drawing)
+        }
+    }
+}
+
+/// A line of a way, yet without points: each way has a colour of its own throughout.
+fn line(way: &str) -> Line {
+    let known = [
+        plan::GLOBALFIFO,
+        plan::SERIAL,
+        plan::VSOCK,
+        plan::PIPE,
+        plan::DEVICE_ALONE,
+    ];
+    let others = || {
+        let requests = plan::REQUESTS.into_iter().map(|(.., name)| name);
+        let waiters = plan::WAITERS.into_iter().map(|(_, name)| name);
+        requests
+            .zip(0..)
+            .chain(waiters.zip(0..))
+            .find(|(name, _)| *name == way)
+            .map(|(_, colour)| colour)
+    };
+    let colour = known.iter().position(|name| *name == way).or_else(others);
+    Line {
+        colour: colour.unwrap_or_default(),
+        name: way.to_owned(),
+        points: Vec::new(),
+        filled: false,
+    }
+}
+
+fn time(label: &'static str) -> Axis {
+    log(label, units::time)
+}
+
+fn log(label: &'static str, format: fn(f64) -> String) -> Axis {
+    Axis {
+        label,
+        scale: Scale::Log,
+        ticks: Vec::new(),
+        format,
+    }
+}
+
+fn linear(label: &'static str, format: fn(f64) -> String) -> Axis {
+    Axis {
+        scale: Scale::Linear,
+        ..log(label, format)
+    }
+}
+
+/// As at a tick, where there is little room.
+fn short_size(bytes: f64) -> String {
+    const KIB: f64 = 1024.0;
+    match bytes {
+        ..KIB => format!("{bytes}"),
+        bytes if bytes < KIB * KIB => format!("{}K", bytes / KIB),
+        bytes => format!("{}M", bytes / KIB / KIB),
+    }
+}
+
+fn figures(results: &Results, group: Group) -> Markup {
+    let ways = results.ways(group);
+    let shown = |parameter, way: &str, metric| {
+        let spread = results.spread(&Name::new(group, parameter, way), metric)?;
+        let text = |value| table::figure(metric, value);
+        Some((
+            text(spread.median),
+            format!("{} … {}", text(spread.low), text(spread.high)),
+        ))
+    };
+    html! {
+        @if !ways.is_empty() {
+            details {
+                summary { (group.title()) }
+                @for (title, metric) in table::metrics(group) {
+                    h3 { (title) }
+                    table {
+                        tr { th {} @for way in &ways { th { (way) } } }
+                        @for parameter in results.parameters(group) {
+                            tr {
+                                th { (table::parameter(group, parameter)) }
+                                @for way in &ways {
+                                    td {
+                                        @if let Some((median, range)) = shown(parameter, way, *metric) {
+                                            (median) br; small { (range) }
+                                        } @else { "–" }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use globalfifo_bench_protocol::Measured;
+
+    use super::super::report::Facts;
+    use super::super::results::sample;
+    use super::*;
+
+    fn page() -> String {
+        let measured = |nanos| Measured {
+            operations: 100,
+            bytes: 6400,
+            nanos: 1_000_000,
+            guest_cpu_nanos: 1000,
+            interrupts: 7,
+            latencies: vec![(nanos, 90), (nanos * 3, 10)],
+            waiter_bytes: Some(400.0),
+        };
+        let mut results = sample(&[
+            (Group::RoundTrip, 64, plan::GLOBALFIFO, measured(60_000)),
+            (Group::RoundTrip, 64, plan::SERIAL, measured(120_000)),
+            (Group::Send, 64, plan::GLOBALFIFO, measured(1)),
+            (Group::Notify, 0, "read", measured(90_000)),
+            (Group::Depth, 32, "libaio write", measured(1)),
+            (Group::Waiters, 10_000, "libaio reads", measured(70_000)),
+        ]);
+        results.trouble("vsock", "<it> does not build");
+        render(&Report::new(Facts::default(), results, None, None))
+    }
+
+    #[test]
+    fn the_page_needs_nothing_from_elsewhere() {
+        let page = page();
+        for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(page.contains("prefers-color-scheme: dark"));
+    }
+
+    #[test]
+    fn everything_measured_is_on_the_page_and_text_stays_text() {
+        let page = page();
+        for group in [
+            Group::RoundTrip,
+            Group::Send,
+            Group::Notify,
+            Group::Depth,
+            Group::Waiters,
+        ] {
+            assert!(page.contains(group.title()), "{group:?}");
+        }
+        assert!(page.contains("&lt;it&gt; does not build"));
+        assert!(page.matches("<svg").count() >= 9);
+        assert!(!page.contains("NaN"));
+        assert!(page.contains("class=\"met\""));
+    }
+
+    #[test]
+    fn ways_side_by_side_differ_in_colour() {
+        for group in [
+            vec![
+                plan::GLOBALFIFO,
+                plan::SERIAL,
+                plan::VSOCK,
+                plan::PIPE,
+                plan::DEVICE_ALONE,
+            ],
+            plan::REQUESTS.into_iter().map(|(.., name)| name).collect(),
+            plan::WAITERS.into_iter().map(|(_, name)| name).collect(),
+        ] {
+            let colours: std::collections::HashSet<usize> =
+                group.iter().map(|way| line(way).colour).collect();
+            assert_eq!(colours.len(), group.len());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Medians with their spread, ratios, and latency distributions.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// The median of several rounds, with the lowest and the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one, or the mean of the middle two.
+    pub median: f64,
+    /// The lowest.
+    pub low: f64,
+    /// The highest.
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of some values; `None` if there is none, or one that is no number.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        if sorted.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let upper = *sorted.get(middle)?;
+        let median = if sorted.len().is_multiple_of(2) {
+            f64::midpoint(*sorted.get(middle - 1)?, upper)
+        } else {
+            upper
+        };
+        Some(Self {
+            median,
+            low: *sorted.first()?,
+            high: *sorted.last()?,
+        })
+    }
+}
+
+/// What was measured side by side in each round, divided: a machine that was slow in a round was so for both.
+pub fn ratio(ours: &[Option<f64>], theirs: &[Option<f64>]) -> Option<Spread> {
+    let pairs = ours.iter().zip(theirs);
+    Spread::of(pairs.filter_map(|(ours, theirs)| {
+        let theirs = (*theirs)?;
+        (theirs > 0.0).then_some((*ours)? / theirs)
+    }))
+}
+
+/// A distribution of nanoseconds.
+#[derive(Debug, Clone)]
+pub struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    /// From values and how often each was seen; `None` if there are none.
+    pub fn of(counts: impl IntoIterator<Item = (u64, u64)>) -> Option<Self> {
+        let mut histogram = Histogram::new(3).ok()?;
+        for (value, count) in counts {
+            histogram.record_n(value, count).ok()?;
+        }
+        (!histogram.is_empty()).then_some(Self(histogram))
+    }
+
+    /// The value that this share (0 to 1) of all does not exceed.
+    pub fn quantile(&self, share: f64) -> f64 {
+        real(self.0.value_at_quantile(share))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The share of values in each of the steps that a decade is cut into: the step's middle, and the share.
+    pub fn density(&self, steps_a_decade: f64) -> Vec<(f64, f64)> {
+        let step_of = |value: u64| (real(value.max(1)).log10() * steps_a_decade).floor();
+        let mut steps: Vec<(f64, u64)> = Vec::new();
+        for seen in self.0.iter_recorded() {
+            let step = step_of(seen.value_iterated_to());
+            match steps.last_mut() {
+                Some((last, count)) if *last == step => *count += seen.count_at_value(),
+                _ => steps.push((step, seen.count_at_value())),
+            }
+        }
+        let all = real(self.count());
+        let middle = |step: f64| 10_f64.powf((step + 0.5) / steps_a_decade);
+        steps
+            .into_iter()
+            .map(|(step, count)| (middle(step), real(count) / all))
+            .collect()
+    }
+}
+
+/// A count as a number to calculate with.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures to be shown with three digits"
+)]
+pub fn real(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one_whatever_the_order() {
+        let spread = Spread::of([3.0, 1.0, 100.0]).unwrap();
+        assert_eq!((spread.median, spread.low, spread.high), (3.0, 1.0, 100.0));
+        assert_eq!(Spread::of([1.0, 2.0]).unwrap().median, 1.5);
+        assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round_and_rounds_that_lack_one_do_not_count() {
+        // Everything was ten times slower in the second round; the ratio was not.
+        let ours = [Some(2.0), Some(20.0), None, Some(1.0)];
+        let theirs = [Some(1.0), Some(10.0), Some(1.0), Some(0.0)];
+        let spread = ratio(&ours, &theirs).unwrap();
+        assert_eq!((spread.low, spread.high), (2.0, 2.0));
+        assert_eq!(ratio(&[None], &[Some(1.0)]), None);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_all_values() {
+        let latencies = Latencies::of([(100, 98), (1000, 1), (5000, 1)]).unwrap();
+        assert_eq!(latencies.count(), 100);
+        let near = |got: f64, want: f64| (got - want).abs() <= want / 500.0;
+        assert!(near(latencies.quantile(0.5), 100.0));
+        assert!(near(latencies.quantile(0.99), 1000.0));
+        assert!(near(latencies.quantile(1.0), 5000.0));
+        assert!(Latencies::of([]).is_none());
+    }
+
+    #[test]
+    fn a_density_adds_up_and_rises_with_the_values() {
+        let latencies = Latencies::of([(10, 5), (11, 5), (100, 10)]).unwrap();
+        let density = latencies.density(10.0);
+        assert_eq!(density.len(), 2);
+        assert!((density.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(density.is_sorted_by(|a, b| a.0 < b.0));
+    }
+}

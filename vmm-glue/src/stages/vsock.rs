@@ -1,0 +1,69 @@
+//! vhost-device-vsock, a peer that the device is compared with: rust-vmm's own program, built from crates.io.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::shop::Shop;
+use crate::cache::Entry;
+use crate::child::Place;
+use crate::child::Spec;
+use crate::key::KeyBuilder;
+
+/// Its name in the cache.
+pub const STAGE: &str = "vsock";
+/// The program, and its crate.
+const PROGRAM: &str = "vhost-device-vsock";
+/// The newest when this was written: figures of different releases should not be compared by accident.
+pub const VERSION: &str = "0.3.0";
+
+/// The built program.
+#[derive(Debug)]
+pub struct Vsock(Entry);
+
+impl Vsock {
+    /// Where it is.
+    pub fn program(&self) -> PathBuf {
+        self.0.join(PROGRAM)
+    }
+}
+
+/// Builds it if it is missing. That this fails is no reason not to measure the rest.
+pub fn obtain(shop: &Shop) -> Result<Vsock> {
+    let key = KeyBuilder::new(STAGE)
+        .field("rustc", env!("LAB_RUSTC_VERSION"))
+        .field("version", VERSION)
+        .finish();
+    let entry = shop.obtain(
+        STAGE,
+        &key,
+        "building vhost-device-vsock, a peer",
+        |bench| {
+            let root = tempfile::tempdir().context("cannot make a temporary directory")?;
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let install = Spec::new(cargo)
+                .args([
+                    "install",
+                    PROGRAM,
+                    "--version",
+                    VERSION,
+                    "--locked",
+                    "--root",
+                ])
+                .arg(root.path())
+                .arg("--target-dir")
+                .arg(root.path().join("target"))
+                .cwd(root.path())
+                .place(Place::Group);
+            bench.run(&install)?;
+            std::fs::copy(
+                root.path().join("bin").join(PROGRAM),
+                bench.dir.join(PROGRAM),
+            )
+            .context("cargo has installed no program")?;
+            Ok(())
+        },
+    )?;
+    Ok(Vsock(entry))
+}
