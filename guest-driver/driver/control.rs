@@ -83,6 +83,9 @@ pub(crate) struct Control {
     wait: WaitQueue,
 }
 
+/// Memory for a request: whoever gives something up for it makes sure of that first.
+pub(crate) struct Prepared(KBox<Packet<Sequence>>);
+
 /// The right to ask.
 struct Turn<'a>(&'a Control);
 
@@ -132,15 +135,26 @@ impl Control {
         self.wait.wake(Events::IN);
     }
 
+    /// Memory for a request and its answer.
+    pub(crate) fn prepare() -> Result<Prepared> {
+        let memory = Packet::new(CtrlRequest::LEN + CtrlResponse::LEN, 0)?;
+        Ok(Prepared(memory))
+    }
+
     /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
     ///
     /// # Errors
     ///
     /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time,
     /// `ERESTARTSYS` on a signal; the request may then still take effect.
-    pub(crate) fn request(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
+    pub(crate) fn request(
+        &self,
+        memory: Prepared,
+        request: CtrlRequest,
+        missed: &Counter,
+    ) -> Result<State> {
         let _turn = self.turn()?;
-        let sequence = self.send(request)?;
+        let sequence = self.send(memory, request)?;
         let mut answer = None;
         let look = || {
             let mut inner = self.inner.lock();
@@ -200,8 +214,7 @@ impl Control {
         !core::mem::replace(&mut self.inner.lock().complained, true)
     }
 
-    fn send(&self, request: CtrlRequest) -> Result<Sequence> {
-        let mut packet = Packet::new(CtrlRequest::LEN + CtrlResponse::LEN, 0)?;
+    fn send(&self, Prepared(mut packet): Prepared, request: CtrlRequest) -> Result<Sequence> {
         if let Some(to) = packet.bytes_mut().first_chunk_mut() {
             *to = request.to_bytes();
         }

@@ -386,6 +386,10 @@ impl Inner {
         } else if rx_end && !had_ended {
             effects.events |= Events::READ_HUP;
         }
+        // Those who poll for edges heard of the end, and are to hear that it is over.
+        if was_hung_up && !hung_up && self.credit() > 0 {
+            effects.events |= Events::OUT;
+        }
         if state.flags & STATE_ERROR != 0 {
             self.fail(Broken("an error"), effects);
         }
@@ -486,7 +490,7 @@ impl Fifo {
             fifo: u32::from(index),
             tx_sent: 0,
         };
-        let state = control.request(request, &stats.missed_interrupts)?;
+        let state = control.request(Control::prepare()?, request, &stats.missed_interrupts)?;
         check_state(&state, u32::from(index), state.capacity).inspect_err(|_| {
             pr_err!("FIFO {index} is not used: the device sent an impossible state\n");
         })?;
@@ -639,6 +643,9 @@ impl Fifo {
             }
             if looks.1 == Look::Missed {
                 self.stats.missed_interrupts.add(1);
+            }
+            // Messages that the core had no memory to post have no interrupt to wait for.
+            if looks.1 == Look::Missed || inner.tx.is_congested() {
                 inner.pump(effects);
             }
             looks.0 == Look::Pending || looks.1 == Look::Pending
@@ -1168,6 +1175,7 @@ impl Fifo {
     ///
     /// Those of [`Control::request`], and those of the FIFO's life.
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
+        let memory = Control::prepare()?;
         let posted = self.change(|inner, effects| {
             inner.check()?;
             effects.messages = inner.tx.unsend_pending();
@@ -1182,7 +1190,7 @@ impl Fifo {
             tx_sent: posted,
         };
         let missed = &self.stats.missed_interrupts;
-        let state = self.control.request(request, missed)?;
+        let state = self.control.request(memory, request, missed)?;
         self.change(|inner, effects| {
             if let Err(error) = check_state(&state, u32::from(self.index), self.capacity) {
                 inner.fail(Broken("an impossible state"), effects);

@@ -28,6 +28,27 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Says which test a process of this program is to run; set by [`main`] for its children.
 const ENV_TEST: &str = "GLOBALFIFO_TEST";
 
+/// Exit status of a test that cannot say anything here, as the kernel's own tests have it.
+const SKIPPED: u8 = 4;
+
+/// Why a test cannot say anything on this machine: the error that it ends with then.
+#[derive(Debug)]
+pub struct Skip(pub &'static str);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// What became of a test that did not fail.
+enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
 /// Runs the tests whose names contain one of the program's arguments, or all; lists them with `--list`.
 pub fn main(tests: &[Test]) -> ExitCode {
     let filters: Vec<String> = env::args().skip(1).collect();
@@ -66,7 +87,8 @@ pub fn main_with(
         let outcome = run_apart(name, limit, arguments);
         let took = started.elapsed().as_millis();
         match outcome {
-            Ok(()) => report(&format!("ok {number} {name} # {took} ms\n")),
+            Ok(Outcome::Passed) => report(&format!("ok {number} {name} # {took} ms\n")),
+            Ok(Outcome::Skipped(why)) => report(&format!("ok {number} {name} # SKIP {why}\n")),
             Err(error) => {
                 failed += 1;
                 for line in format!("{error:#}").lines() {
@@ -137,13 +159,17 @@ fn run_here(tests: &[Test], name: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(stderr(), "{error:?}");
-            ExitCode::FAILURE
+            if error.is::<Skip>() {
+                ExitCode::from(SKIPPED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
 /// Runs one test in a process group of its own, which is ended with it.
-fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<()> {
+fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<Outcome> {
     let mut child = Command::new(env::current_exe()?)
         .args(arguments)
         .env(ENV_TEST, name)
@@ -167,10 +193,13 @@ fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<()> {
     if timed_out {
         bail!("still running after {} s\n{said}", limit.as_secs());
     }
+    if status.code() == Some(i32::from(SKIPPED)) {
+        return Ok(Outcome::Skipped(said.replace('\n', " ")));
+    }
     if !status.success() {
         bail!("{status}\n{said}");
     }
-    Ok(())
+    Ok(Outcome::Passed)
 }
 
 /// Reads until the other side is closed or the time is over.
