@@ -4,7 +4,9 @@
 //! [`system`] is the rest of the machine: sysfs, debugfs, /proc. Nothing here knows QEMU or the host.
 
 pub mod aio;
+pub mod bare;
 pub mod bench;
+pub mod cycles;
 pub mod fifo;
 pub mod harness;
 pub mod lessons;

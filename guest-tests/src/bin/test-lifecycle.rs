@@ -46,6 +46,7 @@ const TESTS: &[Test] = &[
     ),
     ("unbind_and_bind_under_load", unbind_under_load),
     ("rmmod_and_modprobe_again_and_again", rmmod_again),
+    ("coming_and_going_under_load_leaves_nothing", cycles),
 ];
 
 fn main() -> ExitCode {
@@ -369,4 +370,9 @@ fn rmmod_again() -> Result<()> {
         check_eq!(Fifo::open(0)?.read_exact(500)?, bytes);
     }
     Ok(())
+}
+
+/// A short form of the program `cycles`.
+fn cycles() -> Result<()> {
+    globalfifo_guest_tests::cycles::run(30, 5, drop)?.check()
 }
