@@ -6,6 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// Virtio id of the FIFO device, as sysfs has it.
+const FIFO_ID: &str = "0x0025";
+
 /// Where the driver's devices are.
 const DRIVER: &str = "/sys/bus/virtio/drivers/globalfifo";
 
@@ -18,6 +21,18 @@ pub fn device_name() -> Result<String> {
         }
     }
     bail!("no device is bound to the globalfifo driver")
+}
+
+/// Name of the FIFO device, whether a driver serves it or not.
+pub fn fifo_device() -> Result<String> {
+    for entry in fs::read_dir("/sys/bus/virtio/devices")? {
+        let entry = entry?;
+        let id = fs::read_to_string(entry.path().join("device"))?;
+        if id.trim() == FIFO_ID {
+            return Ok(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    bail!("there is no virtio device {FIFO_ID}")
 }
 
 /// Takes the driver away from `device`.
