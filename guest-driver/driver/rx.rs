@@ -66,6 +66,8 @@ pub(crate) struct RxSide {
     consumed: u64,
     /// All below has been given to the reader whose turn it is; consumed when its turn ends.
     given: u64,
+    /// Where the last message ended: the next one cannot begin below, for they come in order.
+    arrived: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
     /// The other side is gone.
@@ -85,6 +87,7 @@ impl RxSide {
             next: state.rx_floor,
             consumed: state.rx_floor,
             given: state.rx_floor,
+            arrived: state.rx_floor,
             cleared: state.rx_floor,
             hangup: false,
             ended: false,
@@ -227,6 +230,10 @@ impl RxSide {
         if end < header.offset || end >= MAX_POSITION || header.rx_floor > header.offset {
             return Err(Broken("an impossible rx offset"));
         }
+        if header.offset < self.arrived {
+            return Err(Broken("bytes it had sent before"));
+        }
+        self.arrived = end;
         if header.offset < self.next {
             // From before a clear, on its way while the answer to that overtook it.
             let stale = end <= self.cleared;
