@@ -77,7 +77,7 @@ struct Failures {
 impl Failures {
     fn new(scope: Scope) -> Result<Self> {
         if !Path::new("/sys/kernel/debug/failslab/require-start").exists() {
-            return Err(Skip("needs a kernel with fault injection, try --kernel debug").into());
+            return Err(Skip("needs a kernel with fault injection (CONFIG_FAILSLAB)").into());
         }
         let driver = module_text()?;
         for kind in KINDS {
