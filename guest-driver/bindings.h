@@ -54,6 +54,6 @@ int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void
 bool globalfifo_use_mm(struct mm_struct *mm);
 unsigned long globalfifo_file_count(struct file *file);
 ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len);
-struct workqueue_struct *globalfifo_alloc_workqueue(const char *name);
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent);
 
 #endif

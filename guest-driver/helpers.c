@@ -175,7 +175,7 @@ ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *p
 	return ret > 0 ? splice_to_pipe(pipe, &spd) : ret;
 }
 
-struct workqueue_struct *globalfifo_alloc_workqueue(const char *name)
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent)
 {
-	return alloc_workqueue("%s", WQ_HIGHPRI | WQ_UNBOUND, 0, name);
+	return alloc_workqueue("%s", (urgent ? WQ_HIGHPRI : 0) | WQ_UNBOUND, 0, name);
 }

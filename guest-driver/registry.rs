@@ -11,7 +11,10 @@ use crate::{
     kapi::{
         chardev,
         virtio::IdTable,
-        workqueue::WorkQueue, //
+        workqueue::{
+            Urgency,
+            WorkQueue, //
+        },
     },
     virtio_fifo::DEFAULT_DEVICE_ID,
 };
@@ -35,8 +38,17 @@ struct Inner {
     shown: Option<KBox<Shown>>,
 }
 
+/// Where work is done.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    /// Requests, for which a process waits.
+    pub(crate) requests: Arc<WorkQueue>,
+    /// What a device leaves to do, which may be without end.
+    pub(crate) rest: Arc<WorkQueue>,
+}
+
 struct Shown {
-    queue: Arc<WorkQueue>,
+    queues: Queues,
     chardev: chardev::Registration<Fifo>,
     debugfs: debugfs::Dir,
 }
@@ -71,9 +83,15 @@ impl Registry {
         unsafe { ID_TABLE.set(device_id) };
         let chardev = chardev::Registration::new(name, module)?;
         let debugfs = debugfs::Dir::new(name);
-        let queue = Arc::new(WorkQueue::new(name)?, GFP_KERNEL)?;
+        let queues = Queues {
+            requests: Arc::new(WorkQueue::new(name, Urgency::Soon)?, GFP_KERNEL)?,
+            rest: Arc::new(
+                WorkQueue::new(c"globalfifo-rest", Urgency::InTurn)?,
+                GFP_KERNEL,
+            )?,
+        };
         let shown = Shown {
-            queue,
+            queues,
             chardev,
             debugfs,
         };
@@ -89,19 +107,21 @@ impl Drop for Registry {
         let gone = (inner.shown.take(), core::mem::take(&mut inner.fifos));
         drop(inner);
         if let Some(shown) = &gone.0 {
-            // Work holds FIFOs, and these the queue: none is left after this, so that it is not
-            // the queue's own work that drops it.
-            shown.queue.drain();
+            // Work holds FIFOs, and these the queues: none is left after this, so that it is not
+            // a queue's own work that drops it. What is left of a device that is gone can put in
+            // requests, which leave nothing.
+            shown.queues.rest.drain();
+            shown.queues.requests.drain();
         }
         drop(gone);
     }
 }
 
-/// Where requests are served.
-pub(crate) fn work_queue() -> Result<Arc<WorkQueue>> {
+/// Where work is done.
+pub(crate) fn work_queues() -> Result<Queues> {
     let inner = REGISTRY.lock();
-    let queue = inner.shown.as_ref().map(|shown| shown.queue.clone());
-    queue.ok_or(ENODEV)
+    let queues = inner.shown.as_ref().map(|shown| shown.queues.clone());
+    queues.ok_or(ENODEV)
 }
 
 /// A FIFO that user space can open; withdrawn on drop. Files that are open stay open.

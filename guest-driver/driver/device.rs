@@ -26,12 +26,12 @@ use crate::{
             Packet,
             Queue, //
         },
-        wait::Deadline,
-        workqueue::WorkQueue, //
+        wait::Deadline, //
     },
     registry::{
         self,
-        Published, //
+        Published,
+        Queues, //
     },
     virtio_fifo::{
         num_queues,
@@ -102,7 +102,7 @@ pub(crate) struct Interrupts {
     /// Goes on with events where an interrupt has left off.
     #[pin]
     continuation: Work<Interrupts>,
-    queue: Arc<WorkQueue>,
+    queues: Queues,
     watch: Arc<Watch>,
 }
 
@@ -120,9 +120,9 @@ impl WorkItem for Interrupts {
 }
 
 impl Interrupts {
-    fn new(queue: Arc<WorkQueue>) -> Result<Arc<Self>> {
+    fn new(queues: Queues) -> Result<Arc<Self>> {
         let control = Control::new()?;
-        let watch = Watch::new(queue.clone())?;
+        let watch = Watch::new(queues.rest.clone())?;
         Arc::pin_init(
             pin_init!(Self {
                 control,
@@ -132,7 +132,7 @@ impl Interrupts {
                     "Interrupts::events"
                 ),
                 continuation <- new_work!("Interrupts::continuation"),
-                queue,
+                queues,
                 watch,
             }),
             GFP_KERNEL,
@@ -222,7 +222,7 @@ impl Interrupts {
         if events.queue.is_some() {
             events.deferred = true;
             // An error says that it is to run already.
-            let _ = self.queue.queue().enqueue(Arc::from(self));
+            let _ = self.queues.rest.queue().enqueue(Arc::from(self));
         }
     }
 
@@ -292,7 +292,7 @@ impl Driver for FifoDriver {
 
     fn probe(device: &Device) -> impl PinInit<Bound, Error> {
         let up = read_num_fifos(device).and_then(|num_fifos| {
-            let interrupts = Interrupts::new(registry::work_queue()?)?;
+            let interrupts = Interrupts::new(registry::work_queues()?)?;
             match bring_up(device, &interrupts, num_fifos) {
                 Ok(published) => Ok((interrupts, published)),
                 Err(error) => {
@@ -358,7 +358,7 @@ fn bring_up(
         let fifo = Fifo::new(
             index,
             control.clone(),
-            interrupts.queue.clone(),
+            interrupts.queues.clone(),
             interrupts.watch.clone(),
         )?;
         fifos.push(fifo, GFP_KERNEL)?;

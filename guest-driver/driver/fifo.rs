@@ -86,8 +86,8 @@ use crate::{
             WaitQueue,
             Waited, //
         },
-        workqueue::WorkQueue,
     },
+    registry::Queues,
     virtio_fifo::{
         CtrlRequest,
         State,
@@ -449,7 +449,7 @@ pub(crate) struct Fifo {
     /// Goes on with what an interrupt left.
     #[pin]
     continuation: Work<Fifo, CONTINUE>,
-    queue: Arc<WorkQueue>,
+    queues: Queues,
     /// Of its device.
     watch: Arc<Watch>,
 }
@@ -477,11 +477,11 @@ impl WorkItem<SERVE> for Fifo {
 
 impl Fifo {
     /// Asks the device where FIFO `index` stands, and starts there. No data flows before
-    /// [`Fifo::attach`] (DRV-4). Requests are served in `queue`; `watch` hears of open files.
+    /// [`Fifo::attach`] (DRV-4). Work is done in `queues`; `watch` hears of open files.
     pub(crate) fn new(
         index: u16,
         control: Arc<Control>,
-        queue: Arc<WorkQueue>,
+        queues: Queues,
         watch: Arc<Watch>,
     ) -> Result<Arc<Self>> {
         let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
@@ -520,7 +520,7 @@ impl Fifo {
                 writers: FasyncList::new(),
                 worker <- new_work!("Fifo::worker"),
                 continuation <- new_work!("Fifo::continuation"),
-                queue,
+                queues,
                 watch,
             }),
             GFP_KERNEL,
@@ -720,13 +720,21 @@ impl Fifo {
     /// Has the worker look at requests, soon. From any context.
     fn start_worker(self: ArcBorrow<'_, Self>) {
         // An error says that it is to run already; it looks at everything when it does.
-        let _ = self.queue.queue().enqueue::<_, SERVE>(Arc::from(self));
+        let _ = self
+            .queues
+            .requests
+            .queue()
+            .enqueue::<_, SERVE>(Arc::from(self));
     }
 
     /// Has the work queue go on with what is deferred. From any context.
     fn continue_later(self: ArcBorrow<'_, Self>) {
         // As above.
-        let _ = self.queue.queue().enqueue::<_, CONTINUE>(Arc::from(self));
+        let _ = self
+            .queues
+            .rest
+            .queue()
+            .enqueue::<_, CONTINUE>(Arc::from(self));
     }
 
     /// Completes accepted requests until there are none, or [`COMPLETIONS`] are done: the work queue

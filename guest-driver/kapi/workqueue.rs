@@ -26,11 +26,21 @@ unsafe impl Send for WorkQueue {}
 // SAFETY: As above.
 unsafe impl Sync for WorkQueue {}
 
+/// How soon work runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Before all tasks.
+    Soon,
+    /// When it is its turn among all tasks: for work of which there may be no end.
+    InTurn,
+}
+
 impl WorkQueue {
-    /// Creates a queue whose work runs soon after it was put in.
-    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
+    /// Creates a queue.
+    pub(crate) fn new(name: &'static CStr, urgency: Urgency) -> Result<Self> {
+        let urgent = urgency == Urgency::Soon;
         // SAFETY: `name` is a C string.
-        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr()) };
+        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr(), urgent) };
         if queue.is_null() {
             return Err(ENOMEM);
         }

@@ -258,11 +258,11 @@ fn busy_module() -> Result<()> {
     Ok(())
 }
 
-/// How often work was put into the driver's queue in the next seconds.
+/// How often work was put into the driver's queues in the next seconds.
 fn work_queued() -> Result<usize> {
     let trace = Trace::start(&[(
         "workqueue/workqueue_queue_work",
-        "workqueue == \"globalfifo\"",
+        "workqueue ~ \"globalfifo*\"",
     )])?;
     thread::sleep(Duration::from_millis(2500));
     Ok(trace.events()?.len())
