@@ -25,6 +25,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long a test may wait for something that must happen.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// Says by how much the guest's kernel is slower than usual; set by whoever boots it.
+const ENV_PATIENCE: &str = "GLOBALFIFO_PATIENCE";
+
+/// A limit on how long the kernel may take: `usual`, and more on a slow kernel.
+#[must_use]
+pub fn limit(usual: Duration) -> Duration {
+    let patience = env::var(ENV_PATIENCE)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    usual.saturating_mul(patience.unwrap_or(1))
+}
+
 /// Says which test a process of this program is to run; set by [`main`] for its children.
 const ENV_TEST: &str = "GLOBALFIFO_TEST";
 
@@ -77,6 +89,7 @@ pub fn main_with(
         .iter()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())))
         .collect();
+    let limit = self::limit(limit);
     report(&format!("KTAP version 1\n1..{}\n", chosen.len()));
     if !title.is_empty() {
         report(&format!("# {title}\n"));
@@ -135,10 +148,11 @@ macro_rules! check {
 /// Asks again and again until `condition` holds, for states that nothing announces (a task that has
 /// fallen asleep, say). Fails when it does not in time.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + SOON;
+    let soon = limit(SOON);
+    let deadline = Instant::now() + soon;
     while !condition()? {
         if Instant::now() > deadline {
-            bail!("did not happen within {} s: {what}", SOON.as_secs());
+            bail!("did not happen within {} s: {what}", soon.as_secs());
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -129,7 +129,8 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
             }
         }
     });
-    let deadline = Instant::now() + LIMIT;
+    let limit = globalfifo_guest_tests::harness::limit(LIMIT);
+    let deadline = Instant::now() + limit;
     let mut reason = None;
     let timed_out = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -149,7 +150,7 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
     let status = child.wait()?;
     let _ = killpg(group, Signal::SIGKILL);
     Ok(match (timed_out, status.success()) {
-        (true, _) => Some(format!("still running after {} s", LIMIT.as_secs())),
+        (true, _) => Some(format!("still running after {} s", limit.as_secs())),
         (false, true) => None,
         (false, false) => Some(reason.unwrap_or_else(|| status.to_string())),
     })
