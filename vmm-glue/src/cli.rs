@@ -11,12 +11,12 @@ use anyhow::Result;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
-use clap::ValueEnum;
 use fifo_spec::PartialSpec;
 
 use crate::bench::plan::Extent;
 use crate::exit::usage;
 use crate::stages::Driver;
+use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::layer;
 use crate::stages::programs::Need;
@@ -152,13 +152,6 @@ pub struct MachineArgs {
     timeout: Option<NonZeroU32>,
 }
 
-/// `--kernel`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KernelChoice {
-    /// Debian's own.
-    Stock,
-}
-
 /// `cargo lab cc`.
 ///
 /// Everything is passed on to the guest's gcc, whose messages name your own paths.
@@ -186,6 +179,9 @@ pub struct TestArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
+    /// Which kernel the guests run; with `debug`, only the guests' tests are run, and what its checkers report fails them.
+    #[arg(long, value_enum, default_value = "stock")]
+    pub kernel: KernelChoice,
 }
 
 /// `cargo lab bench`.
@@ -370,6 +366,7 @@ impl RunArgs {
         Ok(Wanted {
             install: self.install.clone(),
             driver,
+            kernel: self.machine.kernel,
             programs: Need::IfTheyBuild,
         })
     }
@@ -385,7 +382,6 @@ impl MachineArgs {
         let fifos = self.fifo.iter().map(|spec| fifo(spec));
         let fifos = fifos.collect::<Result<_>>()?;
         qemu_is_there(self.qemu.as_deref())?;
-        let KernelChoice::Stock = self.kernel;
         Ok(Config {
             smp: self.smp.get(),
             mem: self.mem.clone(),
@@ -395,6 +391,7 @@ impl MachineArgs {
             capacity: self.capacity.clone(),
             control: self.control.clone(),
             vq_size: self.queue_size,
+            kernel: self.kernel,
             qemu: self.qemu.clone(),
             qemu_args: self.qemu_arg.clone(),
             ..Config::default()

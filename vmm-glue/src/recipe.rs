@@ -19,6 +19,8 @@ pub struct Recipe {
     pub packages: Vec<String>,
     /// Which kernel.
     pub kernel: Kernel,
+    /// How the debug kernel is built.
+    pub debug: Debug,
     /// How much room a first set-up needs.
     pub room: Room,
     /// The file itself, for keys.
@@ -36,6 +38,26 @@ pub struct Kernel {
     pub flavour: String,
     /// Patterns of files, relative to the source, that are not unpacked.
     pub omit: Vec<String>,
+}
+
+/// How the debug kernel is built from the stock kernel's source.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debug {
+    /// Packages of the compiler.
+    pub packages: Vec<String>,
+    /// Variables for make that choose it.
+    pub make: Vec<String>,
+    /// Files of settings, in images/.
+    pub config: Vec<String>,
+    /// Patterns of files, relative to the source, that are not unpacked.
+    pub omit: Vec<String>,
+    /// Bytes that building needs in the cache.
+    pub bytes: u64,
+    /// Lines that make prints, about.
+    pub steps: u32,
+    /// How long that takes, for people.
+    pub how_long: String,
 }
 
 /// Room on the disk.

@@ -51,7 +51,7 @@ fn no_command_is_a_usage_error_that_shows_the_commands() {
 
 #[test]
 fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["rnu"], "rnu"),
         (&["run", "--frobnicate"], "--frobnicate"),
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
@@ -78,6 +78,10 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         ),
         (&["run", "--accel", "warp", "--", "true"], "warp"),
         (&["run", "--kernel", "mine", "--", "true"], "mine"),
+        (
+            &["test", "--kernel", "debug", "host/rustfmt"],
+            "only tests below guest/",
+        ),
         (
             &["run", "--share", "/no/such/folder", "--", "true"],
             "/no/such/folder",
@@ -178,6 +182,23 @@ fn a_dry_run_shows_where_the_control_socket_will_be() {
 }
 
 #[test]
+fn a_dry_run_with_the_debug_kernel_names_it_as_missing_and_boots_it() {
+    let outcome = lab(&["run", "--dry-run", "--kernel", "debug"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let qemu = outcome.stdout.lines().last().unwrap();
+    for part in ["stages/debug-kernel/", "kasan_multi_shot"] {
+        assert!(qemu.contains(part), "{part}: {qemu}");
+    }
+    assert!(
+        outcome.stdout.contains("the debug kernel"),
+        "{}",
+        outcome.stdout
+    );
+    let stock = lab(&["run", "--dry-run"]);
+    assert!(!stock.stdout.contains("debug"), "{}", stock.stdout);
+}
+
+#[test]
 fn a_dry_run_quotes_for_the_shell() {
     let outcome = lab(&[
         "run",
@@ -223,7 +244,12 @@ fn cleaning_without_a_cache_is_no_error() {
 fn cleaning_says_how_much_it_freed_and_keeps_what_is_expensive() {
     let dir = tempfile::tempdir().unwrap();
     let stages = dir.path().join("globalfifo/stages");
-    for (stage, entry) in [("tree", "aa"), ("tree", "bb.partial"), ("module", "cc")] {
+    for (stage, entry) in [
+        ("tree", "aa"),
+        ("tree", "bb.partial"),
+        ("debug-kernel", "dd"),
+        ("module", "cc"),
+    ] {
         let entry = stages.join(stage).join(entry);
         fs::create_dir_all(&entry).unwrap();
         fs::write(entry.join("file"), vec![1; 100_000]).unwrap();
@@ -233,6 +259,7 @@ fn cleaning_says_how_much_it_freed_and_keeps_what_is_expensive() {
     let outcome = lab_in(dir.path(), &["clean"]);
     assert!(outcome.stdout.starts_with("freed "), "{}", outcome.stdout);
     assert!(stages.join("tree/aa").exists());
+    assert!(stages.join("debug-kernel/dd").exists());
     assert!(!stages.join("tree/bb.partial").exists());
     assert!(!stages.join("module").exists());
     assert_eq!(lab_in(dir.path(), &["clean", "--all"]).status, 0);

@@ -42,6 +42,8 @@ const FROM_TREE: [&str; 8] = [
 ];
 /// Made anew in every view.
 const OWN: [&str; 4] = ["proc", "dev", "run", "sys"];
+/// Where an overlay over the tree is put together.
+const MERGED: &str = "/lab/tree";
 /// Empty and writable in a view without `host`; whatever else is needed gets bound.
 const EMPTY: [&str; 2] = ["tmp", "root"];
 
@@ -190,7 +192,6 @@ fn inner(spec: &Spec) -> Result<u8> {
 /// Puts the view together on a tmpfs and makes it the root.
 fn build_view(view: &View) -> Result<()> {
     let root = view.mountpoint.as_path();
-    let tree = tree_root(view)?;
     mount(
         Some("lab"),
         root,
@@ -199,6 +200,7 @@ fn build_view(view: &View) -> Result<()> {
         Some("mode=755"),
     )
     .context("cannot mount a tmpfs")?;
+    let tree = tree_root(view, root)?;
     for entry in fs::read_dir(&tree).with_context(|| format!("cannot read {}", tree.display()))? {
         let entry = entry?;
         let name = entry.file_name();
@@ -222,30 +224,32 @@ fn build_view(view: &View) -> Result<()> {
     Ok(())
 }
 
-/// The tree, or an overlay over it.
-fn tree_root(view: &View) -> Result<PathBuf> {
-    let Some(Overlay { upper, work }) = &view.overlay else {
+/// The tree, or an overlay over it: with layers, for writing, or both.
+fn tree_root(view: &View, root: &Path) -> Result<PathBuf> {
+    if view.layers.is_empty() && view.overlay.is_none() {
         return Ok(view.tree.clone());
-    };
-    let merged = upper.with_file_name("merged");
+    }
+    let merged = inside(root, Path::new(MERGED));
     fs::create_dir_all(&merged)?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        view.tree.display(),
-        upper.display(),
-        work.display()
-    );
-    let user = if nix::unistd::geteuid().is_root() && !in_user_namespace() {
-        ""
-    } else {
-        ",userxattr"
-    };
+    let lower: Vec<_> = view
+        .layers
+        .iter()
+        .chain([&view.tree])
+        .map(|dir| dir.display().to_string())
+        .collect();
+    let mut options = format!("lowerdir={}", lower.join(":"));
+    if let Some(Overlay { upper, work }) = &view.overlay {
+        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+    }
+    if !nix::unistd::geteuid().is_root() || in_user_namespace() {
+        options += ",userxattr";
+    }
     mount(
         Some("overlay"),
         &merged,
         Some("overlay"),
         MsFlags::empty(),
-        Some(format!("{options}{user}").as_str()),
+        Some(options.as_str()),
     )
     .context("cannot mount an overlay over the Debian tree: this needs Linux 5.11 or newer")?;
     Ok(merged)

@@ -44,6 +44,8 @@ pub enum Place {
 pub struct View {
     /// The tree; always mounted read-only.
     pub tree: PathBuf,
+    /// Directories of files to lie over the tree, the topmost first.
+    pub layers: Vec<PathBuf>,
     /// An empty directory to mount the new root on (in a private namespace).
     pub mountpoint: PathBuf,
     /// Show the host's directories, save those that the tree brings, at their own paths.

@@ -19,6 +19,7 @@ use crate::cli::BenchArgs;
 use crate::exit;
 use crate::stages;
 use crate::stages::Driver;
+use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::device_bench;
 use crate::stages::programs::Need;
@@ -48,6 +49,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
         &Wanted {
             install: Vec::new(),
             driver: Driver::Ours,
+            kernel: KernelChoice::Stock,
             programs: Need::All,
         },
     )?;

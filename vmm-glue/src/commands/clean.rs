@@ -5,9 +5,18 @@ use anyhow::Result;
 use crate::cache;
 use crate::cache::Cache;
 use crate::cli::CleanArgs;
+use crate::stages::debug;
 use crate::stages::kernel;
 use crate::stages::tree;
 use crate::ui;
+
+/// What takes minutes to make again.
+const KEPT: [&str; 4] = [
+    tree::STAGE,
+    kernel::STAGE,
+    debug::STAGE,
+    debug::COMPILER_STAGE,
+];
 
 /// Removes what is quickly made again; with `--all`, everything.
 pub fn clean(args: &CleanArgs) -> Result<u8> {
@@ -19,7 +28,7 @@ pub fn clean(args: &CleanArgs) -> Result<u8> {
         return Ok(0);
     };
     let before = cache::size(cache.root());
-    let kept = |name: &str| !args.all && [tree::STAGE, kernel::STAGE].contains(&name);
+    let kept = |name: &str| !args.all && KEPT.contains(&name);
     for stage in cache::entries(&cache.root().join("stages")) {
         let name = stage
             .file_name()

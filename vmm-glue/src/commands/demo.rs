@@ -25,6 +25,7 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
         &Wanted {
             install: Vec::new(),
             driver: Driver::Ours,
+            kernel: config.kernel,
             programs: Need::All,
         },
     )?;

@@ -10,6 +10,7 @@ use crate::child::Place;
 use crate::child::Spec;
 use crate::stages;
 use crate::stages::Driver;
+use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::mmdebstrap;
 use crate::stages::plan;
@@ -226,6 +227,7 @@ fn set_up() -> State {
     let wanted = Wanted {
         install: Vec::new(),
         driver: Driver::Ours,
+        kernel: KernelChoice::Stock,
         programs: Need::All,
     };
     match Shop::open().and_then(|shop| plan::plan(&shop, &wanted)) {

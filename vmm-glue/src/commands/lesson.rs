@@ -49,6 +49,7 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
         &Wanted {
             install: Vec::new(),
             driver: Driver::Ours,
+            kernel: config.kernel,
             programs: Need::All,
         },
     )?;

@@ -84,7 +84,9 @@ pub fn in_guest(
         tell_control(config, paths, &machine);
     }
     machine.tell_ptys();
-    let result = attend(&mut machine, command, timeout).map_err(exit::as_machine);
+    let mut command = command.clone();
+    command.env.extend(config.kernel.environment());
+    let result = attend(&mut machine, &command, timeout).map_err(exit::as_machine);
     tty::restore();
     if result.is_ok() {
         machine.tell_complaints();

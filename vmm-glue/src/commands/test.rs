@@ -6,6 +6,7 @@ use crate::cli::TestArgs;
 use crate::exit;
 use crate::stages;
 use crate::stages::Driver;
+use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
@@ -31,11 +32,21 @@ pub fn test(args: &TestArgs) -> Result<u8> {
             junit.display()
         )));
     }
+    if args.kernel != KernelChoice::Stock && !filter.may_want_below("guest/") {
+        return Err(exit::usage(format!(
+            "--kernel: only tests below guest/ run on a kernel, {} does not",
+            filter.text().unwrap_or_default()
+        )));
+    }
     let shop = Shop::open()?;
     let mut results = Results::new();
-    let programs = on_host(&shop, &filter, &mut results)?;
+    let programs = if args.kernel == KernelChoice::Stock {
+        on_host(&shop, &filter, &mut results)?
+    } else {
+        Vec::new()
+    };
     in_guest(&shop, args, &filter, &mut results)?;
-    if filter.may_want_below("lab/") {
+    if args.kernel == KernelChoice::Stock && filter.may_want_below("lab/") {
         results.doing("running the lab's own tests that boot machines");
         host::boot_tests(&programs, &filter, &mut results)?;
     }
@@ -70,6 +81,7 @@ fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results
     let wanted = Wanted {
         install: Vec::new(),
         driver: Driver::Ours,
+        kernel: args.kernel,
         programs: Need::All,
     };
     let ready = match stages::set_up(shop, &wanted) {
@@ -85,11 +97,11 @@ fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results
             return Ok(());
         }
     };
-    if filter.may_want_below("module/") {
+    if args.kernel == KernelChoice::Stock && filter.may_want_below("module/") {
         module::checks(shop, &ready, filter, results)?;
     }
     if filter.may_want_below("guest/") {
-        guest::run(shop, &ready, args.accel, filter, results)?;
+        guest::run(shop, &ready, args.accel, args.kernel, filter, results)?;
     }
     Ok(())
 }

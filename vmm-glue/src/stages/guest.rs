@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::KernelChoice;
 use super::PathOrEntry;
-use super::kernel;
 use super::kernel::Kernel;
 use super::module;
 use super::programs::Programs;
@@ -49,12 +49,13 @@ impl Guest {
 /// What it is made from.
 pub fn key(
     shop: &Shop,
+    kernel: KernelChoice,
     module: Option<&Path>,
     agent: &Path,
     programs: Option<&Path>,
 ) -> Result<Key> {
     let key = KeyBuilder::new(STAGE)
-        .field("kernel", &kernel::key(shop).id)
+        .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .file("init", &shop.repository.join("images/init"))?
         .file("start", &shop.repository.join("images/start"))?
         .file("rules", &module::rules(&shop.repository))?
@@ -74,11 +75,13 @@ pub fn obtain(
     shop: &Shop,
     tree: &Entry,
     kernel: &Kernel,
+    choice: KernelChoice,
     module: &PathOrEntry,
     programs: &Programs,
 ) -> Result<Guest> {
     let key = key(
         shop,
+        choice,
         module.path().as_deref(),
         &programs.agent(),
         programs.guest(),

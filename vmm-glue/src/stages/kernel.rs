@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use super::archive::Choice;
 use super::archive::Index;
+use super::layer;
 use super::shop::Bench;
 use super::shop::Shop;
 use super::shop::WORK;
@@ -73,10 +74,23 @@ const TOOL_OPTIONS: [&str; 3] = [
 /// A kernel in the cache.
 #[derive(Debug)]
 pub struct Kernel {
-    /// The entry: vmlinuz, modules/RELEASE/, source/, build/, source.tar.xz (all of the source).
+    /// The entry: vmlinuz, modules/RELEASE/, build/; of the stock kernel also source/ and source.tar.xz (all of the source).
     pub entry: Entry,
     /// As `uname -r` says it.
     pub release: String,
+    /// What belongs to it besides if it is not the stock kernel.
+    pub built: Option<Built>,
+}
+
+/// What a kernel that was built here shares with modules for it.
+#[derive(Debug)]
+pub struct Built {
+    /// The stock kernel: its source/ is this kernel's.
+    pub source: Entry,
+    /// The compiler's packages, a layer for the tree.
+    pub compiler: Entry,
+    /// make's variables that name the compiler.
+    pub make: Vec<String>,
 }
 
 impl Kernel {
@@ -85,13 +99,29 @@ impl Kernel {
         self.entry.join(IMAGE)
     }
 
-    /// Shows it at its place inside the tree.
-    pub fn bind(&self) -> Bind {
-        Bind {
-            from: self.entry.path().to_owned(),
-            to: PLACE.into(),
-            read_only: true,
+    /// Shows it at its place inside the tree, with what modules for it are built by.
+    pub fn show(&self, view: &mut View) {
+        let mut show = |entry: &Entry, part: &str| {
+            view.binds.push(Bind {
+                from: entry.join(part),
+                to: Path::new(PLACE).join(part),
+                read_only: true,
+            });
+        };
+        let source = self
+            .built
+            .as_ref()
+            .map_or(&self.entry, |built| &built.source);
+        show(source, "source");
+        show(&self.entry, "build");
+        if let Some(built) = &self.built {
+            view.layers.push(built.compiler.join(layer::UPPER));
         }
+    }
+
+    /// make's variables for a module.
+    pub fn make_variables(&self) -> &[String] {
+        self.built.as_ref().map_or(&[], |built| &built.make)
     }
 }
 
@@ -110,12 +140,19 @@ pub fn key(shop: &Shop) -> crate::key::Key {
 pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Kernel> {
     let what = "fetching the stock kernel and preparing its source for Rust modules";
     let entry = shop.obtain(STAGE, &key(shop), what, |bench| make(shop, tree, bench))?;
-    let release =
-        fs::read_to_string(entry.join("release")).context("the cached kernel has no release")?;
+    let release = release(&entry)?;
     Ok(Kernel {
         entry,
-        release: release.trim().to_owned(),
+        release,
+        built: None,
     })
+}
+
+/// The release that an entry's kernel has.
+pub fn release(entry: &Entry) -> Result<String> {
+    let release =
+        fs::read_to_string(entry.join("release")).context("the cached kernel has no release")?;
+    Ok(release.trim().to_owned())
 }
 
 fn make(shop: &Shop, tree: &Entry, bench: &mut Bench<'_>) -> Result<()> {

@@ -10,8 +10,10 @@ use crate::child::Spec;
 use crate::key::Key;
 use crate::key::KeyBuilder;
 
-/// Its name in the cache.
+/// Its name in the cache, for the guest's userland.
 pub const STAGE: &str = "layer";
+/// The directory of an entry that holds the layer's files.
+pub const UPPER: &str = "upper";
 /// dpkg wants to give files to users that an ordinary user's namespace does not have; fakeroot makes it believe so.
 const INSTALL: &str = r#"
 if [ "$FAKE" = yes ]; then fake=fakeroot; else fake=; fi
@@ -42,10 +44,16 @@ pub fn key(shop: &Shop, packages: &[String]) -> Key {
         .finish()
 }
 
-/// The layer with these packages and what they need; its files are under `upper`.
-pub fn obtain(shop: &Shop, tree: &Entry, packages: &[String]) -> Result<Entry> {
-    let what = format!("installing {} for the guest", packages.join(", "));
-    shop.obtain(STAGE, &key(shop, packages), &what, |bench| {
+/// The layer with these packages and what they need; its files are under [`UPPER`]. `stage` keeps layers of different uses apart.
+pub fn obtain(
+    shop: &Shop,
+    tree: &Entry,
+    stage: &str,
+    packages: &[String],
+    whom: &str,
+) -> Result<Entry> {
+    let what = format!("installing {} for {whom}", packages.join(", "));
+    shop.obtain(stage, &key(shop, packages), &what, |bench| {
         let mut view = shop.view(tree.path(), bench.dir);
         view.overlay = Some(overlay(bench.dir)?);
         let fake = if nix::unistd::geteuid().is_root() {
@@ -59,10 +67,7 @@ pub fn obtain(shop: &Shop, tree: &Entry, packages: &[String]) -> Result<Entry> {
             .env("PACKAGES", packages.join(" "))
             .env("FAKE", fake);
         bench.run(&spec)?;
-        for scratch in ["work", "merged"] {
-            crate::cache::remove(&bench.dir.join(scratch))?;
-        }
-        Ok(())
+        crate::cache::remove(&bench.dir.join("work"))
     })
 }
 

@@ -1,13 +1,14 @@
 //! Set-up: what is needed, in which order, each thing cached by what it is made from.
 //!
 //! ```text
-//! tree ──► kernel ──► module ──┐
+//! tree ──► kernel ──► module ──┐        or: kernel ──► debug ──► module
 //!      └─► layer               ├──► guest
 //! programs (daemon, guest) ────┘
 //! ```
 //! The stages know tools and files. They must not know how a machine is started.
 
 pub mod archive;
+pub mod debug;
 pub mod device_bench;
 pub mod guest;
 pub mod kernel;
@@ -20,12 +21,15 @@ pub mod shop;
 pub mod tree;
 pub mod vsock;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
+use clap::ValueEnum;
 
 use self::guest::Guest;
 use self::kernel::Kernel;
@@ -34,6 +38,10 @@ use self::programs::Programs;
 use self::shop::Shop;
 use crate::cache::Entry;
 use crate::cancel;
+use crate::key::Key;
+
+/// The variable by which guest-tests' programs multiply their time limits.
+const PATIENCE: &str = "GLOBALFIFO_PATIENCE";
 
 /// What a machine needs from set-up.
 #[derive(Debug)]
@@ -42,8 +50,50 @@ pub struct Wanted {
     pub install: Vec<String>,
     /// The driver to load: ours unless named.
     pub driver: Driver,
+    /// The kernel to boot.
+    pub kernel: KernelChoice,
     /// Whether guest-tests' programs must be there.
     pub programs: Need,
+}
+
+/// `--kernel`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum KernelChoice {
+    /// Debian's own.
+    #[default]
+    Stock,
+    /// The same source with the kernel's own checkers of memory, locks and lifetimes; several times slower, built once.
+    Debug,
+}
+
+impl KernelChoice {
+    /// A time limit for what takes `usual` on the stock kernel: every limit on a guest's doings passes through here.
+    pub fn limit(self, usual: Duration) -> Duration {
+        usual * self.slowdown()
+    }
+
+    /// Tells guest-tests' programs to be patient too.
+    pub fn environment(self) -> BTreeMap<String, String> {
+        BTreeMap::from([(PATIENCE.to_owned(), self.slowdown().to_string())])
+    }
+
+    /// Words that it wants on its command line.
+    pub fn command_line(self) -> &'static [&'static str] {
+        match self {
+            Self::Stock => &[],
+            // Every report of KASAN, not only the first. Four levels of page tables: with five, an interrupt while the kernel identifies its
+            // CPU makes KASAN report where its own shadow is (7.3), and that switches lockdep off.
+            Self::Debug => &["kasan_multi_shot", "no5lvl"],
+        }
+    }
+
+    /// How much slower the guest is at most than with the stock kernel.
+    pub fn slowdown(self) -> u32 {
+        match self {
+            Self::Stock => 1,
+            Self::Debug => 6,
+        }
+    }
 }
 
 /// Which driver the guest gets.
@@ -83,7 +133,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let programs =
         programs.map_err(|_| anyhow::anyhow!("the thread that builds the programs has failed"))?;
     let (programs, (tree, kernel, layer, module)) = first_cause(programs, archive)?;
-    let guest = guest::obtain(shop, &tree, &kernel, &module, &programs)?;
+    let guest = guest::obtain(shop, &tree, &kernel, wanted.kernel, &module, &programs)?;
     Ok(Ready {
         tree,
         kernel,
@@ -120,17 +170,35 @@ impl PathOrEntry {
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
     let kernel = kernel::obtain(shop, &tree)?;
+    let kernel = match wanted.kernel {
+        KernelChoice::Stock => kernel,
+        KernelChoice::Debug => debug::obtain(shop, &tree, kernel)?,
+    };
     let layer = if wanted.install.is_empty() {
         None
     } else {
-        Some(layer::obtain(shop, &tree, &wanted.install)?)
+        Some(layer::obtain(
+            shop,
+            &tree,
+            layer::STAGE,
+            &wanted.install,
+            "the guest",
+        )?)
     };
     let module = match &wanted.driver {
-        Driver::Ours => module::obtain(shop, &tree, &kernel)?,
+        Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.kernel)?,
         Driver::File(path) => PathOrEntry::Path(path.clone()),
         Driver::None => PathOrEntry::Nothing,
     };
     Ok((tree, kernel, layer, module))
+}
+
+/// What the chosen kernel is made from.
+pub fn kernel_key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
+    match kernel {
+        KernelChoice::Stock => Ok(kernel::key(shop)),
+        KernelChoice::Debug => debug::key(shop),
+    }
 }
 
 /// A failure here ends the work that goes on beside it.

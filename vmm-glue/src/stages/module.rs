@@ -1,6 +1,7 @@
 //! globalfifo.ko, built in the tree against the prepared kernel. The repository stays clean: a copy is built, shown at the repository's own
 //! path so that the compilers' messages name the user's files.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::KernelChoice;
 use super::PathOrEntry;
 use super::kernel;
 use super::kernel::Kernel;
@@ -31,9 +33,9 @@ const PROTOCOL: &str = "protocol";
 pub const MODULE: &str = "guest-driver/globalfifo.ko";
 
 /// What the module is made from.
-pub fn key(shop: &Shop) -> Result<Key> {
+pub fn key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
     Ok(KeyBuilder::new(STAGE)
-        .field("kernel", &kernel::key(shop).id)
+        .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .field("path", &seen_as(&shop.repository).display().to_string())
         .dir(DRIVER, &shop.repository.join(DRIVER), &is_source)?
         .dir(PROTOCOL, &shop.repository.join(PROTOCOL), &is_source)?
@@ -53,18 +55,20 @@ pub fn is_source(path: &Path) -> bool {
 }
 
 /// The module for this kernel.
-pub fn obtain(shop: &Shop, tree: &Entry, kernel: &Kernel) -> Result<PathOrEntry> {
+pub fn obtain(
+    shop: &Shop,
+    tree: &Entry,
+    kernel: &Kernel,
+    choice: KernelChoice,
+) -> Result<PathOrEntry> {
     let entry = shop.obtain(
         STAGE,
-        &key(shop)?,
+        &key(shop, choice)?,
         "building the driver, globalfifo.ko",
         |bench| {
             copy_sources(shop, bench.dir)?;
-            bench.run(&make(
-                &view(shop, tree, kernel, bench.dir),
-                &shop.repository,
-                &[],
-            ))?;
+            let view = view(shop, tree, kernel, bench.dir);
+            bench.run(&make(&view, &shop.repository, kernel.make_variables()))?;
             keep_only_module(bench)
         },
     )?;
@@ -107,7 +111,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// The tree with the kernel in its place and the copy over the repository.
 pub fn view(shop: &Shop, tree: &Entry, kernel: &Kernel, copy: &Path) -> View {
     let mut view = shop.view(tree.path(), copy);
-    view.binds.push(kernel.bind());
+    kernel.show(&mut view);
     for part in [DRIVER, PROTOCOL] {
         view.binds.push(Bind {
             from: copy.join(part),
@@ -119,7 +123,7 @@ pub fn view(shop: &Shop, tree: &Entry, kernel: &Kernel, copy: &Path) -> View {
 }
 
 /// `make` of the driver, the usual out-of-tree way.
-pub fn make(view: &View, repository: &Path, variables: &[&str]) -> Spec {
+pub fn make(view: &View, repository: &Path, variables: &[impl AsRef<OsStr>]) -> Spec {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     tool_spec(view, "make")
         .arg("-C")

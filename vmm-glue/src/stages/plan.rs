@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Driver;
+use super::KernelChoice;
 use super::Wanted;
+use super::debug;
 use super::guest;
 use super::kernel;
 use super::layer;
@@ -46,7 +48,10 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
         missing: Vec::new(),
     };
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
-    let kernel = planner.entry("the kernel", kernel::STAGE, &kernel::key(shop));
+    let mut kernel = planner.entry("the kernel", kernel::STAGE, &kernel::key(shop));
+    if wanted.kernel == KernelChoice::Debug {
+        kernel = planner.entry("the debug kernel", debug::STAGE, &debug::key(shop)?);
+    }
     let programs = planner.entry(
         "the guest's programs",
         programs::GUEST_STAGE,
@@ -73,7 +78,11 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     let module = match &wanted.driver {
         Driver::Ours => Some(
             planner
-                .entry("the driver", module::STAGE, &module::key(shop)?)
+                .entry(
+                    "the driver",
+                    module::STAGE,
+                    &module::key(shop, wanted.kernel)?,
+                )
                 .join(module::MODULE),
         ),
         Driver::File(path) => Some(path.clone()),
@@ -84,6 +93,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
             guest::STAGE,
             &guest::key(
                 shop,
+                wanted.kernel,
                 module.as_deref(),
                 &agent.join(programs::AGENT),
                 Some(&programs),

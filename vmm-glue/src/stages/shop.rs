@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use anyhow::Result;
 
 use crate::cache::Cache;
@@ -15,6 +16,7 @@ use crate::child::Spec;
 use crate::child::View;
 use crate::key::Key;
 use crate::recipe::Recipe;
+use crate::ui;
 use crate::ui::Step;
 
 /// Where tools in the tree see the directory that a stage is working in.
@@ -76,10 +78,27 @@ impl Shop {
         })
     }
 
+    /// An error unless the cache's disk has that much room; `what` is like "building the module".
+    pub fn enough_room(&self, what: &str, needed: u64) -> Result<()> {
+        let root = self.cache.root();
+        let stat = rustix::fs::statvfs(root)
+            .with_context(|| format!("cannot look at the disk of {}", root.display()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        anyhow::ensure!(
+            free >= needed,
+            "no space for the cache: {} has {} free, {what} needs {}; free some, or put the cache elsewhere with XDG_CACHE_HOME",
+            root.display(),
+            ui::bytes(free),
+            ui::bytes(needed)
+        );
+        Ok(())
+    }
+
     /// The inside of the tree, with a directory to work in.
     pub fn view(&self, tree: &Path, work: &Path) -> View {
         View {
             tree: tree.to_owned(),
+            layers: Vec::new(),
             mountpoint: self.cache.mountpoint(),
             host: false,
             binds: vec![Bind {
@@ -95,6 +114,7 @@ impl Shop {
     pub fn host_view(&self, tree: &Path) -> View {
         View {
             tree: tree.to_owned(),
+            layers: Vec::new(),
             mountpoint: self.cache.mountpoint(),
             host: true,
             binds: Vec::new(),
@@ -119,6 +139,16 @@ impl Bench<'_> {
                 step.detail(line);
             }
         })
+    }
+
+    /// The same, showing what is made of each line.
+    pub fn show(
+        &mut self,
+        spec: &Spec,
+        show: &mut (dyn FnMut(&str) -> String + Send),
+    ) -> Result<()> {
+        let step = self.step;
+        self.log.run(spec, &mut |line| step.detail(&show(line)))
     }
 
     /// The same for a shell script inside the tree; it works in [`WORK`] and stops at the first failure.
@@ -153,7 +183,7 @@ pub fn tool_spec(view: &View, program: &str) -> Spec {
 
 /// Collects what tools write to the tree.
 pub fn overlay(dir: &Path) -> Result<Overlay> {
-    let (upper, work) = (dir.join("upper"), dir.join("work"));
+    let (upper, work) = (dir.join(super::layer::UPPER), dir.join("work"));
     std::fs::create_dir_all(&upper)?;
     std::fs::create_dir_all(&work)?;
     Ok(Overlay { upper, work })

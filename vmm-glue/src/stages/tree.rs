@@ -16,7 +16,6 @@ use crate::child::Place;
 use crate::child::Spec;
 use crate::key::Key;
 use crate::key::KeyBuilder;
-use crate::ui;
 
 /// Its name in the cache.
 pub const STAGE: &str = "tree";
@@ -51,7 +50,7 @@ fn mirror() -> Option<String> {
 pub fn obtain(shop: &Shop) -> Result<Entry> {
     let what = "making a Debian tree with QEMU, compilers and the guest's userland";
     shop.obtain(STAGE, &key(shop), what, |bench| {
-        enough_room(shop)?;
+        shop.enough_room("a first set-up", shop.recipe.room.bytes)?;
         mmdebstrap::ensure(bench)?;
         let scratch = scratch(shop)?;
         let made = if nix::unistd::geteuid().is_root() {
@@ -63,22 +62,6 @@ pub fn obtain(shop: &Shop) -> Result<Entry> {
         made?;
         finish(bench.dir)
     })
-}
-
-fn enough_room(shop: &Shop) -> Result<()> {
-    let root = shop.cache.root();
-    let stat = rustix::fs::statvfs(root)
-        .with_context(|| format!("cannot look at the disk of {}", root.display()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let needed = shop.recipe.room.bytes;
-    anyhow::ensure!(
-        free >= needed,
-        "no space for the cache: {} has {} free, a first set-up needs {}; free some, or put the cache elsewhere with XDG_CACHE_HOME",
-        root.display(),
-        ui::bytes(free),
-        ui::bytes(needed)
-    );
-    Ok(())
 }
 
 fn mmdebstrap(shop: &Shop, mode: &str, target: &Path) -> Spec {

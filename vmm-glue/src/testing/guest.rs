@@ -26,6 +26,7 @@ use crate::cancel;
 use crate::child;
 use crate::child::Spec;
 use crate::exit;
+use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
@@ -41,11 +42,21 @@ use crate::vm::session::Outlet;
 /// For the last bytes of a program, and for the kernel's log.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// kmemleak tells what it has found unreferenced twice, not changed in between, and older than five seconds.
+const FIND_LEAKS: &str = r#"
+cd /sys/kernel/debug && echo scan >kmemleak && sleep 6 && echo scan >kmemleak && cat kmemleak && echo scanned
+"#;
+/// Lines of its report that are worth showing.
+const LEAKS: usize = 120;
+/// The last word of that.
+const SCANNED: &str = "scanned";
+
 /// Runs all suites that hold a wanted test.
 pub fn run(
     shop: &Shop,
     ready: &Ready,
     accel: AccelChoice,
+    kernel: KernelChoice,
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
@@ -56,6 +67,7 @@ pub fn run(
                 suite: &suite,
                 smp: *smp,
                 accel,
+                kernel,
                 paths: Paths::new(ready),
                 filter,
                 results,
@@ -72,6 +84,7 @@ struct Round<'a> {
     suite: &'a Suite,
     smp: u8,
     accel: AccelChoice,
+    kernel: KernelChoice,
     paths: Paths,
     filter: &'a Filter,
     results: &'a mut Results,
@@ -87,6 +100,7 @@ pub struct Guest {
     stdout: Outlet,
     stderr: Outlet,
     errors: Arc<Mutex<Vec<u8>>>,
+    kernel: KernelChoice,
     /// All bytes that its commands have announced so far.
     announced: (u64, u64),
 }
@@ -112,6 +126,7 @@ impl Round<'_> {
                 self.add(name, before.elapsed(), Verdict::Failed(exit::of(&err).1));
             }
         }
+        self.leaks()?;
         self.kernel_log()
     }
 
@@ -151,6 +166,7 @@ impl Round<'_> {
         Config {
             smp: self.smp,
             accel: self.accel,
+            kernel: self.kernel,
             fifos: self.suite.fifos_in(dir),
             faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
@@ -181,7 +197,7 @@ impl Round<'_> {
             "guest/{}/{program}",
             self.suite.name_with(self.smp)
         ));
-        let silence = self.suite.silence();
+        let silence = self.kernel.limit(self.suite.silence());
         // A filter that names one test is the program's business too.
         let argument = self
             .filter
@@ -253,6 +269,33 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Memory that the kernel lost while the programs ran counts as a test, where the kernel can tell.
+    fn leaks(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let (KernelChoice::Debug, Some(guest)) = (self.kernel, self.machine.as_mut()) else {
+            return Ok(());
+        };
+        let name = format!(
+            "guest/{}/the kernel has lost no memory",
+            self.suite.name_with(self.smp)
+        );
+        self.results.doing(&name);
+        let report = guest.output(&["sh", "-c", FIND_LEAKS])?;
+        let verdict = match report.strip_suffix(SCANNED).map(str::trim) {
+            Some("") => Verdict::Passed,
+            Some(leaks) => {
+                Verdict::Failed(leaks.lines().take(LEAKS).collect::<Vec<_>>().join("\n"))
+            }
+            None => Verdict::Failed(format!(
+                "kmemleak does not work: {report} {}",
+                guest.take_errors()
+            )),
+        };
+        self.results.expect(1);
+        self.add(name, started.elapsed(), verdict);
+        Ok(())
+    }
+
     /// What the kernel complained of while the programs ran counts as a test.
     fn kernel_log(&mut self) -> Result<()> {
         let started = Instant::now();
@@ -260,12 +303,7 @@ impl Round<'_> {
             return Ok(());
         };
         let log = guest.output(&["dmesg"])?;
-        let complaints = console::complaints_in(&log);
-        let verdict = if complaints.is_empty() {
-            Verdict::Passed
-        } else {
-            Verdict::Failed(complaints.join("\n"))
-        };
+        let verdict = console::report(&log).map_or(Verdict::Passed, Verdict::Failed);
         let name = format!(
             "guest/{}/the kernel's log is clean",
             self.suite.name_with(self.smp)
@@ -306,6 +344,7 @@ impl Guest {
             stdout,
             stderr,
             errors,
+            kernel: config.kernel,
             announced: (0, 0),
         })
     }
@@ -323,7 +362,7 @@ impl Guest {
             argv,
             cwd: "/root".to_owned(),
             stdin: Stdin::Null,
-            ..Command::default()
+            env: self.kernel.environment(),
         };
         self.machine.control.send(&Request::Run(command))
     }
@@ -346,7 +385,7 @@ impl Guest {
     }
 
     fn drain(&mut self) -> Result<()> {
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
         while self.stdout.passed() < self.announced.0 || self.stderr.passed() < self.announced.1 {
             match self
                 .machine
@@ -391,7 +430,7 @@ impl Guest {
     /// Runs a command and returns what it prints.
     fn output(&mut self, argv: &[&str]) -> Result<String> {
         self.request(argv.iter().map(|arg| (*arg).to_owned()).collect())?;
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
         while self
             .step(deadline.saturating_duration_since(Instant::now()))?
             .is_none()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::stages::KernelChoice;
 use crate::stages::Ready;
 
 /// What the user may choose.
@@ -27,6 +28,8 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// Size of each virtqueue.
     pub vq_size: u16,
+    /// The guest's kernel.
+    pub kernel: KernelChoice,
     /// Folders of the host.
     pub shares: Vec<Share>,
     /// A QEMU of the host's instead of the tree's.
@@ -48,6 +51,7 @@ impl Default for Config {
             capacity: None,
             control: None,
             vq_size: 256,
+            kernel: KernelChoice::Stock,
             shares: Vec::new(),
             qemu: None,
             qemu_args: Vec::new(),

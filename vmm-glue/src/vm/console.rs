@@ -6,10 +6,19 @@ use std::path::Path;
 /// Lines shown when the machine fails.
 const TAIL: usize = 20;
 
+/// Lines of a complaint and what explains it.
+const REPORT: usize = 80;
+
 /// What the kernel says when something is wrong with it. Matched against lines without their time stamp.
-const COMPLAINTS: [&str; 16] = [
+const COMPLAINTS: [&str; 22] = [
     "WARNING:",
     "BUG:",
+    "BUG ",
+    "watchdog: BUG:",
+    "rcu: INFO:",
+    "ODEBUG:",
+    "DMA-API:",
+    "kmemleak: Kernel memory leak detector disabled",
     "Oops",
     "Kernel panic",
     "Unable to handle",
@@ -42,6 +51,21 @@ pub fn complaints_in(text: &str) -> Vec<String> {
         .filter(|line| is_complaint(line))
         .map(|line| line.trim_end().to_owned())
         .collect()
+}
+
+/// All complaints in a text, and the first with what follows it: a trace, or which memory it is about.
+pub fn report(text: &str) -> Option<String> {
+    let complaints = complaints_in(text);
+    if complaints.is_empty() {
+        return None;
+    }
+    let first = text.lines().skip_while(|line| !is_complaint(line));
+    let whole: Vec<_> = first.take(REPORT).collect();
+    Some(format!(
+        "{}\nthe first in its place:\n{}",
+        complaints.join("\n"),
+        whole.join("\n")
+    ))
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -93,5 +117,35 @@ mod tests {
         let text = "[    1.0] WARNING: CPU: 0 PID: 1 at x.c:1\n[    2.0] BUG: kernel NULL pointer dereference\n\
                     [    3.0] Loading WARNING: not one\nWARNING: printed by a program\n[    4.0] INFO: task cat:12 blocked for more than 120 seconds.\n";
         assert_eq!(complaints_in(text).len(), 3);
+    }
+
+    #[test]
+    fn each_checker_of_the_debug_kernel_is_heard() {
+        for line in [
+            "BUG: KASAN: slab-use-after-free in globalfifo_read+0x10/0x20",
+            "BUG: sleeping function called from invalid context at mm/x.c:1",
+            "BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "WARNING: possible circular locking dependency detected",
+            "WARNING: suspicious RCU usage",
+            "ODEBUG: free active (active state 0) object: timer_list",
+            "UBSAN: array-index-out-of-bounds in x.c:1:1",
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "kmemleak: Kernel memory leak detector disabled",
+        ] {
+            assert!(is_complaint(&format!("[  12.345678] {line}")), "{line}");
+        }
+        assert!(!is_complaint(
+            "[    0.1] kmemleak: Kernel memory leak detector initialized"
+        ));
+    }
+
+    #[test]
+    fn a_report_has_all_complaints_and_the_first_ones_trace() {
+        let text = "[ 1.0] fine\n[ 2.0] BUG: KASAN: x\n[ 2.0] Read of size 8\n[ 3.0] WARNING: y\n";
+        let said = report(text).unwrap();
+        assert!(said.starts_with("[ 2.0] BUG: KASAN: x\n[ 3.0] WARNING: y\n"));
+        assert!(said.contains("Read of size 8") && !said.contains("fine"));
+        assert_eq!(report("[ 1.0] fine\n"), None);
     }
 }

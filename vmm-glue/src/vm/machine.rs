@@ -53,6 +53,7 @@ pub struct Machine {
     pub run: RunDir,
     /// How its CPUs are made.
     pub accel: Accel,
+    boot_limit: Duration,
     // In this order: QEMU first, then what it talks to.
     qemu: Running,
     devices: Vec<Running>,
@@ -135,6 +136,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         streams: Some([stdin, stdout, stderr]),
         run,
         accel,
+        boot_limit: config.kernel.limit(BOOT_LIMIT),
         qemu,
         devices: running,
     })
@@ -195,7 +197,7 @@ impl Machine {
         loop {
             let spoken = console::has_spoken(&self.run.console());
             let limit = if spoken || accel == Accel::Tcg {
-                BOOT_LIMIT
+                self.boot_limit
             } else {
                 SILENCE_LIMIT
             };
@@ -229,7 +231,7 @@ impl Machine {
             read_only: share.read_only,
         };
         self.control.send(&Request::Mount(mount))?;
-        let deadline = Instant::now() + BOOT_LIMIT;
+        let deadline = Instant::now() + self.boot_limit;
         loop {
             match self
                 .events

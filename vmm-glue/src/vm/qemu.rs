@@ -147,6 +147,7 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir) -> Spec {
     if config.driver {
         words.push("lab.driver");
     }
+    words.extend(config.kernel.command_line());
     words.push(INIT);
     spec.arg("-kernel")
         .arg(&paths.kernel)
