@@ -291,18 +291,11 @@ impl Driver for FifoDriver {
     }
 
     fn probe(device: &Device) -> impl PinInit<Bound, Error> {
-        let up = read_num_fifos(device).and_then(|num_fifos| {
-            let interrupts = Interrupts::new(registry::work_queues()?)?;
-            match bring_up(device, &interrupts, num_fifos) {
-                Ok(published) => Ok((interrupts, published)),
-                Err(error) => {
-                    detach(&interrupts);
-                    Err(error)
-                }
-            }
-        });
         pin_init::pin_init_scope(move || {
-            let (interrupts, published) = up?;
+            let num_fifos = read_num_fifos(device)?;
+            let interrupts = Interrupts::new(registry::work_queues()?)?;
+            let published =
+                bring_up(device, &interrupts, num_fifos).inspect_err(|_| detach(&interrupts))?;
             Ok(try_pin_init!(Bound {
                 interrupts,
                 published <- new_mutex!(published, "Bound::published"),

@@ -84,7 +84,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The id this driver serves.
     fn id_table() -> &'static IdTable;
 
-    /// A device appeared. Work is done right away; the initialiser only hands over.
+    /// A device appeared. All that would have to be undone belongs into the initialiser: it is not
+    /// run when there is no memory for what it makes.
     fn probe(device: &Device) -> impl PinInit<Self::Data, Error>;
 
     /// The device goes, or is taken away. Every [`Queue`] must be dropped on return.
