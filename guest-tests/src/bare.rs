@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::harness::eventually;
+use crate::harness::{Skip, eventually};
 use crate::system;
 
 /// What the device is made of.
@@ -150,13 +150,19 @@ impl Page {
     /// Zeroed.
     pub fn new() -> Result<Self> {
         // Else compaction moves locked pages, and the device would write to what is somebody else's.
-        system::write("/proc/sys/vm/compact_unevictable_allowed", "0")?;
+        let compaction = "/proc/sys/vm/compact_unevictable_allowed";
+        if fs::exists(compaction)? {
+            system::write(compaction, "0")?;
+        }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_LOCKED | libc::MAP_POPULATE;
         let memory = Memory::map(PAGE, flags, None)?;
         memory.write(0, 0u64);
         let mut entry = [0; 8];
         let index = memory.at.addr() as u64 / PAGE as u64;
-        File::open("/proc/self/pagemap")?.read_exact_at(&mut entry, index * 8)?;
+        let pagemap = File::open("/proc/self/pagemap").context(Skip(
+            "needs a kernel that tells where pages are (CONFIG_PROC_PAGE_MONITOR)",
+        ))?;
+        pagemap.read_exact_at(&mut entry, index * 8)?;
         let entry = u64::from_ne_bytes(entry);
         ensure!(entry >> 63 == 1, "the page is not in memory");
         let frame = entry & ((1 << 55) - 1);
