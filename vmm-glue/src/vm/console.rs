@@ -17,7 +17,7 @@ const COMPLAINTS: [&str; 22] = [
     "watchdog: BUG:",
     "rcu: INFO:",
     "ODEBUG:",
-    "DMA-API:",
+    "DMA-API: debugging out of memory",
     "kmemleak: Kernel memory leak detector disabled",
     "Oops",
     "Kernel panic",
@@ -131,13 +131,18 @@ mod tests {
             "UBSAN: array-index-out-of-bounds in x.c:1:1",
             "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
             "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "DMA-API: debugging out of memory - disabling",
             "kmemleak: Kernel memory leak detector disabled",
         ] {
             assert!(is_complaint(&format!("[  12.345678] {line}")), "{line}");
         }
-        assert!(!is_complaint(
-            "[    0.1] kmemleak: Kernel memory leak detector initialized"
-        ));
+        for line in [
+            "kmemleak: Kernel memory leak detector initialized",
+            "DMA-API: preallocated 65536 debug entries",
+            "DMA-API: debugging enabled by kernel config",
+        ] {
+            assert!(!is_complaint(&format!("[    0.123456] {line}")), "{line}");
+        }
     }
 
     #[test]
