@@ -57,7 +57,8 @@ impl std::error::Error for Skip {}
 
 /// What became of a test that did not fail.
 enum Outcome {
-    Passed,
+    /// With what it said on standard error.
+    Passed(String),
     Skipped(String),
 }
 
@@ -100,7 +101,12 @@ pub fn main_with(
         let outcome = run_apart(name, limit, arguments);
         let took = started.elapsed().as_millis();
         match outcome {
-            Ok(Outcome::Passed) => report(&format!("ok {number} {name} # {took} ms\n")),
+            Ok(Outcome::Passed(said)) => {
+                for line in said.lines().filter(|line| line.starts_with("# ")) {
+                    report(&format!("{line}\n"));
+                }
+                report(&format!("ok {number} {name} # {took} ms\n"));
+            }
             Ok(Outcome::Skipped(why)) => report(&format!("ok {number} {name} # SKIP {why}\n")),
             Err(error) => {
                 failed += 1;
@@ -182,7 +188,8 @@ fn run_here(tests: &[Test], name: &str) -> ExitCode {
     }
 }
 
-/// Runs one test in a process group of its own, which is ended with it.
+/// Runs one test in a process group of its own, which is ended with it. Of what a test that passed said
+/// on standard error, lines that begin with `# ` are reported.
 fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<Outcome> {
     let mut child = Command::new(env::current_exe()?)
         .args(arguments)
@@ -213,7 +220,7 @@ fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<Outcom
     if !status.success() {
         bail!("{status}\n{said}");
     }
-    Ok(Outcome::Passed)
+    Ok(Outcome::Passed(said.to_owned()))
 }
 
 /// Reads until the other side is closed or the time is over.

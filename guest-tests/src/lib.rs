@@ -7,6 +7,7 @@ pub mod aio;
 pub mod bare;
 pub mod bench;
 pub mod cycles;
+pub mod dice;
 pub mod fifo;
 pub mod harness;
 pub mod lessons;

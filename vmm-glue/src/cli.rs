@@ -14,6 +14,7 @@ use clap::Subcommand;
 use fifo_spec::PartialSpec;
 
 use crate::bench::plan::Extent;
+use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::stages::Driver;
 use crate::stages::KernelChoice;
@@ -60,6 +61,8 @@ pub enum Command {
     Test(TestArgs),
     /// Measure the device beside what one would use instead.
     Bench(BenchArgs),
+    /// Do everything at once for some minutes; nothing may be lost.
+    Soak(SoakArgs),
     /// Say what is needed, what is there, and how to mend the rest.
     Doctor,
     /// Free the cache.
@@ -216,12 +219,37 @@ pub struct BenchArgs {
     qemu: Option<PathBuf>,
 }
 
+/// `cargo lab soak`.
+///
+/// Reads, writes, cancels, clears, unbinds and unloads in the guest, sends and checks on the host, and has things go wrong at random; see
+/// docs/soak.md. The status is 0 if nothing was lost, nothing leaked, and the guest's kernel had nothing to complain of.
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// How long, in minutes; 0.5 is half of one.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
+    pub minutes: Duration,
+    /// What chance follows from; without it, a number that is told.
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
 /// `cargo lab clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
     /// Also the Debian tree and the kernel, which take minutes to make again.
     #[arg(long)]
     pub all: bool,
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map(|minutes| minutes * 60.0);
+    seconds
+        .ok()
+        .filter(|seconds| (1.0..=1e6).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "give a number of minutes, like 10 or 0.5".to_owned())
 }
 
 fn memory(text: &str) -> Result<String, String> {
@@ -325,6 +353,27 @@ impl BenchArgs {
             extent.rounds = rounds.get().into();
         }
         extent
+    }
+}
+
+impl SoakArgs {
+    /// The machine to start: a loopback, and a FIFO whose host end is at `data`.
+    pub fn config(&self, data: &Path) -> Result<Config> {
+        let mut config = self.machine.config()?;
+        for (option, given) in [
+            ("--fifo", !config.fifos.is_empty()),
+            ("--fault", !config.faults.is_empty()),
+            ("--capacity", config.capacity.is_some()),
+            ("--control", config.control.is_some()),
+        ] {
+            if given {
+                return Err(usage(format!(
+                    "{option}: a soak chooses that itself, leave it out"
+                )));
+            }
+        }
+        config.fifos = vec!["loopback".to_owned(), fifo_at(data)?];
+        Ok(config)
     }
 }
 

@@ -12,6 +12,7 @@ mod commands;
 mod exit;
 mod key;
 mod recipe;
+mod soak;
 mod stages;
 mod testing;
 mod tty;
@@ -59,6 +60,7 @@ fn dispatch(command: &Command) -> Result<u8> {
         Command::Cc(args) => commands::cc::cc(args),
         Command::Test(args) => commands::test::test(args),
         Command::Bench(args) => commands::bench::bench(args),
+        Command::Soak(args) => commands::soak::soak(args),
         Command::Doctor => commands::doctor::doctor(),
         Command::Clean(args) => commands::clean::clean(args),
     }

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,9 +21,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use globalfifo_guest_tests::dice::{Dice, mix};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH};
 use globalfifo_guest_tests::harness::{self, Test};
-use globalfifo_guest_tests::ways::{WAYS, Way, Ways};
+use globalfifo_guest_tests::ways::Ways;
 use globalfifo_guest_tests::{check, check_eq, signals, system};
 use nix::errno::Errno;
 use nix::libc::O_NONBLOCK;
@@ -63,46 +65,9 @@ fn main() -> ExitCode {
     harness::main_with(TESTS, &filters, limit, &arguments, &title)
 }
 
-/// What a thread does next, repeatably.
-struct Dice(u64);
-
-impl Dice {
-    /// For one of the threads, which each have a number.
-    fn new(thread: u64) -> Self {
-        Self(mix(seed() ^ thread.wrapping_mul(0x1234_5678_9ABC_DEF1)))
-    }
-
-    /// From 0 to `sides` - 1.
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0) % sides
-    }
-
-    fn size(&mut self, sides: usize) -> usize {
-        usize::try_from(self.roll(sides as u64)).unwrap_or(0)
-    }
-
-    fn way(&mut self) -> Way {
-        let index = self.size(WAYS.len());
-        WAYS.get(index).copied().unwrap_or(Way::Call)
-    }
-
-    /// How long to wait before cancelling: often not at all.
-    fn patience(&mut self) -> Duration {
-        match self.roll(4) {
-            0 => Duration::ZERO,
-            1 => Duration::from_micros(self.roll(500)),
-            2 => Duration::from_millis(self.roll(5)),
-            _ => Duration::from_millis(50),
-        }
-    }
-}
-
-/// The finaliser of splitmix64.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^ (bits >> 31)
+/// The dice of one of the threads, which each have a number.
+fn thread_dice(thread: u64) -> Dice {
+    Dice::new(seed(), thread)
 }
 
 /// The arguments that [`main`] gives each test.
@@ -147,6 +112,20 @@ impl Stage {
 
     fn is_drained(&self) -> bool {
         self.drained.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, counter) in [
+            ("clears", &self.clears),
+            ("rebinds", &self.rebinds),
+            ("cancelled", &self.cancelled),
+            ("interrupted", &self.interrupted),
+        ] {
+            write!(f, " {name}={}", counter.load(Ordering::SeqCst))?;
+        }
+        Ok(())
     }
 }
 
@@ -225,7 +204,7 @@ fn join<T>(handles: Vec<JoinHandle<Result<T>>>) -> Result<Vec<T>> {
 
 /// Takes the device away and gives it back, now and then.
 fn rebind(stage: &Stage, thread: u64) -> Result<()> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     while !stage.is_over() {
         thread::sleep(Duration::from_millis(20 + dice.roll(150)));
         let device = system::device_name()?;
@@ -239,7 +218,7 @@ fn rebind(stage: &Stage, thread: u64) -> Result<()> {
 
 /// Empties the FIFO, now and then.
 fn clear(stage: &Stage, thread: u64) -> Result<()> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     while !stage.is_over() {
         thread::sleep(Duration::from_micros(dice.roll(20_000)));
         let Some(fifo) = open(O_NONBLOCK, || stage.is_over())? else {
@@ -254,7 +233,7 @@ fn clear(stage: &Stage, thread: u64) -> Result<()> {
 
 /// Opens, looks, listens and closes.
 fn disturb(stage: &Stage, thread: u64) -> Result<()> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     while !stage.is_over() {
         let Some(fifo) = open(O_NONBLOCK, || stage.is_over())? else {
             return Ok(());
@@ -284,7 +263,7 @@ fn byte_at(position: u64) -> u8 {
 }
 
 fn write_stream(stage: &Stage, thread: u64) -> Result<u64> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     let mut ways = Ways::new()?;
     let mut file = File { fifo: None };
     let mut position = 0;
@@ -310,7 +289,7 @@ fn write_stream(stage: &Stage, thread: u64) -> Result<u64> {
 
 /// Reads until `total` bytes have come; what follows is only there to wake it up.
 fn read_stream(stage: &Stage, thread: u64, total: &AtomicU64) -> Result<()> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     let mut ways = Ways::new()?;
     let mut file = File { fifo: None };
     let mut position = 0;
@@ -375,7 +354,7 @@ fn run_stream(rebinding: bool) -> Result<()> {
     };
     // Those that are read already are not more than this: they were checked against the stream.
     total.store(written, Ordering::SeqCst);
-    eprintln!("{written} bytes, {stage:?}");
+    eprintln!("# bytes={written}{stage}");
     wake_until(b"wake up", || reader.is_finished())?;
     join(vec![reader])?;
     // Some must have been, or the test was none.
@@ -431,7 +410,7 @@ impl Record {
 
 /// Gives what was taken, in order.
 fn write_records(stage: &Stage, thread: u64) -> Result<Vec<Record>> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     let mut ways = Ways::new()?;
     let mut file = File { fifo: None };
     let mut taken = Vec::new();
@@ -477,7 +456,7 @@ fn parse(bytes: &[u8], into: &mut Vec<Record>) -> Result<()> {
 
 /// Gives what was read, in order.
 fn read_records(stage: &Stage, thread: u64) -> Result<Vec<Record>> {
-    let mut dice = Dice::new(thread);
+    let mut dice = thread_dice(thread);
     let mut ways = Ways::new()?;
     let mut file = File { fifo: None };
     let mut read = Vec::new();
@@ -605,11 +584,11 @@ fn run_records(disturbers: &[fn(&Stage, u64) -> Result<()>]) -> Result<()> {
     }
     read.push(rest);
     let clears = stage.clears.load(Ordering::SeqCst);
-    eprintln!("{stage:?}");
+    let records: usize = read.iter().map(Vec::len).sum();
+    eprintln!("# bytes={}{stage}", records * RECORD);
     compare(&taken, &read, clears)?;
     // Some of everything must have been, or the test was none.
-    let total: usize = read.iter().map(Vec::len).sum();
-    check!(total > 1000);
+    check!(records > 1000);
     check!(stage.cancelled.load(Ordering::SeqCst) > 0);
     check_eq!(system::counter(0, "protocol_errors")?, 0);
     Ok(())

@@ -8,4 +8,5 @@ pub mod doctor;
 pub mod dry_run;
 pub mod lesson;
 pub mod run;
+pub mod soak;
 pub mod test;

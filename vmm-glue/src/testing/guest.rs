@@ -428,7 +428,7 @@ impl Guest {
     }
 
     /// Runs a command and returns what it prints.
-    fn output(&mut self, argv: &[&str]) -> Result<String> {
+    pub fn output(&mut self, argv: &[&str]) -> Result<String> {
         self.request(argv.iter().map(|arg| (*arg).to_owned()).collect())?;
         let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
         while self

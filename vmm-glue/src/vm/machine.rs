@@ -250,6 +250,13 @@ impl Machine {
         }
     }
 
+    /// The process id of a helper.
+    pub fn pid_of(&self, name: &str) -> Result<u32> {
+        let helper = self.devices.iter().find(|device| device.name() == name);
+        let helper = helper.with_context(|| format!("this machine has no {name}"))?;
+        Ok(helper.id())
+    }
+
     /// An error if this event means that the machine is over.
     pub fn unless_over(&mut self, event: &Event) -> Result<()> {
         match event {

@@ -1,0 +1,226 @@
+//! `cargo lab soak`: everything at once for some minutes; nothing may be lost.
+
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::cli::SoakArgs;
+use crate::exit;
+use crate::soak::account;
+use crate::soak::account::Account;
+use crate::soak::account::Said;
+use crate::soak::account::Usage;
+use crate::soak::control::Control;
+use crate::soak::faults::Faults;
+use crate::soak::traffic::Traffic;
+use crate::stages;
+use crate::stages::Driver;
+use crate::stages::Wanted;
+use crate::stages::guest;
+use crate::stages::programs::Need;
+use crate::stages::shop::Shop;
+use crate::testing::guest::Guest;
+use crate::ui;
+use crate::vm::config::Config;
+use crate::vm::config::Paths;
+use crate::vm::console;
+use crate::vm::devices;
+use crate::vm::machine;
+
+/// How often the user is told.
+const TELL: Duration = Duration::from_secs(10);
+/// How often faults are thought of.
+const STEP: Duration = Duration::from_millis(100);
+/// A guest's program that says nothing for this long hangs: it speaks every second.
+const SILENCE: Duration = Duration::from_secs(120);
+/// What the driver says when it trusts the device no more, which here has given it no reason to.
+const FAILED: &str = "fails with EIO";
+/// How long the last bytes may take.
+const LAST_BYTES: Duration = Duration::from_secs(20);
+
+/// Sets up, boots, soaks, accounts; 0 if nothing was lost.
+pub fn soak(args: &SoakArgs) -> Result<u8> {
+    let dir = tempfile::Builder::new()
+        .prefix("globalfifo-soak-")
+        .tempdir()?;
+    let data = dir.path().join("data");
+    let config = args.config(&data)?;
+    machine::check(&config)?;
+    let shop = Shop::open()?;
+    let ready = stages::set_up(
+        &shop,
+        &Wanted {
+            install: Vec::new(),
+            driver: Driver::Ours,
+            programs: Need::All,
+        },
+    )?;
+    let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    let title = format!(
+        "soaking for {} min, seed {seed}, {} CPUs",
+        args.minutes.as_secs_f64() / 60.0,
+        config.smp
+    );
+    ui::say(&title);
+    let soak = Soak::start(&config, &Paths::new(&ready), &data, args.minutes, seed)?;
+    let account = soak.run()?;
+    let failures = account.failures();
+    ui::print(&format!("{title}\n{}", account.text()));
+    for failure in &failures {
+        ui::error(failure);
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// A soak under way.
+struct Soak {
+    guest: Guest,
+    control: Control,
+    traffic: Traffic,
+    faults: Faults,
+    daemon: u32,
+    started: Instant,
+    /// What the guest said last of how far it is.
+    said: Said,
+    /// What the daemon had in use after the first round.
+    first: Option<Usage>,
+    troubles: Vec<String>,
+}
+
+impl Soak {
+    fn start(
+        config: &Config,
+        paths: &Paths,
+        data: &Path,
+        time: Duration,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut guest = Guest::boot(config, paths)?;
+        let control = Control::connect(&guest.machine.run.control(None))?;
+        let traffic = Traffic::start(data, seed)?;
+        let daemon = guest.machine.pid_of(devices::FIFO)?;
+        guest.request(vec![
+            format!("/{}/bin/soak", guest::HOME),
+            time.as_secs().to_string(),
+            seed.to_string(),
+        ])?;
+        Ok(Self {
+            guest,
+            control,
+            traffic,
+            faults: Faults::new(seed),
+            daemon,
+            started: Instant::now(),
+            said: Said::default(),
+            first: None,
+            troubles: Vec::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<Account> {
+        let mut last_word = Instant::now();
+        let mut told = Instant::now();
+        loop {
+            let ended = self.guest.step(STEP)?;
+            for line in self.guest.lines(ended.is_some()) {
+                last_word = Instant::now();
+                self.hear(&line)?;
+            }
+            if let Some(status) = ended {
+                return self.end(status);
+            }
+            if last_word.elapsed() > SILENCE {
+                let what = format!("silent for {} s", SILENCE.as_secs());
+                return Err(self.guest.machine.failure(&what));
+            }
+            self.faults.act(&mut self.control)?;
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                let status = self.control.status()?;
+                let elapsed = self.started.elapsed();
+                ui::say(&account::progress(
+                    elapsed,
+                    &self.said,
+                    &status,
+                    &self.faults,
+                ));
+            }
+        }
+    }
+
+    /// A line of the guest's program.
+    fn hear(&mut self, line: &str) -> Result<()> {
+        let said = Said::parse(line);
+        match said.word() {
+            "progress" | "done" => self.said = said,
+            "draining" => {
+                // What is to be read now is to come without faults: their time is over.
+                self.faults.end(&mut self.control)?;
+                self.traffic.enough();
+            }
+            "failed" => {
+                let faults = self.faults.now();
+                self.troubles
+                    .push(format!("the guest: {line}; faults at that time: {faults}"));
+            }
+            _ => self.troubles.push(format!("the guest: {line}")),
+        }
+        if self.first.is_none() && self.said.number("rounds") > 0 {
+            self.first = Some(Usage::of(self.daemon)?);
+        }
+        Ok(())
+    }
+
+    fn end(mut self, status: u8) -> Result<Account> {
+        self.faults.end(&mut self.control)?;
+        self.traffic
+            .wait_for(self.said.number("written"), LAST_BYTES);
+        let now = Usage::of(self.daemon)?;
+        if status != 0 && self.troubles.is_empty() {
+            self.troubles.push(format!(
+                "the guest's program ended with status {status}: {}",
+                self.guest.take_errors()
+            ));
+        }
+        let trouble = self.traffic.trouble();
+        self.troubles
+            .extend(trouble.map(|trouble| format!("the host: {trouble}")));
+        let log = self.guest.output(&["dmesg"])?;
+        let mut complaints = console::complaints(&self.guest.machine.run.console());
+        complaints.extend(console::complaints_in(&log));
+        let of_driver = log.lines().filter(|line| line.contains(FAILED));
+        complaints.extend(of_driver.map(str::to_owned));
+        complaints.sort();
+        complaints.dedup();
+        self.troubles.extend(
+            complaints
+                .into_iter()
+                .map(|line| format!("the guest's kernel says: {line}")),
+        );
+        if self.said.word() != "done" && self.troubles.is_empty() {
+            self.troubles
+                .push("the guest's program did not get to its end".to_owned());
+        }
+        Ok(Account {
+            guest: self.said,
+            status: self.control.status()?,
+            moved: self.traffic.moved(),
+            daemon: (self.first.unwrap_or(now), now),
+            faults: (self.faults.added, self.faults.strikes),
+            troubles: self.troubles,
+        })
+    }
+}
+
+/// A FIFO for `--fifo` at this path, in which a comma is written twice.
+pub fn fifo_at(path: &Path) -> Result<String> {
+    let path = path.to_str().ok_or_else(|| {
+        exit::usage(format!(
+            "{} is not UTF-8: set TMPDIR to another folder",
+            path.display()
+        ))
+    })?;
+    Ok(format!("unix={},capacity=16K", path.replace(',', ",,")))
+}
