@@ -266,6 +266,11 @@ fn writes_to_the_guests_root_are_forgotten() {
 
 /// Processes whose command line mentions this, but for the lab's own.
 fn processes_with(text: &str) -> Vec<String> {
+    pids_with(text).into_iter().map(|(_, line)| line).collect()
+}
+
+/// The same, with their ids.
+fn pids_with(text: &str) -> Vec<(i32, String)> {
     let own = std::process::id().to_string();
     let pids = fs::read_dir("/proc")
         .unwrap()
@@ -273,10 +278,13 @@ fn processes_with(text: &str) -> Vec<String> {
         .map(|entry| entry.path());
     let lines = pids
         .filter(|path: &PathBuf| !path.ends_with(&own))
-        .filter_map(|path| fs::read(path.join("cmdline")).ok());
+        .filter_map(|path| {
+            let pid = path.file_name()?.to_str()?.parse().ok()?;
+            Some((pid, fs::read(path.join("cmdline")).ok()?))
+        });
     lines
-        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-        .filter(|line| line.contains(text))
+        .map(|(pid, line)| (pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+        .filter(|(_, line)| line.contains(text))
         .collect()
 }
 
@@ -295,10 +303,14 @@ fn running_lab(base: &std::path::Path) -> std::process::Child {
 }
 
 fn signal(child: &std::process::Child, name: &str) {
+    signal_to(&child.id().to_string(), name);
+}
+
+fn signal_to(pid: &str, name: &str) {
     assert!(
         Command::new("kill")
             .arg(format!("-{name}"))
-            .arg(child.id().to_string())
+            .arg(pid)
             .status()
             .unwrap()
             .success()
@@ -340,4 +352,100 @@ fn a_killed_lab_leaves_no_process() {
         );
         std::thread::yield_now();
     }
+}
+
+/// The device is a process of its own. Without it there is nothing to go on with.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_killed_daemon_ends_the_machine_and_the_lab_says_so() {
+    let base = tempfile::tempdir().unwrap();
+    let script = "cat /dev/globalfifo & echo up; wait";
+    let mut lab = command(&["-q", "run", "--", "sh", "-c", script])
+        .env("TMPDIR", base.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 3];
+    lab.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let text = base.path().to_str().unwrap();
+    let daemon = pids_with(text)
+        .into_iter()
+        .find(|(_, line)| line.contains("vhost-device-fifo --socket-path"));
+    signal_to(&daemon.unwrap().0.to_string(), "KILL");
+    let output = lab.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(
+        stderr.contains("vhost-device-fifo ended while the guest was running"),
+        "{stderr}"
+    );
+    assert_eq!(processes_with(text), Vec::<String>::new());
+}
+
+/// The daemon of a second device, which the lab does not know of, so that the machine goes on without it. Nothing tells the driver.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_process_that_waits_for_a_dead_daemon_can_be_ended_and_the_driver_unloaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("second.sock");
+    let mut daemon = Command::new(daemon_program())
+        .arg("--socket-path")
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let script = r#"
+cat /dev/globalfifo1 & reader=$!
+until grep -q globalfifo /proc/$reader/stack; do :; done
+echo waiting
+read -r killed
+kill -TERM $reader; wait $reader; echo "reader $?"
+head -c 5 /dev/zero >/dev/globalfifo1 && echo written
+timeout 2 sh -c 'head -c 100000 /dev/zero >/dev/globalfifo1'; echo "writer $?"
+echo mine >/dev/globalfifo0; head -n 1 /dev/globalfifo0
+rmmod globalfifo; echo "rmmod $?"
+"#;
+    let chardev = format!("socket,id=second,path={}", socket.display());
+    let device =
+        "vhost-user-test-device-pci,chardev=second,virtio-id=37,num_vqs=4,config_size=4".to_owned();
+    let words = ["-chardev".to_owned(), chardev, "-device".to_owned(), device];
+    let words = words.map(|word| format!("--qemu-arg={word}"));
+    let mut lab = command(&["-q", "run"])
+        .args(words)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(lab.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.ends_with("waiting\n") && stdout.read_line(&mut said).unwrap() > 0 {}
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    lab.stdin.take().unwrap().write_all(b"killed\n").unwrap();
+    said.clear();
+    stdout.read_to_string(&mut said).unwrap();
+    let output = lab.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        said, "reader 143\nwritten\nwriter 124\nmine\nrmmod 0\n",
+        "{stderr}"
+    );
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(!stderr.contains("kernel says"), "{stderr}");
+}
+
+/// The daemon that the lab has built.
+fn daemon_program() -> String {
+    let (status, plan, stderr) = run(&["--dry-run"]);
+    assert_eq!(status, 0, "{stderr}");
+    let mut words = plan.split_whitespace();
+    words
+        .find(|word| word.ends_with("/vhost-device-fifo"))
+        .unwrap()
+        .to_owned()
 }

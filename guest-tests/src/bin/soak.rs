@@ -176,14 +176,15 @@ impl Teller {
         let over = Arc::new(AtomicBool::new(false));
         let (tally, ended) = (Arc::clone(tally), Arc::clone(&over));
         let thread = thread::spawn(move || {
+            let stuck = harness::limit(STUCK);
             let mut last = (String::new(), Instant::now());
             while !ended.load(Ordering::SeqCst) {
                 let line = tally.line();
                 tell(&format!("progress{line}"));
                 if line != last.0 {
                     last = (line, Instant::now());
-                } else if last.1.elapsed() > STUCK {
-                    give_up();
+                } else if last.1.elapsed() > stuck {
+                    give_up(stuck);
                 }
                 thread::park_timeout(TELL);
             }
@@ -199,10 +200,10 @@ impl Teller {
 }
 
 /// Nothing moves: says where every thread is that has to do with it, and ends.
-fn give_up() -> ! {
+fn give_up(after: Duration) -> ! {
     tell(&format!(
         "failed nothing has moved for {} s",
-        STUCK.as_secs()
+        after.as_secs()
     ));
     for line in stuck_threads() {
         tell(&format!("stuck {line}"));
@@ -362,7 +363,7 @@ struct Open(Option<Fifo>);
 
 impl Open {
     fn get(&mut self) -> Result<&Fifo> {
-        let deadline = Instant::now() + AWAY;
+        let deadline = Instant::now() + harness::limit(AWAY);
         while self.0.is_none() {
             match Fifo::open_at(HOST_FIFO, 0) {
                 Ok(fifo) => self.0 = Some(fifo),

@@ -17,6 +17,7 @@ use crate::soak::faults::Faults;
 use crate::soak::traffic::Traffic;
 use crate::stages;
 use crate::stages::Driver;
+use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::guest;
 use crate::stages::programs::Need;
@@ -33,7 +34,7 @@ use crate::vm::machine;
 const TELL: Duration = Duration::from_secs(10);
 /// How often faults are thought of.
 const STEP: Duration = Duration::from_millis(100);
-/// A guest's program that says nothing for this long hangs: it speaks every second.
+/// A guest's program that says nothing for this long hangs: it speaks every second. On the stock kernel, as all limits here.
 const SILENCE: Duration = Duration::from_secs(120);
 /// What the driver says when it trusts the device no more, which here has given it no reason to.
 const FAILED: &str = "fails with EIO";
@@ -54,14 +55,16 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
         &Wanted {
             install: Vec::new(),
             driver: Driver::Ours,
+            kernel: config.kernel,
             programs: Need::All,
         },
     )?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let title = format!(
-        "soaking for {} min, seed {seed}, {} CPUs",
+        "soaking for {} min, seed {seed}, {} CPUs, {} kernel",
         args.minutes.as_secs_f64() / 60.0,
-        config.smp
+        config.smp,
+        config.kernel.name()
     );
     ui::say(&title);
     let soak = Soak::start(&config, &Paths::new(&ready), &data, args.minutes, seed)?;
@@ -81,6 +84,7 @@ struct Soak {
     traffic: Traffic,
     faults: Faults,
     daemon: u32,
+    kernel: KernelChoice,
     started: Instant,
     /// What the guest said last of how far it is.
     said: Said,
@@ -112,6 +116,7 @@ impl Soak {
             traffic,
             faults: Faults::new(seed),
             daemon,
+            kernel: config.kernel,
             started: Instant::now(),
             said: Said::default(),
             first: None,
@@ -131,8 +136,9 @@ impl Soak {
             if let Some(status) = ended {
                 return self.end(status);
             }
-            if last_word.elapsed() > SILENCE {
-                let what = format!("silent for {} s", SILENCE.as_secs());
+            let silence = self.kernel.limit(SILENCE);
+            if last_word.elapsed() > silence {
+                let what = format!("silent for {} s", silence.as_secs());
                 return Err(self.guest.machine.failure(&what));
             }
             self.faults.act(&mut self.control)?;
@@ -176,7 +182,7 @@ impl Soak {
     fn end(mut self, status: u8) -> Result<Account> {
         self.faults.end(&mut self.control)?;
         self.traffic
-            .wait_for(self.said.number("written"), LAST_BYTES);
+            .wait_for(self.said.number("written"), self.kernel.limit(LAST_BYTES));
         let now = Usage::of(self.daemon)?;
         if status != 0 && self.troubles.is_empty() {
             self.troubles.push(format!(

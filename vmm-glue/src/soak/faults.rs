@@ -18,7 +18,8 @@ const LONGEST: Duration = Duration::from_secs(3);
 pub struct Faults {
     rng: Rng,
     active: Vec<(u32, String)>,
-    next: Instant,
+    /// When to change something; never again at the end.
+    next: Option<Instant>,
     /// How many there have been.
     pub added: u64,
     /// How often those that are gone struck.
@@ -31,7 +32,7 @@ impl Faults {
         Self {
             rng: Rng::with_seed(seed),
             active: Vec::new(),
-            next: Instant::now(),
+            next: Some(Instant::now()),
             added: 0,
             strikes: 0,
         }
@@ -39,10 +40,10 @@ impl Faults {
 
     /// Changes something when it is time to.
     pub fn act(&mut self, control: &mut Control) -> Result<()> {
-        if Instant::now() < self.next {
+        let Some(due) = self.next.filter(|next| *next <= Instant::now()) else {
             return Ok(());
-        }
-        self.next += LONGEST.mul_f64(self.rng.f64());
+        };
+        self.next = Some(due + LONGEST.mul_f64(self.rng.f64()));
         if self.active.len() < MOST && (self.active.is_empty() || self.rng.bool()) {
             let spec = spec(&mut self.rng);
             let fault = control.add_fault(&spec)?;
@@ -55,8 +56,9 @@ impl Faults {
         self.remove(control, fault)
     }
 
-    /// Takes all of them away.
+    /// Takes all of them away; there will be no more.
     pub fn end(&mut self, control: &mut Control) -> Result<()> {
+        self.next = None;
         for (fault, _) in std::mem::take(&mut self.active) {
             self.remove(control, fault)?;
         }

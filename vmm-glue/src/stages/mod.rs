@@ -67,6 +67,14 @@ pub enum KernelChoice {
 }
 
 impl KernelChoice {
+    /// What the user calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Debug => "debug",
+        }
+    }
+
     /// A time limit for what takes `usual` on the stock kernel: every limit on a guest's doings passes through here.
     pub fn limit(self, usual: Duration) -> Duration {
         usual * self.slowdown()
