@@ -87,7 +87,18 @@ pub fn load_module() -> Result<()> {
 
 /// Unloads the module the way a user does.
 pub fn unload_module() -> Result<()> {
-    run("rmmod", &["globalfifo"])
+    run("rmmod", &["globalfifo"])?;
+    // A kernel with DEBUG_KOBJECT_RELEASE keeps it for some seconds, and takes no other meanwhile.
+    wait_for_file(DRIVER, false)
+}
+
+/// Has the kernel forget what it keeps of files and names; where there is no knob for it, it does not.
+pub fn drop_caches() -> Result<()> {
+    let path = "/proc/sys/vm/drop_caches";
+    if fs::exists(path)? {
+        write(path, "3")?;
+    }
+    Ok(())
 }
 
 /// A counter of FIFO `index` in debugfs.

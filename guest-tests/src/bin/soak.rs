@@ -482,7 +482,7 @@ impl Usage {
 
     fn now() -> Result<Self> {
         // Caches of files and names come and go with what the programs do.
-        system::write("/proc/sys/vm/drop_caches", "3")?;
+        system::drop_caches()?;
         let table = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
         let field = |name: &str| meminfo(&table, name);
         let known = [

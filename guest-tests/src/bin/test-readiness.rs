@@ -839,26 +839,33 @@ fn bad_positions() -> Result<()> {
 
 fn lengths() -> Result<()> {
     let fifo = Fifo::open_empty(O_NONBLOCK)?;
-    let mut room = [0u8; CAPACITY];
     // More than the kernel moves at a time is cut; the memory behind the room is not touched, as the
-    // FIFO holds no more than fits into it.
+    // FIFO holds no more than fits into it. Far below the end of the address space, where the stack is:
+    // what reaches beyond that is refused.
+    let hint = std::ptr::without_provenance_mut(1 << 44);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: A new mapping, where nothing is.
+    let room = unsafe { libc::mmap(hint, CAPACITY, protection, flags, -1, 0) };
+    check!(room != libc::MAP_FAILED);
     fifo.write_all(b"here")?;
     fifo.wait_level(4)?;
     // SAFETY: The FIFO has four bytes.
-    let got = unsafe { libc::read(fifo.fd(), room.as_mut_ptr().cast(), 1 << 32) };
+    let got = unsafe { libc::read(fifo.fd(), room, 1 << 32) };
     check_eq!(Errno::result(got), Ok(4));
-    check!(room.starts_with(b"here"));
+    // SAFETY: Mapped, and four bytes long.
+    check_eq!(unsafe { room.cast::<[u8; 4]>().read() }, *b"here");
     // Beyond all memory: refused, with nothing moved.
     fifo.write_all(b"kept")?;
     fifo.wait_level(4)?;
     // SAFETY: The kernel checks the length.
-    let got = unsafe { libc::read(fifo.fd(), room.as_mut_ptr().cast(), usize::MAX) };
+    let got = unsafe { libc::read(fifo.fd(), room, usize::MAX) };
     check!(matches!(
         Errno::result(got),
         Err(Errno::EFAULT | Errno::EINVAL)
     ));
     // SAFETY: The kernel checks the length.
-    let put = unsafe { libc::write(fifo.fd(), room.as_ptr().cast(), usize::MAX) };
+    let put = unsafe { libc::write(fifo.fd(), room, usize::MAX) };
     check!(matches!(
         Errno::result(put),
         Err(Errno::EFAULT | Errno::EINVAL)

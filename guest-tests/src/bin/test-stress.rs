@@ -47,6 +47,12 @@ const SLACK: Duration = Duration::from_secs(60);
 /// How long a test waits for threads that should be ending.
 const END: Duration = Duration::from_secs(30);
 
+/// How much longer than its share a test goes on if it has not done anything worthwhile: so many bytes,
+/// or records.
+const WORTHWHILE: Duration = Duration::from_secs(20);
+const STREAM: u64 = 10_000;
+const RECORDS: usize = 1000;
+
 fn main() -> ExitCode {
     let mut numbers = env::args().skip(1).filter_map(|text| text.parse().ok());
     let seconds = numbers.next().unwrap_or(DEFAULT_SECONDS);
@@ -92,6 +98,8 @@ struct Stage {
     over: AtomicBool,
     /// Nothing more is to be read.
     drained: AtomicBool,
+    /// Bytes of a stream that were written, or of records that were read.
+    moved: AtomicU64,
     clears: AtomicUsize,
     rebinds: AtomicUsize,
     cancelled: AtomicUsize,
@@ -112,6 +120,29 @@ impl Stage {
 
     fn is_drained(&self) -> bool {
         self.drained.load(Ordering::SeqCst)
+    }
+
+    /// Lets the threads go on for this test's share of the time, and until they have done `enough` for
+    /// the test to be one: how soon that is depends on the machine, and on what goes wrong with the device.
+    fn play(&self, enough: impl Fn() -> bool) {
+        let started = Instant::now();
+        let most = share() + harness::limit(WORTHWHILE);
+        while !self.is_over() {
+            let elapsed = started.elapsed();
+            if elapsed > most || (elapsed > share() && enough()) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    fn has_moved(&self, bytes: u64) -> bool {
+        self.moved.load(Ordering::SeqCst) > bytes
+    }
+
+    fn has_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst) > 0
     }
 }
 
@@ -135,7 +166,7 @@ fn count(counter: &AtomicUsize) {
 
 /// Opens the FIFO, as often as it takes while the device comes and goes; `None` when `enough`.
 fn open(flags: i32, enough: impl Fn() -> bool) -> Result<Option<Fifo>> {
-    let deadline = Instant::now() + END;
+    let deadline = Instant::now() + harness::limit(END);
     loop {
         match Fifo::open(flags) {
             Ok(fifo) => return Ok(Some(fifo)),
@@ -279,6 +310,7 @@ fn write_stream(stage: &Stage, thread: u64) -> Result<u64> {
             Attempt::Done(count) => {
                 check!(0 < count && count <= length);
                 position += count as u64;
+                stage.moved.store(position, Ordering::SeqCst);
             }
             Attempt::Again => {}
             Attempt::Reopen => file.fifo = None,
@@ -320,7 +352,7 @@ fn read_stream(stage: &Stage, thread: u64, total: &AtomicU64) -> Result<()> {
 /// Writes `filler` until `ended`: whoever is blocked in a call wakes up, and sees that it is over.
 fn wake_until(filler: &[u8], mut ended: impl FnMut() -> bool) -> Result<()> {
     let fifo = Fifo::open(O_NONBLOCK)?;
-    let deadline = Instant::now() + END;
+    let deadline = Instant::now() + harness::limit(END);
     while !ended() {
         if Instant::now() > deadline {
             bail!("a thread is still waiting for what it should have had");
@@ -334,10 +366,7 @@ fn wake_until(filler: &[u8], mut ended: impl FnMut() -> bool) -> Result<()> {
 fn run_stream(rebinding: bool) -> Result<()> {
     let stage = Stage::new()?;
     let total = Arc::new(AtomicU64::new(u64::MAX));
-    let writer = {
-        let stage = stage.clone();
-        thread::spawn(move || write_stream(&stage, 1))
-    };
+    let writer = spawn(&stage, 1, write_stream);
     let reader = {
         let (stage, total) = (stage.clone(), total.clone());
         thread::spawn(move || read_stream(&stage, 2, &total))
@@ -346,8 +375,10 @@ fn run_stream(rebinding: bool) -> Result<()> {
     if rebinding {
         others.push(spawn(&stage, 4, rebind));
     }
-    thread::sleep(share());
-    stage.over.store(true, Ordering::SeqCst);
+    stage.play(|| {
+        let rebound = !rebinding || stage.rebinds.load(Ordering::SeqCst) > 0;
+        stage.has_moved(STREAM) && stage.has_cancelled() && rebound
+    });
     join(others)?;
     let Some(written) = join(vec![writer])?.pop() else {
         bail!("no writer");
@@ -358,8 +389,8 @@ fn run_stream(rebinding: bool) -> Result<()> {
     wake_until(b"wake up", || reader.is_finished())?;
     join(vec![reader])?;
     // Some must have been, or the test was none.
-    check!(written > 10_000);
-    check!(stage.cancelled.load(Ordering::SeqCst) > 0);
+    check!(written > STREAM);
+    check!(stage.has_cancelled());
     check!(!rebinding || stage.rebinds.load(Ordering::SeqCst) > 0);
     check_eq!(system::counter(0, "protocol_errors")?, 0);
     Ok(())
@@ -469,6 +500,7 @@ fn read_records(stage: &Stage, thread: u64) -> Result<Vec<Record>> {
         match attempt(stage, outcome)? {
             Attempt::Done(bytes) => {
                 check!(!bytes.is_empty() && bytes.len() <= length);
+                stage.moved.fetch_add(bytes.len() as u64, Ordering::SeqCst);
                 parse(&bytes, &mut read)?;
             }
             Attempt::Again => {}
@@ -554,11 +586,7 @@ fn run_records(disturbers: &[fn(&Stage, u64) -> Result<()>]) -> Result<()> {
         .zip(disturbers)
         .map(|(n, work)| spawn(&stage, n, *work))
         .collect();
-    let started = Instant::now();
-    while started.elapsed() < share() && !stage.is_over() {
-        thread::sleep(Duration::from_millis(10));
-    }
-    stage.over.store(true, Ordering::SeqCst);
+    stage.play(|| stage.has_moved((RECORDS * RECORD) as u64) && stage.has_cancelled());
     let others = join(others);
     let taken = join(writers);
     stage.drained.store(true, Ordering::SeqCst);
@@ -588,8 +616,8 @@ fn run_records(disturbers: &[fn(&Stage, u64) -> Result<()>]) -> Result<()> {
     eprintln!("# bytes={}{stage}", records * RECORD);
     compare(&taken, &read, clears)?;
     // Some of everything must have been, or the test was none.
-    check!(records > 1000);
-    check!(stage.cancelled.load(Ordering::SeqCst) > 0);
+    check!(records > RECORDS);
+    check!(stage.has_cancelled());
     check_eq!(system::counter(0, "protocol_errors")?, 0);
     Ok(())
 }
