@@ -119,12 +119,24 @@ impl Latencies {
     }
 }
 
-/// Bytes of the kernel's slab allocator.
+/// Bytes of all objects that the kernel's slab allocator has given out.
+///
+/// Objects rather than pages: what earlier measurements have freed leaves pages behind that would be
+/// filled first.
 pub fn slab() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kilobytes.context("/proc/meminfo has no Slab")? * 1024)
+    let text = fs::read_to_string("/proc/slabinfo").context("reading /proc/slabinfo")?;
+    Ok(in_use(&text))
+}
+
+/// The sum over lines `NAME ACTIVE TOTAL SIZE …`, after two of titles.
+fn in_use(slabinfo: &str) -> u64 {
+    let bytes = slabinfo.lines().skip(2).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let active = fields.next()?.parse::<u64>().ok()?;
+        let size = fields.nth(1)?.parse::<u64>().ok()?;
+        Some(active * size)
+    });
+    bytes.sum()
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -155,4 +167,18 @@ pub fn device_of(path: &str) -> Result<String> {
 
 fn interrupts(device: Option<&str>) -> Result<u64> {
     device.map_or(Ok(0), |device| Ok(system::interrupts(device)?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_use;
+
+    #[test]
+    fn slabs_count_by_their_objects() {
+        let text = "slabinfo - version: 2.1\n\
+                    # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>\n\
+                    kmalloc-64   10     64     64   64    1 : tunables    0    0    0\n\
+                    filp          3     32    256   32    2 : tunables    0    0    0\n";
+        assert_eq!(in_use(text), 10 * 64 + 3 * 256);
+    }
 }

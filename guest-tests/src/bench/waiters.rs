@@ -226,7 +226,7 @@ fn cause(
 #[expect(clippy::cast_precision_loss, reason = "sizes of memory are far below")]
 fn with_memory(measured: Measured, memory: u64, count: usize) -> Measured {
     Measured {
-        // The slab allocator grows by pages: few waiters tell nothing.
+        // Other objects come and go too: few waiters tell nothing.
         waiter_bytes: (count >= MANY).then(|| memory as f64 / count as f64),
         ..measured
     }

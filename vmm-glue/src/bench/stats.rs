@@ -70,15 +70,22 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The share of values in each of the steps that a decade is cut into: the step's middle, and the share.
+    /// The share of values in each of the steps that a decade is cut into, from the first that has any to the last: the step's middle, and the
+    /// share.
     pub fn density(&self, steps_a_decade: f64) -> Vec<(f64, f64)> {
         let step_of = |value: u64| (real(value.max(1)).log10() * steps_a_decade).floor();
         let mut steps: Vec<(f64, u64)> = Vec::new();
         for seen in self.0.iter_recorded() {
             let step = step_of(seen.value_iterated_to());
+            // Steps without values are part of the picture.
+            while let Some((last, _)) = steps.last()
+                && *last < step
+            {
+                steps.push((last + 1.0, 0));
+            }
             match steps.last_mut() {
-                Some((last, count)) if *last == step => *count += seen.count_at_value(),
-                _ => steps.push((step, seen.count_at_value())),
+                Some((_, count)) => *count += seen.count_at_value(),
+                None => steps.push((step, seen.count_at_value())),
             }
         }
         let all = real(self.count());
@@ -137,7 +144,9 @@ mod tests {
     fn a_density_adds_up_and_rises_with_the_values() {
         let latencies = Latencies::of([(10, 5), (11, 5), (100, 10)]).unwrap();
         let density = latencies.density(10.0);
-        assert_eq!(density.len(), 2);
+        // 10 to 100 is a decade; between the first step and the last there is nothing.
+        assert_eq!(density.len(), 11);
+        assert_eq!(density.iter().filter(|(_, share)| *share > 0.0).count(), 2);
         assert!((density.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
         assert!(density.is_sorted_by(|a, b| a.0 < b.0));
     }

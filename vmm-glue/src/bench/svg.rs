@@ -18,6 +18,9 @@ const BAR_LEFT: f64 = 120.0;
 /// Where they end at most, for their figures to fit behind them.
 const BAR_RIGHT: f64 = 430.0;
 
+/// More than so many marks stand in each other's way.
+const MOST_MARKS: usize = 6;
+
 /// How values become places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
@@ -95,12 +98,12 @@ pub fn lines(x: &Axis, y: &Axis, lines: &[Line]) -> Markup {
             @for value in y.marks(&up) {
                 @let at = place(&(across.low, value)).1;
                 line.grid x1=(LEFT) x2=(RIGHT) y1=(px(at)) y2=(px(at)) {}
-                text.axis x=(LEFT - 6.0) y=(px(at + 4.0)) text-anchor="end" { ((y.format)(value)) }
+                text.axis x=(LEFT - 6.0) y=(px(at + 4.0)) text-anchor="end" { (tick(&(y.format)(value))) }
             }
             @for value in x.marks(&across) {
                 @let at = place(&(value, up.low)).0;
                 line.grid x1=(px(at)) x2=(px(at)) y1=(TOP) y2=(BOTTOM) {}
-                text.axis x=(px(at)) y=(BOTTOM + 16.0) text-anchor="middle" { ((x.format)(value)) }
+                text.axis x=(px(at)) y=(BOTTOM + 16.0) text-anchor="middle" { (tick(&(x.format)(value))) }
             }
             text.axis x=(f64::midpoint(LEFT, RIGHT)) y=(BOTTOM + 38.0) text-anchor="middle" { (x.label) }
             text.axis transform=(format!("translate(12 {}) rotate(-90)", f64::midpoint(TOP, BOTTOM))) text-anchor="middle" { (y.label) }
@@ -232,7 +235,11 @@ impl Axis {
                     found
                 };
                 let fine = marks(&[1.0, 2.0, 5.0]);
-                if fine.len() <= 8 { fine } else { marks(&[1.0]) }
+                if fine.len() <= MOST_MARKS {
+                    fine
+                } else {
+                    marks(&[1.0])
+                }
             }
         }
     }
@@ -249,6 +256,22 @@ fn round_step(least: f64) -> f64 {
         .map(|digit| digit * power)
         .find(|step| *step >= least * 0.999)
         .unwrap_or(power * 10.0)
+}
+
+/// Without the zeros that a round value needs not: `5.00 ms` is `5 ms`.
+fn tick(text: &str) -> String {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    if number.contains('.') {
+        format!(
+            "{}{unit}",
+            number.trim_end_matches('0').trim_end_matches('.')
+        )
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A tenth of a pixel is enough.
@@ -317,7 +340,20 @@ mod tests {
         let range = Range::of(&log, [9.0, 1_000_000.0].into_iter());
         let marks = log.marks(&range);
         assert!(marks.iter().all(|mark| range.holds(*mark)), "{marks:?}");
-        assert!((4..=8).contains(&marks.len()), "{marks:?}");
+        assert!((4..=MOST_MARKS).contains(&marks.len()), "{marks:?}");
+    }
+
+    #[test]
+    fn marks_are_written_without_zeros_behind_the_point() {
+        let cases = [
+            ("5.00 ms", "5 ms"),
+            ("0.50", "0.5"),
+            ("100 µs", "100 µs"),
+            ("64K", "64K"),
+        ];
+        for (text, short) in cases {
+            assert_eq!(tick(text), short);
+        }
     }
 
     #[test]
