@@ -215,6 +215,11 @@ impl Requests {
         !self.sent.is_empty()
     }
 
+    /// Whether more than one does.
+    pub(crate) fn many_want_acceptance(&self) -> bool {
+        self.sent.keys().nth(1).is_some()
+    }
+
     /// Whether there is something for the worker, given what there is for requests.
     pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
         !self.finished.is_empty()

@@ -69,6 +69,17 @@ impl<T: Linked> Chain<T> {
         Some(link)
     }
 
+    /// The one that is in it, if it is alone.
+    pub(crate) fn only(&mut self) -> Option<&T> {
+        match (&mut self.front, &mut self.back) {
+            (Some(link), None) | (None, Some(link)) => {
+                let alone = link.next().is_none();
+                alone.then_some(&**link)
+            }
+            _ => None,
+        }
+    }
+
     /// The newest, if it came after the last turn-round.
     pub(crate) fn newest(&mut self) -> Option<&mut T> {
         self.back.as_deref_mut()
@@ -213,6 +224,11 @@ impl TxBuffer {
     /// Says that `n` bytes were put into the room.
     pub(crate) fn added(&mut self, n: usize) {
         self.meta.used = self.bytes().len().min(self.meta.used + n);
+    }
+
+    /// Takes the payload out.
+    pub(crate) fn empty(&mut self) {
+        self.meta.used = TxHeader::LEN;
     }
 
     /// Cuts the payload to at most `n` bytes.

@@ -49,10 +49,10 @@ use super::{
     },
     stats::Stats,
     tx::{
+        Await,
         Pumped,
         TxSide,
-        MAX_PAYLOAD,
-        SHARED_PAYLOAD, //
+        LOOK_MICROSECONDS, //
     },
     watch::Watch,
 };
@@ -72,6 +72,10 @@ use crate::{
         iter::{
             Request,
             Source, //
+        },
+        timer::{
+            Timer,
+            TimerCallback, //
         },
         virtio::{
             Look,
@@ -159,6 +163,8 @@ struct Effects {
     work: bool,
     /// There is more to do than may be done at once.
     more: bool,
+    /// The transmit queue is to be looked at in a while.
+    timer: bool,
     /// Messages that are done, to be freed.
     messages: Chain<TxBuffer>,
 }
@@ -291,13 +297,22 @@ impl Inner {
     /// Moves messages on.
     fn pump(&mut self, effects: &mut Effects) {
         let consumed = self.rx.consumed();
-        let wanted = self.aio.want_acceptance();
+        let wanted = if self.aio.many_want_acceptance() {
+            Await::Together
+        } else if self.aio.want_acceptance() {
+            Await::Interrupt
+        } else {
+            Await::None
+        };
         match self.tx.pump(consumed, wanted, &mut effects.messages) {
             Ok(Pumped {
                 messages,
                 progress,
                 more,
+                timer,
+                ..
             }) => {
+                effects.timer |= timer;
                 self.stats.tx_messages.add(messages);
                 effects.drained |= progress;
                 effects.more |= more;
@@ -409,6 +424,7 @@ impl Inner {
     fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, copied: usize, credit: u64) -> usize {
         let sent = copied.min(usize::try_from(credit).unwrap_or(usize::MAX));
         self.tx.enqueue(messages, sent);
+        self.tx.keep(messages);
         self.stats.tx_bytes.add(sent as u64);
         sent
     }
@@ -450,8 +466,17 @@ pub(crate) struct Fifo {
     #[pin]
     continuation: Work<Fifo, CONTINUE>,
     queues: Queues,
+    /// Looks at the transmit queue in place of an interrupt.
+    #[pin]
+    timer: Timer<Self>,
     /// Of its device.
     watch: Arc<Watch>,
+}
+
+impl TimerCallback for Fifo {
+    fn expired(self: ArcBorrow<'_, Self>) {
+        self.tx_timer();
+    }
 }
 
 impl_has_work! {
@@ -521,6 +546,7 @@ impl Fifo {
                 worker <- new_work!("Fifo::worker"),
                 continuation <- new_work!("Fifo::continuation"),
                 queues,
+                timer <- Timer::new(),
                 watch,
             }),
             GFP_KERNEL,
@@ -584,12 +610,15 @@ impl Fifo {
 
     /// Takes the queues out. They must be dropped by the caller, which stops the device.
     pub(crate) fn detach(self: ArcBorrow<'_, Self>) -> (Option<Queue<Rx>>, Option<Queue<Tx>>) {
-        self.change(|inner, effects| {
+        let queues = self.change(|inner, effects| {
             effects.drained = true;
             let accepted = inner.tx.accepted();
             inner.aio.abort_sent(accepted, ENODEV);
             (inner.rx.detach(), inner.tx.detach())
-        })
+        });
+        // Without a queue nobody starts it again.
+        self.timer.cancel();
+        queues
     }
 
     /// The receive queue has used buffers. Called in hard interrupt context.
@@ -607,6 +636,16 @@ impl Fifo {
         self.stats.interrupts.add(1);
         self.change(|inner, effects| {
             effects.interrupt = true;
+            if !inner.deferred.tx {
+                inner.pump(effects);
+            }
+        });
+    }
+
+    /// As [`Fifo::tx_interrupt`], in place of one.
+    fn tx_timer(self: ArcBorrow<'_, Self>) {
+        self.change(|inner, effects| {
+            inner.tx.timer_expired();
             if !inner.deferred.tx {
                 inner.pump(effects);
             }
@@ -691,6 +730,10 @@ impl Fifo {
         effects.events |= inner.left_by_requests(precedence);
         effects.work = inner.have_work();
         effects.complete = inner.aio.begin_completing();
+        if effects.timer {
+            // Under the lock, so that none starts after the queues are taken out.
+            self.timer.start(self.into(), LOOK_MICROSECONDS);
+        }
         drop(inner);
         self.perform(effects);
         result
@@ -928,19 +971,18 @@ impl Fifo {
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
         loop {
-            let (credit, congested) = {
-                let inner = self.inner.lock();
+            let (wanted, spares, room) = {
+                let mut inner = self.inner.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
                     return Err(EPIPE);
                 }
-                (inner.credit_for_calls(), inner.tx.is_congested())
+                let credit = usize::try_from(inner.credit_for_calls()).unwrap_or(usize::MAX);
+                let wanted = credit.min(from.len());
+                (wanted, inner.tx.take_spares(wanted), inner.tx.room())
             };
-            let wanted = usize::try_from(credit)
-                .unwrap_or(usize::MAX)
-                .min(from.len());
             if wanted > 0 {
-                let (mut messages, copied) = copy_messages(from, wanted, congested)?;
+                let (mut messages, copied) = copy_messages(from, wanted, spares, room)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut messages, copied)?
                 } else {
@@ -1083,14 +1125,18 @@ impl Fifo {
     }
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
-        let credit = usize::try_from(self.inner.lock().credit()).unwrap_or(usize::MAX);
+        let (credit, room) = {
+            let inner = self.inner.lock();
+            (inner.credit(), inner.tx.room())
+        };
+        let credit = usize::try_from(credit).unwrap_or(usize::MAX);
         if credit == 0 {
             return self.put_back(id, Wants::Space(from), None);
         }
         let copied = from.with(|iter| {
             let mut source = Source::new(iter);
             let wanted = credit.min(source.len());
-            copy_messages(&mut source, wanted, false)
+            copy_messages(&mut source, wanted, Chain::new(), room)
         });
         let (mut messages, copied) = match copied {
             Some(Ok(copied)) => copied,
@@ -1251,6 +1297,7 @@ impl Effects {
             complete: false,
             work: false,
             more: false,
+            timer: false,
             messages: Chain::new(),
         }
     }
@@ -1264,23 +1311,23 @@ struct Written {
     answer: Result<usize>,
 }
 
-/// Copies up to `wanted` bytes into new messages. Some bytes, or an error.
+/// Copies up to `wanted` bytes into messages, `spares` and then new ones, with room for `room` bytes
+/// each. Some bytes, or an error.
 fn copy_messages(
     from: &mut Source<'_, '_>,
     wanted: usize,
-    congested: bool,
+    mut spares: Chain<TxBuffer>,
+    room: usize,
 ) -> Result<(Chain<TxBuffer>, usize)> {
     let mut messages = Chain::new();
     let mut copied = 0;
     while copied < wanted {
-        let part = (wanted - copied).min(MAX_PAYLOAD);
-        // With a queue to stand in, leave room for the next small write to join.
-        let size = if congested {
-            part.max(SHARED_PAYLOAD)
-        } else {
-            part
+        let part = (wanted - copied).min(room);
+        let message = match spares.pop_front() {
+            Some(message) => Ok(message),
+            None => TxBuffer::for_tx(room),
         };
-        let mut message = match TxBuffer::for_tx(size) {
+        let mut message = match message {
             Ok(message) => message,
             Err(_) if copied > 0 => break,
             Err(error) => return Err(error),

@@ -27,13 +27,22 @@ use crate::{
         STATE_LOOPBACK, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    },
+};
 
 /// Most payload bytes in one message.
 pub(crate) const MAX_PAYLOAD: usize = 32768 - 16;
 
-/// Room in a message that may be joined by later small writes.
-pub(crate) const SHARED_PAYLOAD: usize = 4096 - 16;
+/// How long what may be done together can wait for more.
+pub(crate) const LOOK_MICROSECONDS: u32 = 50;
+
+/// Messages kept for the next writes. They are never more than [`MAX_PAYLOAD`] and a header long.
+const SPARES: usize = 8;
 
 /// See the module.
 ///
@@ -44,8 +53,13 @@ pub(crate) const SHARED_PAYLOAD: usize = 4096 - 16;
 pub(crate) struct TxSide {
     /// Until the device is taken away. Holds the posted messages.
     queue: Option<Queue<Tx>>,
-    /// Messages for which the queue has no room, oldest first.
+    /// Messages that are not in the queue yet, oldest first: it has no room, or more may join them.
     pending: Chain<TxBuffer>,
+    /// Messages to be used again, at most [`SPARES`]: writing allocates nothing while there are some.
+    spares: Chain<TxBuffer>,
+    num_spares: usize,
+    /// Payload that a message has room for.
+    room: usize,
     /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
     spare_ack: Option<KBox<TxBuffer>>,
     /// `rx_consumed` should be told even if there is nothing else to send.
@@ -60,14 +74,31 @@ pub(crate) struct TxSide {
     posted: u64,
     /// All below is with the device: the FIFO has it.
     accepted: u64,
-    /// Messages in the queue.
+    /// Messages in the queue, and those of them with a payload.
     in_flight: u32,
+    carrying: u32,
+    /// When the last of those was put there.
+    last_post: Option<Instant<Monotonic>>,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
     limit: u64,
     /// How many tasks wait for messages to be used.
     waiting: u32,
+    /// The timer will pump, or has just expired.
+    timer: bool,
+    hurry: bool,
     /// The device gets nothing more, and is not listened to.
     abandoned: bool,
+}
+
+/// Who wants to know that messages were used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Await {
+    /// Nobody.
+    None,
+    /// Somebody who waits for it: an interrupt is to tell.
+    Interrupt,
+    /// Several: it may take a little longer, so that one look tells all of them.
+    Together,
 }
 
 /// What [`TxSide::pump`] did.
@@ -77,8 +108,12 @@ pub(crate) struct Pumped {
     pub(crate) messages: u64,
     /// Messages came back, so somebody may wait for that.
     pub(crate) progress: bool,
+    /// Messages went there or came back since interrupts were last asked for.
+    moved: bool,
     /// There is more to be moved, and no interrupt will tell of it.
     pub(crate) more: bool,
+    /// It should be pumped again after [`LOOK_MICROSECONDS`], by the timer.
+    pub(crate) timer: bool,
 }
 
 impl TxSide {
@@ -87,6 +122,9 @@ impl TxSide {
         Ok(Self {
             queue: None,
             pending: Chain::new(),
+            spares: Chain::new(),
+            num_spares: 0,
+            room: MAX_PAYLOAD.min(state.capacity as usize),
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
             reported: state.rx_floor,
@@ -96,8 +134,12 @@ impl TxSide {
             posted: state.tx_accepted,
             accepted: state.tx_accepted,
             in_flight: 0,
+            carrying: 0,
+            last_post: None,
             limit: state.tx_limit,
             waiting: 0,
+            timer: false,
+            hurry: false,
             abandoned: false,
         })
     }
@@ -165,9 +207,40 @@ impl TxSide {
         Ok(())
     }
 
-    /// Whether messages wait for room, so that small ones should be able to share.
+    /// Whether messages wait to be posted.
     pub(crate) fn is_congested(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Payload that a message has room for.
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Messages for `n` bytes, or as many as there are. What is not sent comes back by
+    /// [`TxSide::keep`].
+    pub(crate) fn take_spares(&mut self, n: usize) -> Chain<TxBuffer> {
+        let mut taken = Chain::new();
+        for _ in 0..n.div_ceil(self.room) {
+            let Some(message) = self.spares.pop_front() else {
+                break;
+            };
+            self.num_spares -= 1;
+            taken.push_back(message);
+        }
+        taken
+    }
+
+    /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
+    pub(crate) fn keep(&mut self, messages: &mut Chain<TxBuffer>) {
+        while self.num_spares < SPARES && !self.abandoned {
+            let Some(mut message) = messages.pop_front() else {
+                return;
+            };
+            message.empty();
+            self.spares.push_front(message);
+            self.num_spares += 1;
+        }
     }
 
     /// Bytes written so far, and of these the ones that were posted.
@@ -216,11 +289,13 @@ impl TxSide {
         self.ack_due |= rx_consumed > self.reported;
     }
 
-    /// Takes `n` bytes from the front of `messages`, whose total is at least that; the rest stays.
+    /// Takes `n` bytes from the front of `messages`, whose total is at least that; the rest stays,
+    /// and so do messages whose payload joined another.
     pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, mut n: usize) {
+        let mut joined_others = Chain::new();
         while n > 0 {
             let Some(mut message) = messages.pop_front() else {
-                return;
+                break;
             };
             message.truncate(n);
             let length = message.payload().len();
@@ -232,30 +307,40 @@ impl TxSide {
                 .newest()
                 .is_some_and(|last| last.append(message.payload()));
             if joined {
-                // Dropped by the caller, outside the lock.
-                messages.push_back(message);
+                joined_others.push_back(message);
             } else {
                 self.pending.push_back(message);
             }
         }
+        while let Some(message) = joined_others.pop_front() {
+            messages.push_back(message);
+        }
+    }
+
+    /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done now.
+    pub(crate) fn timer_expired(&mut self) {
+        self.timer = false;
+        self.hurry = true;
     }
 
     /// Takes back used messages, posts what waits, and tells the device if it wants to hear; as far
     /// as [`BUDGET`] goes.
     ///
-    /// Used messages go to `done`, to be dropped outside the lock. The device interrupts for used
-    /// messages while something waits for that, here or elsewhere (`others_wait`).
+    /// Used messages that are not kept go to `done`, to be dropped outside the lock. The device
+    /// interrupts for used messages while something waits for that, here or elsewhere (`others`).
     pub(crate) fn pump(
         &mut self,
         rx_consumed: u64,
-        others_wait: bool,
+        others: Await,
         done: &mut Chain<TxBuffer>,
     ) -> Result<Pumped, Broken> {
         let mut pumped = Pumped::default();
         let mut budget = BUDGET;
+        let hurry = core::mem::take(&mut self.hurry);
         while !self.abandoned {
+            pumped.moved = false;
             self.reclaim(&mut budget, done, &mut pumped);
-            self.post(rx_consumed, &mut budget, &mut pumped)?;
+            self.post(rx_consumed, hurry, &mut budget, &mut pumped)?;
             if budget == 0 {
                 if let Some(queue) = self.queue.as_mut() {
                     queue.disable_interrupts();
@@ -263,11 +348,25 @@ impl TxSide {
                 pumped.more = true;
                 break;
             }
-            let wanted =
-                others_wait || self.waiting > 0 || self.ack_due || !self.pending.is_empty();
+            let joinable = !hurry && self.may_wait(rx_consumed);
+            // By the timer as long as it finds something.
+            let together = others == Await::Together && (!hurry || pumped.progress);
+            let wanted = others != Await::None && !together
+                || self.waiting > 0
+                || self.ack_due
+                || !self.pending.is_empty() && !joinable;
+            let due = joinable || together && self.carrying > 0;
+            if due && !self.timer && self.queue.is_some() {
+                self.timer = true;
+                pumped.timer = true;
+            }
             match self.queue.as_mut() {
+                // What was asked for before still holds.
+                Some(queue) if wanted && queue.interrupts() && !pumped.moved => break,
                 Some(queue) if wanted => {
-                    if queue.enable_interrupts() {
+                    // An interrupt for most of what is in the queue, not for each message: the
+                    // device takes all of them at once (DEV-10).
+                    if queue.enable_interrupts_late() {
                         break;
                     }
                 }
@@ -296,23 +395,44 @@ impl TxSide {
             };
             *budget -= 1;
             pumped.progress = true;
+            pumped.moved = true;
             self.in_flight -= 1;
             if message.payload().is_empty() {
                 self.spare_ack = Some(message);
             } else {
+                self.carrying -= 1;
                 self.accepted = self.accepted.max(message.tx_end());
                 done.push_back(message);
             }
         }
+        self.keep(done);
+    }
+
+    /// Whether the message that is next to be posted can wait for others to join it: the one before
+    /// was posted just now. The next write after that time posts it, or the timer. So small writes
+    /// go together the more of them there are, and one alone goes at once.
+    fn may_wait(&mut self, rx_consumed: u64) -> bool {
+        let room = self.room;
+        self.waiting == 0
+            // Nothing can join when there is no credit, and somebody may wait for more of it.
+            && self.credit(rx_consumed) > 0
+            && self
+                .pending
+                .only()
+                .is_some_and(|message| message.payload().len() <= room / 2)
+            && self
+                .last_post
+                .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())
     }
 
     fn post(
         &mut self,
         rx_consumed: u64,
+        hurry: bool,
         budget: &mut usize,
         pumped: &mut Pumped,
     ) -> Result<(), Broken> {
-        while *budget > 0 {
+        while *budget > 0 && (hurry || !self.may_wait(rx_consumed)) {
             let Some(message) = self.pending.pop_front() else {
                 break;
             };
@@ -322,14 +442,18 @@ impl TxSide {
                 return Ok(());
             }
             self.posted = end;
+            self.carrying += 1;
+            self.last_post = Some(Instant::now());
             *budget -= 1;
             pumped.messages += 1;
+            pumped.moved = true;
         }
         if self.ack_due {
             if let Some(mut ack) = self.spare_ack.take() {
                 ack.place(self.posted);
                 self.spare_ack = self.add(ack, rx_consumed)?;
                 pumped.messages += u64::from(self.spare_ack.is_none());
+                pumped.moved |= self.spare_ack.is_none();
             }
         }
         Ok(())

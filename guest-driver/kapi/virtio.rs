@@ -358,7 +358,9 @@ pub(crate) struct Packet<M> {
 impl<M> Packet<M> {
     /// Zeroed memory of `size` bytes, none of it for the device.
     pub(crate) fn new(size: usize, meta: M) -> Result<KBox<Self>> {
-        let memory = KVec::from_elem(0, size, GFP_KERNEL)?;
+        let mut memory = KVec::with_capacity(size, GFP_KERNEL | __GFP_ZERO)?;
+        // SAFETY: There is room for `size` bytes, which the allocator has set to 0.
+        unsafe { memory.inc_len(size) };
         // INVARIANT: Zero is not above any length.
         Ok(KBox::new(
             Self {
@@ -532,6 +534,19 @@ impl<M: Send> Queue<M> {
         self.interrupts = true;
         // SAFETY: By the type invariants.
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
+    }
+
+    /// As [`Queue::enable_interrupts`], for when most of the buffers that are in the queue now have
+    /// been used.
+    pub(crate) fn enable_interrupts_late(&mut self) -> bool {
+        self.interrupts = true;
+        // SAFETY: By the type invariants.
+        unsafe { bindings::virtqueue_enable_cb_delayed(self.vq.as_ptr()) }
+    }
+
+    /// Whether the device was last asked to interrupt.
+    pub(crate) fn interrupts(&self) -> bool {
+        self.interrupts
     }
 
     /// Whether the device is gone or has broken the queue.

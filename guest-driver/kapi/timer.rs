@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A timer for microseconds, whose owner is told in hard interrupt context.
+//!
+//! The kernel crate's timers give a handle for each start, which waits for the timer when it is
+//! dropped: not for those who start it in an interrupt and do not wait for it.
+//!
+//! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h).
+
+use super::bindings;
+use kernel::{
+    prelude::*,
+    sync::{
+        new_spinlock_irq,
+        Arc,
+        ArcBorrow,
+        SpinLockIrq, //
+    },
+    types::Opaque, //
+};
+
+/// What a [`Timer`] does.
+pub(crate) trait TimerCallback: Send + Sync {
+    /// The time is over. Called in hard interrupt context.
+    fn expired(self: ArcBorrow<'_, Self>);
+}
+
+/// `struct hrtimer`, of CLOCK_MONOTONIC.
+///
+/// While it runs it keeps what it is for alive. That can be what it is a part of: then
+/// [`Timer::cancel`] has to come before the last other reference goes.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub(crate) struct Timer<T: TimerCallback> {
+    #[pin]
+    timer: Opaque<bindings::hrtimer>,
+    /// Whom to tell, while it runs. Leaf: taken in any context, nothing is taken under it.
+    #[pin]
+    target: SpinLockIrq<Option<Arc<T>>>,
+}
+
+// SAFETY: An hrtimer may be used from any thread; it locks by itself.
+unsafe impl<T: TimerCallback> Send for Timer<T> {}
+// SAFETY: As above.
+unsafe impl<T: TimerCallback> Sync for Timer<T> {}
+
+impl<T: TimerCallback> Timer<T> {
+    /// A timer that does not run.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes and pinned.
+            timer <- Opaque::ffi_init(|slot| unsafe {
+                bindings::hrtimer_setup(
+                    slot,
+                    Some(expired::<T>),
+                    bindings::CLOCK_MONOTONIC as i32,
+                    bindings::hrtimer_mode_HRTIMER_MODE_REL,
+                )
+            }),
+            target <- new_spinlock_irq!(None, "Timer::target"),
+        })
+    }
+
+    /// Has `target` told in so many microseconds, once. From any context.
+    pub(crate) fn start(&self, target: Arc<T>, microseconds: u32) {
+        let before = self.target.lock().replace(target);
+        // SAFETY: The timer was set up by `new`, and is not moved.
+        unsafe {
+            bindings::hrtimer_start_range_ns(
+                self.timer.get(),
+                i64::from(microseconds) * 1000,
+                0,
+                bindings::hrtimer_mode_HRTIMER_MODE_REL,
+            );
+        }
+        drop(before);
+    }
+
+    /// Stops it, and waits if it is just telling. May sleep.
+    pub(crate) fn cancel(&self) {
+        // SAFETY: The timer was set up by `new`.
+        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+        let target = self.target.lock().take();
+        drop(target);
+    }
+}
+
+#[pinned_drop]
+impl<T: TimerCallback> PinnedDrop for Timer<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The timer was set up by `new`. The callback is over when this returns.
+        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+    }
+}
+
+/// # Safety
+///
+/// The callback of a timer that [`Timer::new`] set up for this `T`.
+unsafe extern "C" fn expired<T: TimerCallback>(
+    timer: *mut bindings::hrtimer,
+) -> bindings::hrtimer_restart {
+    // SAFETY: The timer is the first field of a `Timer<T>`, whose drop waits for this callback.
+    let timer = unsafe { &*timer.cast::<Timer<T>>() };
+    let target = timer.target.lock().take();
+    if let Some(target) = &target {
+        T::expired(target.as_arc_borrow());
+    }
+    bindings::hrtimer_restart::HRTIMER_NORESTART
+}
