@@ -45,6 +45,15 @@ pub enum Outcome {
     More,
 }
 
+/// Whether the driver is to announce what it makes available after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// It is.
+    Yes,
+    /// Not yet: the worker looks for itself for a while, and then calls [`listen`].
+    NotYet,
+}
+
 /// What became of one chain.
 struct Handled {
     /// Bytes written to it: its used length.
@@ -66,8 +75,9 @@ pub fn tx(
     queue: &mut ActiveQueue<'_>,
     fifo: &mut Fifo,
     budget: &mut Budget,
+    announce: Announce,
 ) -> Result<Outcome, QueueError> {
-    consume(queue, budget, |queue, chain| {
+    consume(queue, budget, announce, |queue, chain| {
         match tx_message(queue, chain, fifo) {
             Ok(moved) => Handled { used: 0, moved },
             Err(reason) => {
@@ -309,8 +319,11 @@ pub fn control(
     budget: &mut Budget,
     mut settle: impl FnMut(u16, FlushTx),
 ) -> Result<Outcome, QueueError> {
-    consume(queue, budget, |queue, chain| {
-        match control_message(queue, chain, device, &mut settle) {
+    consume(
+        queue,
+        budget,
+        Announce::Yes,
+        |queue, chain| match control_message(queue, chain, device, &mut settle) {
             Ok(()) => Handled {
                 used: CtrlResponse::LEN,
                 moved: CtrlRequest::LEN + CtrlResponse::LEN,
@@ -319,8 +332,8 @@ pub fn control(
                 device.refuse("control", reason);
                 Handled::REFUSED
             }
-        }
-    })
+        },
+    )
 }
 
 /// Whether a control request needs the tx messages before it processed.
@@ -400,10 +413,24 @@ fn only_writable<'a>(queue: &mut ActiveQueue<'a>, chain: &Chain<'a>) -> Result<L
     Ok(lengths)
 }
 
+/// Asks the driver to announce what it makes available, after passes that did not.
+///
+/// # Errors
+///
+/// When the queue is corrupt.
+pub fn listen(queue: &mut ActiveQueue<'_>) -> Result<Outcome, QueueError> {
+    Ok(if queue.listen()? {
+        Outcome::More
+    } else {
+        Outcome::Done
+    })
+}
+
 /// Takes and gives back all that is available, announcements switched off meanwhile.
 fn consume<'a>(
     queue: &mut ActiveQueue<'a>,
     budget: &mut Budget,
+    announce: Announce,
     mut handle: impl FnMut(&mut ActiveQueue<'a>, &Chain<'a>) -> Handled,
 ) -> Result<Outcome, QueueError> {
     loop {
@@ -417,7 +444,7 @@ fn consume<'a>(
         if !budget.left() {
             return Ok(Outcome::More);
         }
-        if !queue.listen()? {
+        if announce == Announce::NotYet || !queue.listen()? {
             return Ok(Outcome::Done);
         }
     }

@@ -163,10 +163,10 @@ impl Ring {
     pub fn peek(&self, bytes: &mut [u8]) -> (u64, usize) {
         let len = self.unsent().min(bytes.len());
         let (first, second) = self.span(self.sent, len);
-        let parts = first.iter().chain(second);
-        for (to, from) in bytes.iter_mut().zip(parts) {
-            *to = *from;
-        }
+        let (to_first, rest) = bytes.split_at_mut(first.len());
+        let (to_second, _) = rest.split_at_mut(second.len());
+        to_first.copy_from_slice(first);
+        to_second.copy_from_slice(second);
         (self.sent, len)
     }
 

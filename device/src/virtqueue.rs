@@ -207,6 +207,17 @@ impl<'a> ActiveQueue<'a> {
         self.tap
     }
 
+    /// Whether there is a chain to be taken.
+    ///
+    /// # Errors
+    ///
+    /// When the available ring is not in guest memory.
+    pub fn has_available(&mut self) -> Result<bool, QueueError> {
+        let ram = self.ram;
+        let queue = self.queue();
+        Ok(queue.avail_idx(ram, Ordering::Acquire)?.0 != queue.next_avail())
+    }
+
     /// Takes the next chain; it must be given back by [`ActiveQueue::finish`].
     ///
     /// # Errors
@@ -214,13 +225,13 @@ impl<'a> ActiveQueue<'a> {
     /// When the available ring is corrupt.
     pub fn pop(&mut self) -> Result<Option<Chain<'a>>, QueueError> {
         let ram = self.ram;
-        let queue = self.queue();
-        let size = queue.size();
         // Looked at first: the iterator ends both when there is nothing and when it cannot read what
         // there is, and the driver may add something at any moment.
-        if queue.avail_idx(ram, Ordering::Acquire)?.0 == queue.next_avail() {
+        if !self.has_available()? {
             return Ok(None);
         }
+        let queue = self.queue();
+        let size = queue.size();
         let mut available = queue.iter(ram)?;
         let Some(chain) = available.next() else {
             return Err(QueueError::UnreadableEntry);

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
 use tracing::debug;
 use tracing::warn;
@@ -28,6 +29,7 @@ use crate::device::Device;
 use crate::fault::Lane;
 use crate::fault::Place;
 use crate::handlers;
+use crate::handlers::Announce;
 use crate::handlers::FlushTx;
 use crate::handlers::Outcome;
 use crate::refusal::Refusal;
@@ -189,6 +191,15 @@ impl Mailbox {
         self.wake();
     }
 
+    /// Whether somebody wants something.
+    fn has_mail(&self) -> bool {
+        let requests = self.lock();
+        !requests.stop.is_empty()
+            || !requests.serve.is_empty()
+            || !requests.interrupt.is_empty()
+            || requests.synced < requests.syncs
+    }
+
     fn wake(&self) {
         if let Err(error) = self.wake.notify() {
             warn!(%error, "cannot wake the queue worker");
@@ -216,6 +227,42 @@ pub struct Worker {
     stopped: Vec<Option<Bases>>,
     /// A driver has started a queue.
     driver_seen: bool,
+    linger: Linger,
+}
+
+/// How long to look for more, after there was something, before the driver has to announce it.
+///
+/// For both sides an announcement costs more than many messages: here a thread is to be woken, there
+/// the guest's CPU is left. So the worker stays a little if that would have spared the last
+/// announcement, and not if it was in vain.
+#[derive(Debug, Default)]
+struct Linger {
+    time: Duration,
+    last: Option<Instant>,
+}
+
+impl Linger {
+    /// More than that is never waited for: a thread that is woken costs about as much.
+    const MOST: Duration = Duration::from_micros(100);
+    /// One pass does not keep the other queues waiting for longer.
+    const PASS: Duration = Duration::from_millis(1);
+
+    /// The driver has announced something `now`: how long to stay.
+    fn begin(&mut self, now: Instant) -> Duration {
+        let since = |last| now.saturating_duration_since(last);
+        if self.last.is_some_and(|last| since(last) < Self::MOST) {
+            self.time = Self::MOST;
+        }
+        self.time
+    }
+
+    /// A pass is over `now`, which has `found` something while it stayed.
+    fn ended(&mut self, now: Instant, found: bool) {
+        if !found {
+            self.time /= 2;
+        }
+        self.last = Some(now);
+    }
 }
 
 impl Worker {
@@ -225,6 +272,7 @@ impl Worker {
             corrupt: Set::default(),
             stopped: vec![None; num_fifos.into()],
             driver_seen: false,
+            linger: Linger::default(),
         }
     }
 }
@@ -239,6 +287,10 @@ pub struct Pass<'a> {
     again: Set,
     /// FIFOs of which a queue turned out corrupt in this pass.
     failed: Set,
+    /// The pass goes on for a while when there is nothing left to do.
+    lingers: bool,
+    /// Queues on which the driver was not asked to announce what comes.
+    silent: Set,
 }
 
 impl std::fmt::Debug for Pass<'_> {
@@ -271,6 +323,10 @@ pub fn run(
     if matches!(wake, Wake::Queue(_)) && !std::mem::replace(&mut worker.driver_seen, true) {
         device.faults().driver_started();
     }
+    let linger = match wake {
+        Wake::Queue(_) => worker.linger.begin(Instant::now()),
+        Wake::Mail => Duration::ZERO,
+    };
     let ram = ram.memory();
     let mut pass = Pass {
         device,
@@ -279,19 +335,88 @@ pub fn run(
         ram: &ram,
         again: Set::default(),
         failed: Set::default(),
+        lingers: linger > Duration::ZERO,
+        silent: Set::default(),
     };
     match wake {
         Wake::Queue(index) => pass.serve(index),
         Wake::Mail => pass.read(mailbox),
     }
+    let found = pass.linger(linger, mailbox);
     pass.fail_fifos();
     let again = pass.again;
+    worker.linger.ended(Instant::now(), found);
     if !again.is_empty() {
         mailbox.serve_again(again);
     }
 }
 
 impl<'a> Pass<'a> {
+    /// Looks for more, until nothing came for as long as `time`, there is mail, or it was long enough;
+    /// returns whether there was anything. It looks at all queues, those of which announcements may
+    /// wait to be heard too: else what came later to a silent queue would overtake it.
+    fn linger(&mut self, time: Duration, mailbox: &Mailbox) -> bool {
+        let start = Instant::now();
+        let (mut last, mut found) = (start, false);
+        while !self.silent.is_empty() && last.elapsed() < time && start.elapsed() < Linger::PASS {
+            let ready = self.ready();
+            if mailbox.has_mail() {
+                found = true;
+                break;
+            }
+            if ready.is_empty() {
+                // Whoever takes bytes to or from the host may need this CPU.
+                std::thread::yield_now();
+                continue;
+            }
+            for index in ready.iter() {
+                self.serve(index);
+            }
+            last = Instant::now();
+            found = true;
+        }
+        let (vrings, ram) = (self.vrings, self.ram);
+        for index in std::mem::take(&mut self.silent).iter() {
+            self.with_queue(index, vrings, ram, |_, queue, _| handlers::listen(queue));
+        }
+        found
+    }
+
+    /// The queues on which there is something to do.
+    fn ready(&self) -> Set {
+        let mut ready = Set::default();
+        if self.has_available(CONTROL_QUEUE) {
+            ready.add(Set::one(CONTROL_QUEUE));
+        }
+        for fifo in 0..self.device.num_fifos() {
+            if self.has_available(tx_queue(fifo)) {
+                ready.add(Set::one(tx_queue(fifo)));
+            }
+            let pending = self
+                .device
+                .fifo(fifo)
+                .is_some_and(|fifo| fifo.pending() > 0);
+            if pending && self.has_available(rx_queue(fifo)) {
+                ready.add(Set::one(rx_queue(fifo)));
+            }
+        }
+        ready
+    }
+
+    fn has_available(&self, index: u16) -> bool {
+        let Some(vring) = self.vrings.get(usize::from(index)) else {
+            return false;
+        };
+        let tap = self.device.faults().tap(place_of(index));
+        if tap.is_some() || self.worker.corrupt.overlaps(Set::one(index)) {
+            return false;
+        }
+        match ActiveQueue::open(vring, self.ram, None) {
+            Ok(Some(mut queue)) => queue.has_available().unwrap_or_default(),
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     fn read(&mut self, mailbox: &Mailbox) {
         let (stop, serve, interrupt) = {
             let mut requests = mailbox.lock();
@@ -389,15 +514,20 @@ impl<'a> Pass<'a> {
     fn tx(&mut self, index: u16) {
         let (device, vrings, ram) = (self.device, self.vrings, self.ram);
         self.settle(index, Settle::WhenStarted);
-        self.with_queue(
-            tx_queue(index),
-            vrings,
-            ram,
-            |_, queue, budget| match device.fifo(index) {
-                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget),
+        let queue = tx_queue(index);
+        // A queue with faults is left as they want it.
+        let announce = if self.lingers && device.faults().tap(place_of(queue)).is_none() {
+            self.silent.add(Set::one(queue));
+            Announce::NotYet
+        } else {
+            Announce::Yes
+        };
+        self.with_queue(queue, vrings, ram, |_, queue, budget| {
+            match device.fifo(index) {
+                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget, announce),
                 None => Ok(Outcome::Done),
-            },
-        );
+            }
+        });
     }
 
     /// DEV-22: processes what is available in the tx queue of FIFO `index`, all of it.
@@ -406,7 +536,7 @@ impl<'a> Pass<'a> {
         self.with_queue(tx_queue(index), vrings, ram, |_, queue, budget| {
             *budget = queue.whole();
             match device.fifo(index) {
-                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget),
+                Some(mut fifo) => handlers::tx(queue, &mut fifo, budget, Announce::Yes),
                 None => Ok(Outcome::Done),
             }
         });
@@ -505,7 +635,7 @@ impl<'a> Pass<'a> {
             if index == tx_queue(fifo) && !self.worker.corrupt.overlaps(Set::one(index)) {
                 let result = ActiveQueue::with_stopping(vring, ram, |queue, budget| {
                     let outcome = match device.fifo(fifo) {
-                        Some(mut fifo) => handlers::tx(queue, &mut fifo, budget)?,
+                        Some(mut fifo) => handlers::tx(queue, &mut fifo, budget, Announce::Yes)?,
                         None => Outcome::Done,
                     };
                     if queue.notify()? {
@@ -636,4 +766,41 @@ fn place_of(queue: u16) -> Place {
 /// The FIFO that an rx or tx queue belongs to.
 fn fifo_of(queue: u16) -> Option<u16> {
     queue.checked_sub(FIRST_RX_QUEUE).map(|offset| offset / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, microseconds: u64) -> Instant {
+        start + Duration::from_micros(microseconds)
+    }
+
+    #[test]
+    fn the_worker_stays_when_announcements_follow_each_other() {
+        let start = Instant::now();
+        let mut linger = Linger::default();
+        assert_eq!(linger.begin(start), Duration::ZERO);
+        linger.ended(after(start, 10), false);
+        assert_eq!(linger.begin(after(start, 60)), Linger::MOST);
+        linger.ended(after(start, 200), true);
+        assert_eq!(linger.begin(after(start, 900)), Linger::MOST);
+    }
+
+    #[test]
+    fn the_worker_stays_less_and_less_when_it_was_in_vain() {
+        let mut now = Instant::now();
+        let mut linger = Linger {
+            time: Linger::MOST,
+            last: None,
+        };
+        for _ in 0..20 {
+            let before = linger.time;
+            assert_eq!(linger.begin(now), before);
+            linger.ended(now, false);
+            assert!(linger.time <= before / 2);
+            now += Duration::from_millis(10);
+        }
+        assert!(linger.time < Duration::from_micros(1));
+    }
 }
