@@ -60,6 +60,8 @@ pub(super) fn structure(_: &Desk) -> Result<()> {
     let (in_signal, out_signal) = (libc::SIGRTMIN(), libc::SIGRTMIN() + 1);
     signals::block(in_signal)?;
     signals::block(out_signal)?;
+    // Comes instead of those of which too many wait.
+    signals::block_sigio()?;
     let reader = Fifo::open_as(PATH, true, false, O_NONBLOCK)?;
     let writer = Fifo::open_as(PATH, false, true, O_NONBLOCK)?;
     reader.enable_signals(Some(in_signal))?;

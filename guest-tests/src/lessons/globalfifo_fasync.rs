@@ -63,6 +63,8 @@ pub(super) fn operation(_: &Desk) -> Result<()> {
     source::FILE_FASYNC.show("each direction that the file is open for has its list")?;
     source::WATCH_SPACE.show("POLL_OUT only if the FIFO had been full")?;
     signals::block(libc::SIGRTMIN())?;
+    // Comes instead of those of which too many wait.
+    signals::block_sigio()?;
     let fifo = Fifo::open(O_NONBLOCK)?;
     fifo.enable_signals(Some(libc::SIGRTMIN()))?;
     say!("descriptor {} is open for reading and writing", fifo.fd());
