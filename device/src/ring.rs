@@ -43,9 +43,13 @@ pub enum RingError {
 ///
 /// - `consumed <= sent <= written`
 /// - `written - consumed <= bytes.len()`, and `bytes` is not empty
+/// - `origin <= consumed`
 #[derive(Debug)]
 pub struct Ring {
     bytes: Box<[u8]>,
+    /// The position of the first byte of the storage. An empty ring begins there anew, so that what
+    /// passes through in small portions stays in the processor's caches, however large the ring is.
+    origin: u64,
     consumed: u64,
     sent: u64,
     written: u64,
@@ -56,6 +60,7 @@ impl Ring {
     pub fn new(capacity: usize) -> Self {
         Self {
             bytes: vec![0; capacity.max(1)].into_boxed_slice(),
+            origin: 0,
             consumed: 0,
             sent: 0,
             written: 0,
@@ -114,6 +119,7 @@ impl Ring {
                 free: self.free(),
             });
         }
+        self.begin_anew();
         let (first, second) = self.span_mut(self.written, len);
         source.read_exact(first)?;
         source.read_exact(second)?;
@@ -126,6 +132,7 @@ impl Ring {
     /// as it fills all it is given. It gets the position of the first byte, and returns how many
     /// bytes it wrote.
     pub fn fill_with(&mut self, mut fill: impl FnMut(u64, &mut [u8]) -> usize) -> usize {
+        self.begin_anew();
         let mut filled = 0;
         for _ in 0..2 {
             let position = self.written;
@@ -222,6 +229,14 @@ impl Ring {
         count
     }
 
+    /// If nothing is inside, what comes next is put at the beginning of the storage.
+    fn begin_anew(&mut self) {
+        if self.is_empty() {
+            // INVARIANT: `consumed` is `written`.
+            self.origin = self.written;
+        }
+    }
+
     /// The storage of `len <= capacity()` bytes from `position`: it wraps at most once.
     fn span_mut(&mut self, position: u64, len: usize) -> (&mut [u8], &mut [u8]) {
         let at = self.index(position);
@@ -245,7 +260,8 @@ impl Ring {
     }
 
     fn index(&self, position: u64) -> usize {
-        usize::try_from(position % as_count(self.bytes.len())).unwrap_or_default()
+        let offset = position.saturating_sub(self.origin);
+        usize::try_from(offset % as_count(self.bytes.len())).unwrap_or_default()
     }
 }
 

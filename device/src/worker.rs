@@ -388,17 +388,21 @@ impl<'a> Pass<'a> {
         if self.has_available(CONTROL_QUEUE) {
             ready.add(Set::one(CONTROL_QUEUE));
         }
+        let (mut event, has_event_buffer) = (false, self.has_available(EVENT_QUEUE));
         for fifo in 0..self.device.num_fifos() {
             if self.has_available(tx_queue(fifo)) {
                 ready.add(Set::one(tx_queue(fifo)));
             }
-            let pending = self
-                .device
-                .fifo(fifo)
-                .is_some_and(|fifo| fifo.pending() > 0);
+            let (pending, due) = self.device.fifo(fifo).map_or((false, false), |fifo| {
+                (fifo.pending() > 0, fifo.event_due())
+            });
+            event |= due;
             if pending && self.has_available(rx_queue(fifo)) {
                 ready.add(Set::one(rx_queue(fifo)));
             }
+        }
+        if event && has_event_buffer {
+            ready.add(Set::one(EVENT_QUEUE));
         }
         ready
     }

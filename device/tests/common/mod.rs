@@ -195,6 +195,15 @@ impl Host {
         self.device.fifo(fifo).unwrap().refusals().count(reason)
     }
 
+    /// Waits until something was refused for `reason` that belongs to no FIFO.
+    pub fn wait_refused(&self, reason: Refusal) {
+        let deadline = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
+        while self.device.refused(reason) == 0 {
+            assert!(Instant::now() < deadline, "nothing was refused");
+            std::thread::yield_now();
+        }
+    }
+
     /// Every refusal so far, of all queues.
     pub fn all_refused(&self) -> u64 {
         let fifos = 0..self.device.num_fifos();

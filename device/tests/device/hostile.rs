@@ -381,6 +381,8 @@ fn corrupt_queues(
     }
     driver.check_serves_without_control(1);
     if queue == CONTROL_QUEUE || queue == EVENT_QUEUE {
+        // Other queues can be served first.
+        host.wait_refused(Refusal::CorruptQueue);
         assert_eq!(host.device.refused(Refusal::CorruptQueue), 1);
     }
     driver.reset();
