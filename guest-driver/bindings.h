@@ -9,7 +9,9 @@
 #include <linux/aio.h>
 #include <linux/fs.h>
 #include <linux/kthread.h>
+#include <linux/mm.h>
 #include <linux/poll.h>
+#include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
 #include <linux/splice.h>
 #include <linux/virtio.h>
@@ -35,6 +37,7 @@ static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWR
 static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
 static const unsigned int GLOBALFIFO_SPLICE_F_NONBLOCK = SPLICE_F_NONBLOCK;
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
+static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 
 int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -46,6 +49,10 @@ int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *
 int globalfifo_add_in(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len, void *in,
 			   unsigned int in_len, void *token, gfp_t gfp);
+int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
+			     void *token, gfp_t gfp);
+ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
+			     unsigned int count, size_t *offset);
 dev_t globalfifo_devt(unsigned int major, unsigned int minor);
 struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
 				      const char *name);
@@ -54,6 +61,11 @@ int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void
 bool globalfifo_use_mm(struct mm_struct *mm);
 unsigned long globalfifo_file_count(struct file *file);
 ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len);
+bool globalfifo_relax(void);
+void globalfifo_pagefault_disable(void);
+void globalfifo_pagefault_enable(void);
+void globalfifo_preempt_disable(void);
+void globalfifo_preempt_enable(void);
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent);
 
 #endif

@@ -8,7 +8,9 @@
 #include <linux/device.h>
 #include <linux/kdev_t.h>
 #include <linux/pipe_fs_i.h>
+#include <linux/preempt.h>
 #include <linux/scatterlist.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
@@ -83,6 +85,25 @@ int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len
 	sg_init_one(&out_sg, out, out_len);
 	sg_init_one(&in_sg, in, in_len);
 	return virtqueue_add_sgs(vq, sgs, 1, 1, token, gfp);
+}
+
+int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
+			     void *token, gfp_t gfp)
+{
+	struct scatterlist sg, *sgs[] = { &sg, table->sgl };
+
+	sg_init_one(&sg, buf, len);
+	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
+}
+
+ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
+			     unsigned int count, size_t *offset)
+{
+	/* Those of the kernel are not pinned, and belong to whoever has them. */
+	if (!iov_iter_extract_will_pin(from))
+		return -EINVAL;
+
+	return iov_iter_extract_pages(from, pages, len, count, 0, offset);
 }
 
 dev_t globalfifo_devt(unsigned int major, unsigned int minor)
@@ -178,4 +199,30 @@ ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *p
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent)
 {
 	return alloc_workqueue("%s", (urgent ? WQ_HIGHPRI : 0) | WQ_UNBOUND, 0, name);
+}
+
+bool globalfifo_relax(void)
+{
+	cpu_relax();
+	return need_resched() || signal_pending(current);
+}
+
+void globalfifo_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void globalfifo_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+void globalfifo_pagefault_disable(void)
+{
+	pagefault_disable();
+}
+
+void globalfifo_pagefault_enable(void)
+{
+	pagefault_enable();
 }

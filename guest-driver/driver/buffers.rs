@@ -6,7 +6,10 @@
 //! context, where losing data for want of memory is not an option.
 
 use crate::{
-    kapi::virtio::Packet,
+    kapi::{
+        pages::UserPages,
+        virtio::Packet, //
+    },
     virtio_fifo::{
         RxHeader,
         TxHeader, //
@@ -70,11 +73,11 @@ impl<T: Linked> Chain<T> {
     }
 
     /// The one that is in it, if it is alone.
-    pub(crate) fn only(&mut self) -> Option<&T> {
+    pub(crate) fn only(&mut self) -> Option<&mut T> {
         match (&mut self.front, &mut self.back) {
             (Some(link), None) | (None, Some(link)) => {
                 let alone = link.next().is_none();
-                alone.then_some(&**link)
+                alone.then_some(&mut **link)
             }
             _ => None,
         }
@@ -188,11 +191,10 @@ pub(crate) struct Tx {
     next: Option<KBox<TxBuffer>>,
     /// Position in the tx stream of the first payload byte.
     position: u64,
-    /// Bytes in use, header included.
-    used: usize,
 }
 
-/// A message to the device: header and payload.
+/// A message to the device: header and payload. The payload is a copy in the message's memory, or in
+/// pages of the process that writes it (*direct*), never both.
 pub(crate) type TxBuffer = Packet<Tx>;
 
 impl Linked for TxBuffer {
@@ -204,54 +206,57 @@ impl Linked for TxBuffer {
 impl TxBuffer {
     /// A message with room for `payload` bytes, and none in it.
     pub(crate) fn for_tx(payload: usize) -> Result<KBox<Self>> {
-        Self::new(
+        let mut message = Self::with_capacity(
             TxHeader::LEN + payload,
             Tx {
                 next: None,
                 position: 0,
-                used: TxHeader::LEN,
             },
-        )
+        )?;
+        message.append(&[0; TxHeader::LEN]);
+        Ok(message)
     }
 
-    /// Room after the payload, at most `n` bytes of it.
-    pub(crate) fn room(&mut self, n: usize) -> &mut [u8] {
-        let start = self.meta.used;
-        let end = self.bytes().len().min(start + n);
-        self.bytes_mut().get_mut(start..end).unwrap_or(&mut [])
+    /// Payload that it has room for in all.
+    pub(crate) fn room(&self) -> usize {
+        self.capacity() - TxHeader::LEN
     }
 
-    /// Says that `n` bytes were put into the room.
-    pub(crate) fn added(&mut self, n: usize) {
-        self.meta.used = self.bytes().len().min(self.meta.used + n);
+    /// A message whose payload stays where it is, in `pages`.
+    pub(crate) fn direct(mut self: KBox<Self>, pages: UserPages) -> KBox<Self> {
+        self.empty();
+        self.attach(pages);
+        self
+    }
+
+    /// Whether the payload is in a process's pages: it cannot be cut, nor go with others.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.pages().is_some()
     }
 
     /// Takes the payload out.
     pub(crate) fn empty(&mut self) {
-        self.meta.used = TxHeader::LEN;
+        self.truncate(TxHeader::LEN);
     }
 
     /// Cuts the payload to at most `n` bytes.
-    pub(crate) fn truncate(&mut self, n: usize) {
-        self.meta.used = self.meta.used.min(TxHeader::LEN + n);
-    }
-
-    /// The payload.
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.bytes()
-            .get(TxHeader::LEN..self.meta.used)
-            .unwrap_or(&[])
-    }
-
-    /// Appends bytes that follow in the stream; false, and nothing done, without room.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        let room = self.room(bytes.len());
-        if room.len() < bytes.len() {
-            return false;
+    pub(crate) fn cut(&mut self, n: usize) {
+        if !self.is_direct() && n < self.payload_len() {
+            self.truncate(TxHeader::LEN + n);
         }
-        room.copy_from_slice(bytes);
-        self.added(bytes.len());
-        true
+    }
+
+    /// Bytes of the payload.
+    pub(crate) fn payload_len(&self) -> usize {
+        match self.pages() {
+            Some(pages) => pages.len(),
+            None => self.bytes().len() - TxHeader::LEN,
+        }
+    }
+
+    /// The payload, if it is not elsewhere.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes().get(TxHeader::LEN..).unwrap_or(&[])
     }
 
     /// Says where in the tx stream the payload stands.
@@ -261,7 +266,7 @@ impl TxBuffer {
 
     /// Position in the tx stream after the last payload byte.
     pub(crate) fn tx_end(&self) -> u64 {
-        self.meta.position + self.payload().len() as u64
+        self.meta.position + self.payload_len() as u64
     }
 
     /// Writes the header, with `rx_consumed` as of now, and lets the device read the message.
@@ -273,6 +278,6 @@ impl TxBuffer {
         if let Some(to) = self.bytes_mut().first_chunk_mut() {
             *to = header.to_bytes();
         }
-        self.expose(self.meta.used, 0);
+        self.expose(self.bytes().len(), 0);
     }
 }

@@ -8,10 +8,13 @@
 //! # Contexts and races
 //!
 //! [`Fifo::inner`] is taken in the queues' hard interrupts and in process context, so always with
-//! interrupts off ([`SpinLockIrq`]). Nothing sleeps, wakes, signals or copies from or to user space
-//! under it: what has to happen is collected as [`Effects`] and done after it, by [`Fifo::change`].
-//! User data is copied without a lock: a reader takes a buffer out of the FIFO and is the only one to
-//! do so ([`Inner::reading`]); a writer fills messages of its own.
+//! interrupts off ([`SpinLockIrq`]). Nothing sleeps, wakes or signals under it, and nothing is copied
+//! from or to user space but a few bytes with page faults off: what has to happen is collected as
+//! [`Effects`] and done after it, by [`Fifo::change`]. All other user data is copied without a lock: a
+//! reader takes a buffer out of the FIFO and is the only one to do so ([`Inner::reading`]); a writer
+//! fills messages of its own, or pins the pages ([`UserPages`]) and waits until the device has read
+//! them. A reader that expects data soon looks for it instead of being interrupted
+//! ([`Fifo::look_for_data`]).
 //!
 //! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
 //! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
@@ -52,6 +55,7 @@ use super::{
         Await,
         Pumped,
         TxSide,
+        DIRECT,
         LOOK_MICROSECONDS, //
     },
     watch::Watch,
@@ -73,6 +77,7 @@ use crate::{
             Request,
             Source, //
         },
+        pages::UserPages,
         timer::{
             Timer,
             TimerCallback, //
@@ -83,8 +88,10 @@ use crate::{
         },
         wait::{
             new_wait_queue,
+            relax,
             Deadline,
             Events,
+            NoPreemption,
             Signals,
             WaitFor,
             WaitQueue,
@@ -114,6 +121,10 @@ use kernel::{
         ArcBorrow,
         SpinLockIrq, //
     },
+    time::{
+        Instant,
+        Monotonic, //
+    },
     workqueue::{
         impl_has_work,
         new_work,
@@ -124,6 +135,12 @@ use kernel::{
 
 /// Bound of the waits for the device to take what was written (DEV-10: it does so at once).
 pub(crate) const DRAIN_SECONDS: u8 = 5;
+
+/// How long to look for what the device does at once before sleeping.
+const SPIN_MICROSECONDS: i64 = 200;
+
+/// Most bytes that are copied under the lock.
+const ALONG: usize = 512;
 
 /// Requests to complete at a time.
 const COMPLETIONS: usize = 64;
@@ -190,6 +207,10 @@ struct Inner {
     reading: bool,
     /// Another reader found that, and waits.
     read_contended: bool,
+    /// A reader looks for data again and again, so that no interrupt needs to tell of it.
+    looking: bool,
+    /// How long to do that.
+    patience: Patience,
     deferred: Deferred,
     /// What a cancelled request left for calls, which the worker is to tell them.
     left_by_cancel: Events,
@@ -354,18 +375,20 @@ impl Inner {
             self.rx.silence();
             return;
         }
-        self.watch_space(effects, |this, effects| match this.rx.receive() {
-            Ok(received) => {
-                this.stats.rx_bytes.add(received.bytes);
-                this.stats.rx_messages.add(received.messages);
-                if received.bytes > 0 {
-                    effects.events |= Events::IN;
+        self.watch_space(effects, |this, effects| {
+            match this.rx.receive(this.looking) {
+                Ok(received) => {
+                    this.stats.rx_bytes.add(received.bytes);
+                    this.stats.rx_messages.add(received.messages);
+                    if received.bytes > 0 {
+                        effects.events |= Events::IN;
+                    }
+                    effects.more |= received.more;
+                    this.deferred.rx = received.more;
+                    this.learn(received.tx_limit, this.rx.received(), effects);
                 }
-                effects.more |= received.more;
-                this.deferred.rx = received.more;
-                this.learn(received.tx_limit, this.rx.received(), effects);
+                Err(broken) => this.fail(broken, effects),
             }
-            Err(broken) => this.fail(broken, effects),
         });
     }
 
@@ -420,13 +443,37 @@ impl Inner {
         self.pump(effects);
     }
 
-    /// Queues what fits of `copied` bytes in `messages`, in one piece; how many. To be pumped.
+    /// Queues what fits of the `copied` bytes of `messages`, in one piece; how many. To be pumped.
     fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, copied: usize, credit: u64) -> usize {
-        let sent = copied.min(usize::try_from(credit).unwrap_or(usize::MAX));
-        self.tx.enqueue(messages, sent);
+        let most = copied.min(usize::try_from(credit).unwrap_or(usize::MAX));
+        let sent = self.tx.enqueue(messages, most);
         self.tx.keep(messages);
         self.stats.tx_bytes.add(sent as u64);
         sent
+    }
+}
+
+/// For how long a reader looks for data before it sleeps: as long as the last one would have had to,
+/// if that is not too long.
+struct Patience(i64);
+
+impl Patience {
+    const NONE: Self = Self(0);
+    /// More is never worth it: to sleep and to be woken costs less.
+    const MOST: i64 = 300;
+
+    /// Microseconds.
+    fn microseconds(&self) -> i64 {
+        self.0
+    }
+
+    /// Somebody had to wait for so many microseconds.
+    fn learn(&mut self, waited: i64) {
+        self.0 = if waited <= Self::MOST {
+            Self::MOST
+        } else {
+            self.0 / 2
+        };
     }
 }
 
@@ -528,6 +575,8 @@ impl Fifo {
             aio: Requests::new(),
             reading: false,
             read_contended: false,
+            looking: false,
+            patience: Patience::NONE,
             deferred: Deferred::default(),
             left_by_cancel: Events::NONE,
         };
@@ -893,15 +942,57 @@ impl Fifo {
                 let to = UserDest::remember(to)?;
                 return self.defer(request, |_| Some(Wants::Data(to)));
             }
-            self.wait
-                .wait(WaitFor::Readable, Signals::Interrupt, None, || {
-                    let mut inner = self.inner.lock();
-                    // Whoever reads now may leave something, and wakes those who said so.
-                    let reading = inner.reading;
-                    inner.read_contended |= reading;
-                    inner.check().is_err() || !reading && inner.has_data_for_calls()
-                })?;
+            let began = Instant::now();
+            if !self.look_for_data(began) {
+                self.wait
+                    .wait(WaitFor::Readable, Signals::Interrupt, None, || {
+                        let mut inner = self.inner.lock();
+                        // Whoever reads now may leave something, and wakes those who said so.
+                        let reading = inner.reading;
+                        inner.read_contended |= reading;
+                        inner.check().is_err() || !reading && inner.has_data_for_calls()
+                    })?;
+            }
+            let waited = began.elapsed().as_micros_ceil();
+            self.inner.lock().patience.learn(waited);
         }
+    }
+
+    /// Looks for data for a while instead of waiting for an interrupt, if that was worthwhile the last
+    /// time; whether there is something to read, or an error.
+    ///
+    /// Meanwhile the receive queue does not interrupt: whatever others wait for, the one who looks
+    /// tells them. So it is not preempted, and stops when others want the CPU.
+    fn look_for_data(self: ArcBorrow<'_, Self>, began: Instant<Monotonic>) -> bool {
+        let patience = {
+            let mut inner = self.inner.lock();
+            let able = inner.check().is_ok() && !inner.looking && !inner.reading;
+            let patience = inner.patience.microseconds();
+            if !able || patience == 0 {
+                return false;
+            }
+            inner.looking = true;
+            patience
+        };
+        let no_preemption = NoPreemption::new();
+        let mut over = false;
+        while !over && began.elapsed().as_micros_ceil() < patience && !relax() {
+            over = self.change(|inner, effects| {
+                if !inner.deferred.rx {
+                    inner.receive(effects);
+                }
+                inner.check().is_err() || inner.has_data_for_calls()
+            });
+        }
+        self.change(|inner, effects| {
+            inner.looking = false;
+            if !inner.deferred.rx {
+                inner.receive(effects);
+            }
+        });
+        drop(no_preemption);
+        self.stats.looks.add(over.into());
+        over
     }
 
     /// `None` when there is nothing to read, or it is somebody else's turn.
@@ -970,8 +1061,11 @@ impl Fifo {
         request: &Request,
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
+        if let Some(written) = self.write_along(request, from) {
+            return Ok(written);
+        }
         loop {
-            let (wanted, spares, room) = {
+            let (wanted, direct, spares, room) = {
                 let mut inner = self.inner.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
@@ -979,17 +1073,34 @@ impl Fifo {
                 }
                 let credit = usize::try_from(inner.credit_for_calls()).unwrap_or(usize::MAX);
                 let wanted = credit.min(from.len());
-                (wanted, inner.tx.take_spares(wanted), inner.tx.room())
+                let direct = (wanted >= DIRECT && !request.must_not_wait())
+                    .then(|| inner.tx.direct_pages())
+                    .flatten();
+                let spares = match direct {
+                    Some(_) => Chain::new(),
+                    None => inner.tx.take_spares(wanted),
+                };
+                (wanted, direct, spares, inner.tx.room_for(wanted))
             };
             if wanted > 0 {
-                let (mut messages, copied) = copy_messages(from, wanted, spares, room)?;
-                let written = if request.can_be_deferred() {
-                    self.send_request(request, &mut messages, copied)?
-                } else {
-                    self.send(&mut messages, copied)?
+                let pinned = direct.and_then(|num_pages| pin_messages(from, wanted, num_pages));
+                let mut outgoing = match pinned {
+                    Some(pinned) => pinned,
+                    None => copy_messages(from, wanted, spares, room)?,
                 };
-                from.put_back(copied - written.bytes);
+                let written = if request.can_be_deferred() {
+                    self.send_request(request, &mut outgoing)?
+                } else {
+                    self.send(&mut outgoing)?
+                };
+                from.put_back(outgoing.bytes - written.bytes);
                 if written.bytes > 0 {
+                    if outgoing.direct {
+                        self.stats.tx_direct.add(written.bytes as u64);
+                    }
+                    if outgoing.direct && !request.can_be_deferred() {
+                        self.wait_for_acceptance(written.end)?;
+                    }
                     return written.answer;
                 }
             }
@@ -1009,19 +1120,44 @@ impl Fifo {
         }
     }
 
-    /// Sends what fits of `copied` bytes in `messages`, in one piece.
-    fn send(
+    /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
+    fn write_along(
         self: ArcBorrow<'_, Self>,
-        messages: &mut Chain<TxBuffer>,
-        copied: usize,
-    ) -> Result<Written> {
+        request: &Request,
+        from: &mut Source<'_, '_>,
+    ) -> Option<usize> {
+        let length = from.len();
+        if length == 0 || length > ALONG || request.can_be_deferred() {
+            return None;
+        }
+        let (written, enough) = {
+            let mut inner = self.inner.lock();
+            if inner.check().is_err()
+                || inner.rx.hung_up()
+                || inner.credit_for_calls() < length as u64
+            {
+                return None;
+            }
+            let (written, enough) = inner.tx.join(from)?;
+            self.stats.tx_bytes.add(written as u64);
+            (written, enough)
+        };
+        if enough {
+            self.change(Inner::pump);
+        }
+        Some(written)
+    }
+
+    /// Sends what fits of `outgoing`, in one piece.
+    fn send(self: ArcBorrow<'_, Self>, outgoing: &mut Outgoing) -> Result<Written> {
         self.change(|inner, effects| {
             inner.check()?;
             let credit = inner.credit_for_calls();
-            let bytes = inner.enqueue(messages, copied, credit);
+            let bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             inner.pump(effects);
             Ok(Written {
                 bytes,
+                end: inner.tx.positions().0,
                 answer: Ok(bytes),
             })
         })
@@ -1031,19 +1167,18 @@ impl Fifo {
     fn send_request(
         self: ArcBorrow<'_, Self>,
         request: &Request,
-        messages: &mut Chain<TxBuffer>,
-        copied: usize,
+        outgoing: &mut Outgoing,
     ) -> Result<Written> {
-        let mut bytes = 0;
+        let (mut bytes, mut end) = (0, 0);
         let answer = self.defer(request, |inner| {
             let credit = inner.credit_for_calls();
-            bytes = inner.enqueue(messages, copied, credit);
-            let end = inner.tx.positions().0;
+            bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
+            end = inner.tx.positions().0;
             (bytes > 0).then_some(Wants::Acceptance { end, bytes })
         });
         match answer {
             Err(error) if error != EIOCBQUEUED => Err(error),
-            answer => Ok(Written { bytes, answer }),
+            answer => Ok(Written { bytes, end, answer }),
         }
     }
 
@@ -1127,9 +1262,9 @@ impl Fifo {
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
         let (credit, room) = {
             let inner = self.inner.lock();
-            (inner.credit(), inner.tx.room())
+            let credit = usize::try_from(inner.credit()).unwrap_or(usize::MAX);
+            (credit, inner.tx.room_for(credit))
         };
-        let credit = usize::try_from(credit).unwrap_or(usize::MAX);
         if credit == 0 {
             return self.put_back(id, Wants::Space(from), None);
         }
@@ -1138,7 +1273,7 @@ impl Fifo {
             let wanted = credit.min(source.len());
             copy_messages(&mut source, wanted, Chain::new(), room)
         });
-        let (mut messages, copied) = match copied {
+        let mut outgoing = match copied {
             Some(Ok(copied)) => copied,
             Some(Err(error)) => return self.put_back(id, Wants::Space(from), Some(Err(error))),
             None => return self.put_back(id, Wants::Space(from), Some(Err(EFAULT))),
@@ -1147,7 +1282,7 @@ impl Fifo {
         let sent = self.change(|inner, effects| {
             let credit = inner.credit();
             inner.check()?;
-            let bytes = inner.enqueue(&mut messages, copied, credit);
+            let bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             let end = inner.tx.positions().0;
             inner
                 .aio
@@ -1196,29 +1331,79 @@ impl Fifo {
     /// `EIO` when it does not in time, `ERESTARTSYS` on a signal, `EIO` and `ENODEV` by the FIFO's
     /// life.
     pub(crate) fn flush(self: ArcBorrow<'_, Self>) -> Result {
-        let target = self.change(|inner, effects| {
+        let target = {
+            let inner = self.inner.lock();
             inner.check()?;
+            inner.tx.positions().0
+        };
+        let mut life = Ok(());
+        self.sleep_until(Signals::Interrupt, |inner| {
+            life = inner.check();
+            life.is_err() || inner.tx.has_accepted(target)
+        })?;
+        life
+    }
+
+    /// Waits until the device has everything below `end`, whose memory is the caller's: so nothing
+    /// ends it but death, a device that goes, or one that takes nothing for [`DRAIN_SECONDS`].
+    fn wait_for_acceptance(self: ArcBorrow<'_, Self>, end: u64) -> Result {
+        let mut accepted = false;
+        let mut life = Ok(());
+        let mut is_over = |inner: &Inner| {
+            accepted = inner.tx.has_accepted(end);
+            life = inner.check_sending();
+            accepted || life.is_err()
+        };
+        // The device is at it, and done sooner than an interrupt could tell.
+        let began = Instant::<Monotonic>::now();
+        let mut over = false;
+        while !over && began.elapsed().as_micros_ceil() < SPIN_MICROSECONDS {
+            over = self.change(|inner, effects| {
+                if !inner.deferred.tx {
+                    inner.pump(effects);
+                }
+                is_over(inner)
+            });
+            if relax() {
+                break;
+            }
+        }
+        if !over {
+            self.sleep_until(Signals::Kill, is_over)?;
+        }
+        if accepted {
+            Ok(())
+        } else {
+            life
+        }
+    }
+
+    /// Sleeps until `is_over`, which the device's use of messages brings about.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when it does not in time, `ERESTARTSYS` on a signal.
+    fn sleep_until(
+        self: ArcBorrow<'_, Self>,
+        signals: Signals,
+        mut is_over: impl FnMut(&Inner) -> bool,
+    ) -> Result {
+        self.change(|inner, effects| {
             inner.tx.begin_wait();
             inner.pump(effects);
-            Ok::<_, Error>(inner.tx.positions().0)
-        })?;
-        let mut life = Ok(());
+        });
         let waited = self.drained.wait_looking(
             WaitFor::Writable,
-            Signals::Interrupt,
+            signals,
             Deadline::in_seconds(DRAIN_SECONDS),
             || {
                 self.look();
             },
-            || {
-                let inner = self.inner.lock();
-                life = inner.check();
-                life.is_err() || inner.tx.has_accepted(target)
-            },
+            || is_over(&self.inner.lock()),
         );
         self.inner.lock().tx.end_wait();
         match waited? {
-            Waited::Done => life,
+            Waited::Done => Ok(()),
             Waited::TimedOut => Err(EIO),
         }
     }
@@ -1303,10 +1488,19 @@ impl Effects {
     }
 }
 
+/// Messages to be sent.
+struct Outgoing {
+    messages: Chain<TxBuffer>,
+    bytes: usize,
+    /// Their payload is in the memory of the process.
+    direct: bool,
+}
+
 /// What became of a write.
 struct Written {
-    /// Bytes on their way.
+    /// Bytes on their way, and where in the tx stream they end.
     bytes: usize,
+    end: u64,
     /// For the caller, if there are any.
     answer: Result<usize>,
 }
@@ -1318,7 +1512,7 @@ fn copy_messages(
     wanted: usize,
     mut spares: Chain<TxBuffer>,
     room: usize,
-) -> Result<(Chain<TxBuffer>, usize)> {
+) -> Result<Outgoing> {
     let mut messages = Chain::new();
     let mut copied = 0;
     while copied < wanted {
@@ -1332,8 +1526,7 @@ fn copy_messages(
             Err(_) if copied > 0 => break,
             Err(error) => return Err(error),
         };
-        let got = from.copy(message.room(part));
-        message.added(got);
+        let got = message.append_from(from, part);
         copied += got;
         if got > 0 {
             messages.push_back(message);
@@ -1345,7 +1538,33 @@ fn copy_messages(
     if copied == 0 {
         return Err(EFAULT);
     }
-    Ok((messages, copied))
+    Ok(Outgoing {
+        messages,
+        bytes: copied,
+        direct: false,
+    })
+}
+
+/// Pins up to `wanted` bytes for direct messages of at most `num_pages` pages. `None` when that
+/// cannot be done: they have to be copied, which also finds the right error.
+fn pin_messages(from: &mut Source<'_, '_>, wanted: usize, num_pages: usize) -> Option<Outgoing> {
+    let mut messages = Chain::new();
+    let mut bytes = 0;
+    while bytes < wanted {
+        let Ok(message) = TxBuffer::for_tx(0) else {
+            break;
+        };
+        let Ok(pages) = UserPages::pin(from, wanted - bytes, num_pages) else {
+            break;
+        };
+        bytes += pages.len();
+        messages.push_back(message.direct(pages));
+    }
+    (bytes > 0).then_some(Outgoing {
+        messages,
+        bytes,
+        direct: true,
+    })
 }
 
 /// Checks a state the device sent (DRV-12, DRV-16).

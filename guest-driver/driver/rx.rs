@@ -181,8 +181,8 @@ impl RxSide {
     }
 
     /// Takes what the device sent, as far as [`BUDGET`] goes. Until all is taken, there are no
-    /// interrupts.
-    pub(crate) fn receive(&mut self) -> Result<Received, Broken> {
+    /// interrupts; then they are asked for, unless somebody is `looking` who calls again soon.
+    pub(crate) fn receive(&mut self, looking: bool) -> Result<Received, Broken> {
         let mut received = Received::default();
         let mut budget = BUDGET;
         loop {
@@ -202,7 +202,7 @@ impl RxSide {
                 break;
             }
             // False when something came after the last look.
-            if self.queue.as_mut().is_none_or(Queue::enable_interrupts) {
+            if looking || self.queue.as_mut().is_none_or(Queue::enable_interrupts) {
                 break;
             }
         }

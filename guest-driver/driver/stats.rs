@@ -43,6 +43,8 @@ pub(crate) struct Stats {
     pub(crate) rx_bytes: Counter,
     /// Bytes that went to the device.
     pub(crate) tx_bytes: Counter,
+    /// Those of them that the device read from the memory of the process that wrote them.
+    pub(crate) tx_direct: Counter,
     /// Messages that came from the device.
     pub(crate) rx_messages: Counter,
     /// Messages that went to the device, acknowledgements among them.
@@ -55,6 +57,8 @@ pub(crate) struct Stats {
     pub(crate) deferrals: Counter,
     /// Interrupts that did not come, though the device had something to tell.
     pub(crate) missed_interrupts: Counter,
+    /// Times that a reader found data, or an end, by looking for it, without an interrupt.
+    pub(crate) looks: Counter,
     /// Messages that broke the specification.
     pub(crate) protocol_errors: Counter,
     /// Asynchronous requests that were done when they were submitted.
@@ -74,12 +78,14 @@ impl Stats {
             interrupts: Counter::new(),
             rx_bytes: Counter::new(),
             tx_bytes: Counter::new(),
+            tx_direct: Counter::new(),
             rx_messages: Counter::new(),
             tx_messages: Counter::new(),
             signals: Counter::new(),
             wakeups: Counter::new(),
             deferrals: Counter::new(),
             missed_interrupts: Counter::new(),
+            looks: Counter::new(),
             protocol_errors: Counter::new(),
             aio_at_submit: Counter::new(),
             aio_by_interrupt: Counter::new(),
@@ -99,12 +105,14 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"interrupts", &stats.interrupts);
             folder.read_only_file(c"rx_bytes", &stats.rx_bytes);
             folder.read_only_file(c"tx_bytes", &stats.tx_bytes);
+            folder.read_only_file(c"tx_direct", &stats.tx_direct);
             folder.read_only_file(c"rx_messages", &stats.rx_messages);
             folder.read_only_file(c"tx_messages", &stats.tx_messages);
             folder.read_only_file(c"signals", &stats.signals);
             folder.read_only_file(c"wakeups", &stats.wakeups);
             folder.read_only_file(c"deferrals", &stats.deferrals);
             folder.read_only_file(c"missed_interrupts", &stats.missed_interrupts);
+            folder.read_only_file(c"looks", &stats.looks);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
             folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);
             folder.read_only_file(c"aio_by_interrupt", &stats.aio_by_interrupt);

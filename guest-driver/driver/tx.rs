@@ -17,10 +17,13 @@ use super::{
     },
 };
 use crate::{
-    kapi::virtio::{
-        Look,
-        Queue,
-        Refused, //
+    kapi::{
+        iter::Source,
+        virtio::{
+            Look,
+            Queue,
+            Refused, //
+        },
     },
     virtio_fifo::{
         State,
@@ -38,11 +41,21 @@ use kernel::{
 /// Most payload bytes in one message.
 pub(crate) const MAX_PAYLOAD: usize = 32768 - 16;
 
-/// How long what may be done together can wait for more.
-pub(crate) const LOOK_MICROSECONDS: u32 = 50;
+/// Least bytes of a write that the device reads from where they are. To pin pages and to wait for the
+/// device costs more than to copy few of them.
+pub(crate) const DIRECT: usize = 16384;
 
-/// Messages kept for the next writes. They are never more than [`MAX_PAYLOAD`] and a header long.
-const SPARES: usize = 8;
+/// Most pages of one such message, and the least for which it is done.
+const DIRECT_PAGES: (usize, usize) = (32, 8);
+
+/// How long what may be done together can wait for more.
+pub(crate) const LOOK_MICROSECONDS: u32 = 100;
+
+/// Payload of a small message.
+const SMALL: usize = 4096 - 16;
+
+/// Messages kept for the next writes: small ones, and larger ones.
+const SPARES: (usize, usize) = (64, 8);
 
 /// See the module.
 ///
@@ -55,15 +68,17 @@ pub(crate) struct TxSide {
     queue: Option<Queue<Tx>>,
     /// Messages that are not in the queue yet, oldest first: it has no room, or more may join them.
     pending: Chain<TxBuffer>,
-    /// Messages to be used again, at most [`SPARES`]: writing allocates nothing while there are some.
-    spares: Chain<TxBuffer>,
-    num_spares: usize,
-    /// Payload that a message has room for.
+    /// Messages to be used again: writing allocates nothing while there are some.
+    small: Spares,
+    large: Spares,
+    /// Most payload of a message that is not direct.
     room: usize,
     /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
     spare_ack: Option<KBox<TxBuffer>>,
     /// `rx_consumed` should be told even if there is nothing else to send.
     ack_due: bool,
+    /// As `ack_due`, but that can wait for a write, or the timer.
+    ack_later: bool,
     /// The `rx_consumed` that was last told.
     reported: u64,
     loopback: bool,
@@ -88,6 +103,40 @@ pub(crate) struct TxSide {
     hurry: bool,
     /// The device gets nothing more, and is not listened to.
     abandoned: bool,
+}
+
+/// Some messages of one size, to be used again.
+struct Spares {
+    messages: Chain<TxBuffer>,
+    count: usize,
+    most: usize,
+}
+
+impl Spares {
+    const fn new(most: usize) -> Self {
+        Self {
+            messages: Chain::new(),
+            count: 0,
+            most,
+        }
+    }
+
+    fn take(&mut self) -> Option<KBox<TxBuffer>> {
+        let message = self.messages.pop_front()?;
+        self.count -= 1;
+        Some(message)
+    }
+
+    /// Gives it back if there are enough.
+    fn keep(&mut self, mut message: KBox<TxBuffer>) -> Option<KBox<TxBuffer>> {
+        if self.count >= self.most {
+            return Some(message);
+        }
+        message.empty();
+        self.messages.push_front(message);
+        self.count += 1;
+        None
+    }
 }
 
 /// Who wants to know that messages were used.
@@ -122,11 +171,12 @@ impl TxSide {
         Ok(Self {
             queue: None,
             pending: Chain::new(),
-            spares: Chain::new(),
-            num_spares: 0,
+            small: Spares::new(SPARES.0),
+            large: Spares::new(SPARES.1),
             room: MAX_PAYLOAD.min(state.capacity as usize),
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
+            ack_later: false,
             reported: state.rx_floor,
             loopback: state.flags & STATE_LOOPBACK != 0,
             capacity: u64::from(state.capacity),
@@ -212,20 +262,38 @@ impl TxSide {
         !self.pending.is_empty()
     }
 
-    /// Payload that a message has room for.
-    pub(crate) fn room(&self) -> usize {
-        self.room
+    /// Payload that the messages of a write of `n` bytes have room for.
+    pub(crate) fn room_for(&self, n: usize) -> usize {
+        if n <= SMALL {
+            self.room.min(SMALL)
+        } else {
+            self.room
+        }
+    }
+
+    /// Most pages of the payload of a direct message; `None` when there is to be none: a message and
+    /// its header have to fit into the queue's descriptors.
+    pub(crate) fn direct_pages(&self) -> Option<usize> {
+        let (most, least) = DIRECT_PAGES;
+        let size = self.queue.as_ref()?.size() as usize;
+        let pages = size.saturating_sub(2).min(most);
+        (pages >= least).then_some(pages)
     }
 
     /// Messages for `n` bytes, or as many as there are. What is not sent comes back by
     /// [`TxSide::keep`].
     pub(crate) fn take_spares(&mut self, n: usize) -> Chain<TxBuffer> {
         let mut taken = Chain::new();
-        for _ in 0..n.div_ceil(self.room) {
-            let Some(message) = self.spares.pop_front() else {
+        let room = self.room_for(n);
+        let spares = if room <= SMALL {
+            &mut self.small
+        } else {
+            &mut self.large
+        };
+        for _ in 0..n.div_ceil(room) {
+            let Some(message) = spares.take() else {
                 break;
             };
-            self.num_spares -= 1;
             taken.push_back(message);
         }
         taken
@@ -233,14 +301,20 @@ impl TxSide {
 
     /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
     pub(crate) fn keep(&mut self, messages: &mut Chain<TxBuffer>) {
-        while self.num_spares < SPARES && !self.abandoned {
-            let Some(mut message) = messages.pop_front() else {
-                return;
+        let mut rest = Chain::new();
+        while let Some(message) = messages.pop_front() {
+            let spares = if message.room() <= SMALL {
+                &mut self.small
+            } else {
+                &mut self.large
             };
-            message.empty();
-            self.spares.push_front(message);
-            self.num_spares += 1;
+            if self.abandoned || message.is_direct() {
+                rest.push_back(message);
+            } else if let Some(message) = spares.keep(message) {
+                rest.push_back(message);
+            }
         }
+        *messages = rest;
     }
 
     /// Bytes written so far, and of these the ones that were posted.
@@ -276,11 +350,13 @@ impl TxSide {
     }
 
     /// Notes that all below `rx_consumed` is read; `last` when nothing is left to read. Decides
-    /// whether the device needs to hear of it (DRV-8).
+    /// whether and when the device needs to hear of it (DRV-8): at once if it may wait for room.
     pub(crate) fn note_consumed(&mut self, rx_consumed: u64, last: bool) {
         let unreported = rx_consumed - self.reported;
-        if unreported > 0 && (last || unreported >= self.capacity / 2) {
+        if unreported >= self.capacity.div_ceil(2) {
             self.ack_due = true;
+        } else if unreported > 0 && last {
+            self.ack_later = true;
         }
     }
 
@@ -289,23 +365,29 @@ impl TxSide {
         self.ack_due |= rx_consumed > self.reported;
     }
 
-    /// Takes `n` bytes from the front of `messages`, whose total is at least that; the rest stays,
-    /// and so do messages whose payload joined another.
-    pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, mut n: usize) {
+    /// Takes `n` bytes from the front of `messages`, whose total is at least that, or as many as come
+    /// before a direct message that would be more; how many. The rest stays, and so do messages whose
+    /// payload joined another.
+    pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, n: usize) -> usize {
         let mut joined_others = Chain::new();
-        while n > 0 {
+        let mut left = n;
+        while left > 0 {
             let Some(mut message) = messages.pop_front() else {
                 break;
             };
-            message.truncate(n);
-            let length = message.payload().len();
-            n -= length;
+            if message.is_direct() && message.payload_len() > left {
+                messages.push_front(message);
+                break;
+            }
+            message.cut(left);
+            let length = message.payload_len();
+            left -= length;
             message.place(self.sent);
             self.sent += length as u64;
-            let joined = self
-                .pending
-                .newest()
-                .is_some_and(|last| last.append(message.payload()));
+            let joined = !message.is_direct()
+                && self.pending.newest().is_some_and(|last| {
+                    !last.is_direct() && last.append(message.payload()) //
+                });
             if joined {
                 joined_others.push_back(message);
             } else {
@@ -315,6 +397,24 @@ impl TxSide {
         while let Some(message) = joined_others.pop_front() {
             messages.push_back(message);
         }
+        n - left
+    }
+
+    /// Copies all of `from` into the message that waits for more, if there is one and the memory is
+    /// there: how many bytes, and whether it should now be pumped. The caller has checked the credit.
+    pub(crate) fn join(&mut self, from: &mut Source<'_, '_>) -> Option<(usize, bool)> {
+        let length = from.len();
+        // Without the timer nobody would post it.
+        if !self.timer || self.waiting > 0 || self.abandoned {
+            return None;
+        }
+        let message = self.pending.only()?;
+        if message.is_direct() || !message.append_all_atomic(from) {
+            return None;
+        }
+        let enough = message.payload_len() > message.room() / 2;
+        self.sent += length as u64;
+        Some((length, enough))
     }
 
     /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done now.
@@ -337,6 +437,9 @@ impl TxSide {
         let mut pumped = Pumped::default();
         let mut budget = BUDGET;
         let hurry = core::mem::take(&mut self.hurry);
+        if hurry {
+            self.ack_due |= core::mem::take(&mut self.ack_later);
+        }
         while !self.abandoned {
             pumped.moved = false;
             self.reclaim(&mut budget, done, &mut pumped);
@@ -355,7 +458,7 @@ impl TxSide {
                 || self.waiting > 0
                 || self.ack_due
                 || !self.pending.is_empty() && !joinable;
-            let due = joinable || together && self.carrying > 0;
+            let due = joinable || self.ack_later || together && self.carrying > 0;
             if due && !self.timer && self.queue.is_some() {
                 self.timer = true;
                 pumped.timer = true;
@@ -397,7 +500,7 @@ impl TxSide {
             pumped.progress = true;
             pumped.moved = true;
             self.in_flight -= 1;
-            if message.payload().is_empty() {
+            if message.payload_len() == 0 {
                 self.spare_ack = Some(message);
             } else {
                 self.carrying -= 1;
@@ -412,14 +515,13 @@ impl TxSide {
     /// was posted just now. The next write after that time posts it, or the timer. So small writes
     /// go together the more of them there are, and one alone goes at once.
     fn may_wait(&mut self, rx_consumed: u64) -> bool {
-        let room = self.room;
         self.waiting == 0
             // Nothing can join when there is no credit, and somebody may wait for more of it.
             && self.credit(rx_consumed) > 0
             && self
                 .pending
                 .only()
-                .is_some_and(|message| message.payload().len() <= room / 2)
+                .is_some_and(|message| message.payload_len() <= message.room() / 2)
             && self
                 .last_post
                 .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())
@@ -474,6 +576,7 @@ impl TxSide {
                 self.in_flight += 1;
                 self.reported = rx_consumed;
                 self.ack_due = false;
+                self.ack_later = false;
                 Ok(None)
             }
             Err(Refused::Full(message)) => Ok(Some(message)),

@@ -6,6 +6,7 @@
 //! [`include/linux/uio.h`](srctree/include/linux/uio.h).
 
 use super::bindings;
+use core::mem::MaybeUninit;
 use kernel::iov::IovIterSource;
 
 /// One read or write in progress, `struct kiocb`.
@@ -61,11 +62,27 @@ impl<'a, 'data> Source<'a, 'data> {
         self.iter.len()
     }
 
-    /// Copies into `out`; fewer bytes than asked for means a bad address. May sleep.
-    pub(crate) fn copy(&mut self, out: &mut [u8]) -> usize {
-        let copied = self.iter.copy_from_iter(out);
+    /// Copies into the beginning of `out`; fewer bytes than asked for means a bad address. May sleep.
+    pub(super) fn copy(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
+        let copied = self.iter.copy_from_iter_raw(out).len();
         self.copied += copied;
         copied
+    }
+
+    /// As [`Source::copy`], from memory that is there: it does not sleep, and what would have to be
+    /// fetched first is as if it were a bad address.
+    pub(super) fn copy_atomic(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
+        // SAFETY: May be called in any context, and is undone below.
+        unsafe { bindings::globalfifo_pagefault_disable() };
+        let copied = self.copy(out);
+        // SAFETY: Done above.
+        unsafe { bindings::globalfifo_pagefault_enable() };
+        copied
+    }
+
+    /// Says that the next `bytes` were taken from the iterator in another way.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.copied += bytes;
     }
 
     /// Gives back the last `bytes` copied, so that they are copied again next time.

@@ -10,6 +10,7 @@ pub(crate) mod bindings;
 pub(crate) mod chardev;
 pub(crate) mod fasync;
 pub(crate) mod iter;
+pub(crate) mod pages;
 pub(crate) mod timer;
 pub(crate) mod virtio;
 pub(crate) mod wait;

@@ -9,7 +9,11 @@
 //! can go while the other is in use: the last of the queues to be dropped resets the device and
 //! deletes them all.
 
-use super::bindings;
+use super::{
+    bindings,
+    iter::Source,
+    pages::UserPages, //
+};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -351,6 +355,8 @@ pub(crate) struct Packet<M> {
     memory: KVec<u8>,
     readable: usize,
     writable: usize,
+    /// What the device may read after the first `readable` bytes.
+    pages: Option<UserPages>,
     /// The driver's own.
     pub(crate) meta: M,
 }
@@ -358,19 +364,73 @@ pub(crate) struct Packet<M> {
 impl<M> Packet<M> {
     /// Zeroed memory of `size` bytes, none of it for the device.
     pub(crate) fn new(size: usize, meta: M) -> Result<KBox<Self>> {
-        let mut memory = KVec::with_capacity(size, GFP_KERNEL | __GFP_ZERO)?;
-        // SAFETY: There is room for `size` bytes, which the allocator has set to 0.
-        unsafe { memory.inc_len(size) };
+        Self::with_memory(KVec::zeroed(size, GFP_KERNEL)?, meta)
+    }
+
+    /// Memory that `size` bytes can be put into, and none yet.
+    pub(crate) fn with_capacity(size: usize, meta: M) -> Result<KBox<Self>> {
+        Self::with_memory(KVec::with_capacity(size, GFP_KERNEL)?, meta)
+    }
+
+    fn with_memory(memory: KVec<u8>, meta: M) -> Result<KBox<Self>> {
         // INVARIANT: Zero is not above any length.
         Ok(KBox::new(
             Self {
                 memory,
                 readable: 0,
                 writable: 0,
+                pages: None,
                 meta,
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// How many bytes can be there in all.
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
+    /// Puts `bytes` after those that are there; false, and nothing done, without room for all.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        bytes.len() <= self.memory.capacity() - self.memory.len()
+            // Allocates nothing, as there is room.
+            && self.memory.extend_from_slice(bytes, GFP_NOWAIT).is_ok()
+    }
+
+    /// Copies the next `n` bytes of `source`, or as many as there is room for, after those that are
+    /// there; fewer means a bad address. May sleep.
+    pub(crate) fn append_from(&mut self, source: &mut Source<'_, '_>, n: usize) -> usize {
+        let room = self.memory.spare_capacity_mut();
+        let n = n.min(room.len());
+        let copied = room.get_mut(..n).map_or(0, |room| source.copy(room));
+        // SAFETY: So many bytes of the room were written, and there were not more of it.
+        unsafe { self.memory.inc_len(copied) };
+        copied
+    }
+
+    /// As [`Packet::append_from`] for all that `source` has, or nothing: false if there is no room, or
+    /// it cannot be had without sleeping. Any context.
+    pub(crate) fn append_all_atomic(&mut self, source: &mut Source<'_, '_>) -> bool {
+        let n = source.len();
+        let Some(room) = self.memory.spare_capacity_mut().get_mut(..n) else {
+            return false;
+        };
+        let copied = source.copy_atomic(room);
+        if copied < n {
+            source.put_back(copied);
+            return false;
+        }
+        // SAFETY: So many bytes of the room were written, and there were not more of it.
+        unsafe { self.memory.inc_len(n) };
+        true
+    }
+
+    /// Forgets the bytes from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.readable = self.readable.min(len);
+        self.writable = 0;
+        self.memory.truncate(len);
     }
 
     /// Lets the device read the first `readable` bytes, and write the `writable` bytes after them.
@@ -380,7 +440,17 @@ impl<M> Packet<M> {
         self.writable = writable.min(self.memory.len() - self.readable);
     }
 
-    /// The memory.
+    /// Lets the device read `pages` after the memory that is exposed to it, none of which it may write.
+    pub(crate) fn attach(&mut self, pages: UserPages) {
+        self.pages = Some(pages);
+    }
+
+    /// What was attached.
+    pub(crate) fn pages(&self) -> Option<&UserPages> {
+        self.pages.as_ref()
+    }
+
+    /// The bytes that are there.
     ///
     /// A device that breaks the rules can still write to it: what decides anything is read by
     /// [`Packet::snapshot`].
@@ -396,7 +466,7 @@ impl<M> Packet<M> {
         Some(unsafe { ptr::from_ref(bytes).read_volatile() })
     }
 
-    /// The memory, to be changed.
+    /// These bytes, to be changed.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory
     }
@@ -459,6 +529,7 @@ impl<M: Send> Queue<M> {
         let vq = self.vq.as_ptr();
         let (readable, writable) = (packet.readable as u32, packet.writable as u32);
         let out: *mut c_void = packet.memory.as_mut_ptr().cast();
+        let table = packet.pages.as_ref().map(UserPages::table);
         // From here on the device may write to the memory: only raw pointers to it.
         let token = packet.into_foreign();
         let gfp = bindings::GFP_ATOMIC;
@@ -466,10 +537,13 @@ impl<M: Send> Queue<M> {
         // unused until the box comes back from the queue.
         let added = to_result(unsafe {
             let inward = out.byte_add(readable as usize);
-            match (readable, writable) {
-                (_, 0) => bindings::globalfifo_add_out(vq, out, readable, token, gfp),
-                (0, _) => bindings::globalfifo_add_in(vq, out, writable, token, gfp),
-                (_, _) => bindings::globalfifo_add_request(
+            match (readable, writable, table) {
+                (_, _, Some(table)) => {
+                    bindings::globalfifo_add_out_table(vq, out, readable, table, token, gfp)
+                }
+                (_, 0, None) => bindings::globalfifo_add_out(vq, out, readable, token, gfp),
+                (0, _, None) => bindings::globalfifo_add_in(vq, out, writable, token, gfp),
+                (_, _, None) => bindings::globalfifo_add_request(
                     vq, out, readable, inward, writable, token, gfp,
                 ),
             }

@@ -25,7 +25,10 @@ use kernel::{
         Monotonic,
         Msecs, //
     },
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    },
 };
 
 /// Poll events, as in `poll(2)`.
@@ -97,6 +100,8 @@ pub(crate) enum Waited {
 pub(crate) enum Signals {
     /// A pending signal ends the wait with `ERESTARTSYS`.
     Interrupt,
+    /// Only one that kills the process does.
+    Kill,
     /// Only for waits that are short by their nature.
     Ignore,
 }
@@ -223,6 +228,7 @@ impl WaitQueue {
     ) -> Result<Waited> {
         let state = match signals {
             Signals::Interrupt => bindings::GLOBALFIFO_TASK_INTERRUPTIBLE,
+            Signals::Kill => bindings::GLOBALFIFO_TASK_KILLABLE,
             Signals::Ignore => bindings::GLOBALFIFO_TASK_UNINTERRUPTIBLE,
         };
         let mut left = milliseconds.map_or(FOREVER, |limit| {
@@ -258,6 +264,32 @@ impl WaitQueue {
         // SAFETY: The queue and the entry are initialised. After this the entry is off the queue.
         unsafe { bindings::finish_wait(self.head.get(), entry) };
         waited
+    }
+}
+
+/// Lets the CPU rest for a moment of a loop that looks for something; whether the task should rather
+/// sleep, as others want the CPU or there is a signal for it.
+pub(crate) fn relax() -> bool {
+    // SAFETY: May be called by any task.
+    unsafe { bindings::globalfifo_relax() }
+}
+
+/// While it exists, the task keeps its CPU, except for interrupts. It must not sleep.
+pub(crate) struct NoPreemption(NotThreadSafe);
+
+impl NoPreemption {
+    /// From now on.
+    pub(crate) fn new() -> Self {
+        // SAFETY: Undone by `drop`, on the same CPU.
+        unsafe { bindings::globalfifo_preempt_disable() };
+        Self(NotThreadSafe)
+    }
+}
+
+impl Drop for NoPreemption {
+    fn drop(&mut self) {
+        // SAFETY: Done by `new`.
+        unsafe { bindings::globalfifo_preempt_enable() };
     }
 }
 

@@ -1,0 +1,397 @@
+//! Large writes, which the device reads from the memory of the process: nothing of it may show.
+//!
+//! Runs with the FIFOs of the suite "direct" (suites.toml): a loopback, a null, and a loopback whose
+//! tx queue dies after some messages.
+
+use std::fs::{self, File};
+use std::io::{IoSlice, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use globalfifo_guest_tests::aio::{self, Iocb};
+use globalfifo_guest_tests::fifo::{Fifo, pattern};
+use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
+use globalfifo_guest_tests::{check, check_eq, system};
+use nix::errno::Errno;
+use nix::libc::{self, O_NONBLOCK};
+use nix::sys::sendfile::sendfile;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const TESTS: &[Test] = &[
+    ("large_writes_arrive_unchanged", unchanged),
+    ("the_memory_is_free_when_the_write_returns", free_at_once),
+    (
+        "small_writes_and_those_that_must_not_wait_are_copied",
+        copied,
+    ),
+    ("large_and_small_writes_keep_their_order", order),
+    ("a_write_beyond_the_space_takes_what_fits", partial),
+    ("a_write_that_reaches_beyond_memory_is_cut", beyond_memory),
+    ("vectors_of_odd_sizes", vectors),
+    ("what_a_file_holds_is_copied", from_a_file),
+    (
+        "an_aio_write_is_completed_when_the_device_has_it",
+        aio_write,
+    ),
+    ("several_writers_lose_nothing", several_writers),
+    ("fork_in_another_thread_changes_nothing", fork_meanwhile),
+    (
+        "a_write_that_the_device_does_not_take_can_be_killed",
+        killed,
+    ),
+    ("it_fails_after_five_seconds", dead),
+    ("unbind_ends_it", unbound),
+    ("no_page_stays_pinned", nothing_pinned),
+];
+
+const LOOP: usize = 0;
+const NULL: usize = 1;
+const DEAD: usize = 2;
+
+const CAPACITY: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// Least bytes of a write that is not copied, docs/driver.md.
+const DIRECT: usize = 16384;
+
+fn main() -> ExitCode {
+    harness::main(TESTS)
+}
+
+fn path(index: usize) -> String {
+    format!("/dev/globalfifo{index}")
+}
+
+fn open(index: usize, flags: i32) -> Result<Fifo> {
+    Fifo::open_at(&path(index), flags)
+}
+
+/// How many bytes `work` has sent from where they were.
+fn sent_directly(index: usize, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let before = system::counter(index, "tx_direct")?;
+    work()?;
+    Ok(system::counter(index, "tx_direct")? - before)
+}
+
+/// How many pages are pinned, in the whole machine. CPUs count for themselves, and what they counted
+/// shows after a second.
+fn pinned() -> Result<u64> {
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let value = |name: &str| -> Result<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context(name.to_owned())?.trim().parse()?)
+    };
+    let acquired = value("nr_foll_pin_acquired ")?;
+    check!(acquired > 0);
+    Ok(acquired - value("nr_foll_pin_released ")?)
+}
+
+fn unchanged() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let sizes = [
+        DIRECT,
+        DIRECT + 1,
+        65_549,
+        64 * PAGE,
+        64 * PAGE + 1,
+        CAPACITY - 1,
+        CAPACITY,
+    ];
+    for (seed, size) in (0..).zip(sizes) {
+        for offset in [0, 1, 777, PAGE - 1] {
+            let bytes = pattern(seed, offset + size);
+            let (_, bytes) = bytes.split_at(offset);
+            let direct = sent_directly(LOOP, || {
+                check_eq!(fifo.write(bytes), Ok(size));
+                Ok(())
+            })?;
+            check_eq!(direct, u64::try_from(size)?);
+            check!(fifo.read_exact(size)? == bytes);
+        }
+    }
+    Ok(())
+}
+
+/// Whatever is done to the memory after the write does not matter.
+fn free_at_once() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let mut bytes = pattern(5, 100_000);
+    let original = bytes.clone();
+    for _ in 0..100 {
+        fifo.write_all(&bytes)?;
+        bytes.fill(0);
+        check!(fifo.read_exact(bytes.len())? == original);
+        bytes.copy_from_slice(&original);
+    }
+    Ok(())
+}
+
+fn copied() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(6, DIRECT - 1);
+    let direct = sent_directly(LOOP, || fifo.write_all(&bytes))?;
+    check_eq!(direct, 0);
+    check!(fifo.read_exact(bytes.len())? == bytes);
+    let fifo = open(LOOP, O_NONBLOCK)?;
+    let bytes = pattern(7, 200_000);
+    let direct = sent_directly(LOOP, || {
+        check_eq!(fifo.write(&bytes), Ok(bytes.len()));
+        Ok(())
+    })?;
+    check_eq!(direct, 0);
+    check!(open(LOOP, 0)?.read_exact(bytes.len())? == bytes);
+    Ok(())
+}
+
+fn order() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(8, 40 * 20_000);
+    for round in 0..20 {
+        let mut rest = bytes.as_slice();
+        let sizes = [1, 20_000, 300, 70_000, 33_000];
+        let sizes = sizes.into_iter().cycle().skip(round);
+        for size in sizes {
+            if rest.is_empty() {
+                break;
+            }
+            let (part, others) = rest.split_at(size.min(rest.len()));
+            check_eq!(fifo.write(part), Ok(part.len()));
+            rest = others;
+        }
+        check!(fifo.read_exact(bytes.len())? == bytes);
+    }
+    Ok(())
+}
+
+fn partial() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(9, CAPACITY + PAGE);
+    let (first, second) = bytes.split_at(300_000);
+    check_eq!(fifo.write(first), Ok(300_000));
+    check_eq!(fifo.write(second), Ok(CAPACITY - 300_000));
+    check!(bytes.starts_with(&fifo.read_exact(CAPACITY)?));
+    check_eq!(fifo.level()?, 0);
+    Ok(())
+}
+
+fn beyond_memory() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let (whole, good) = (100 * PAGE, 70 * PAGE);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: A new mapping, where the kernel likes.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), whole, protection, flags, -1, 0) };
+    check!(memory != libc::MAP_FAILED);
+    // SAFETY: Within what was just mapped.
+    let end = unsafe { memory.byte_add(good) };
+    // SAFETY: Nobody uses that.
+    check_eq!(unsafe { libc::munmap(end, whole - good) }, 0);
+    let bytes = pattern(10, good);
+    // SAFETY: `good` bytes are mapped there.
+    unsafe { memory.cast::<u8>().copy_from(bytes.as_ptr(), good) };
+    // SAFETY: The kernel checks what it reads.
+    let write = |from, len| Errno::result(unsafe { libc::write(fifo.fd(), from, len) });
+    check_eq!(write(memory, whole), Ok(isize::try_from(good)?));
+    check!(fifo.read_exact(good)? == bytes);
+    check_eq!(write(end, whole - good), Err(Errno::EFAULT));
+    check_eq!(fifo.level()?, 0);
+    // SAFETY: What is left of the mapping, which nobody uses.
+    check_eq!(unsafe { libc::munmap(memory, good) }, 0);
+    Ok(())
+}
+
+fn vectors() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(11, 400_000);
+    let mut slices = Vec::new();
+    let mut rest = bytes.as_slice();
+    for size in [1, 50_000, 0, 7, 4096, 100_001, 3].into_iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (part, others) = rest.split_at(size.min(rest.len()));
+        slices.push(IoSlice::new(part));
+        rest = others;
+    }
+    check_eq!(
+        nix::sys::uio::writev(fifo.as_fd(), &slices),
+        Ok(bytes.len())
+    );
+    check!(fifo.read_exact(bytes.len())? == bytes);
+    Ok(())
+}
+
+/// Memory of the kernel's is not for the device to read.
+fn from_a_file() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(12, 200_000);
+    let name = "/tmp/test-direct";
+    File::create(name)?.write_all(&bytes)?;
+    let file = File::open(name)?;
+    let direct = sent_directly(LOOP, || {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            sent += sendfile(fifo.as_fd(), &file, None, bytes.len() - sent)?;
+        }
+        Ok(())
+    })?;
+    check_eq!(direct, 0);
+    check!(fifo.read_exact(bytes.len())? == bytes);
+    fs::remove_file(name)?;
+    Ok(())
+}
+
+fn aio_write() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let context = aio::Context::new(4)?;
+    for size in [DIRECT, 300_000] {
+        let bytes = pattern(13, size);
+        let direct = sent_directly(LOOP, || {
+            context.submit(&mut Iocb::write(&fifo, &bytes))?;
+            check_eq!(context.event()?.res, i64::try_from(size)?);
+            Ok(())
+        })?;
+        check_eq!(direct, u64::try_from(size)?);
+        check!(fifo.read_exact(size)? == bytes);
+    }
+    Ok(())
+}
+
+/// Each writes pieces of its own byte, of a size that they share; no piece is torn, as all fit.
+fn several_writers() -> Result<()> {
+    const PIECE: usize = 1 << 16;
+    const ROUNDS: usize = 40;
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let writers: Vec<_> = (1..=3_u8)
+        .map(|id| {
+            thread::spawn(move || -> Result<()> {
+                let fifo = open(LOOP, 0)?;
+                for _ in 0..ROUNDS {
+                    check_eq!(fifo.write(&[id; PIECE])?, PIECE);
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    let mut counts = [0; 4];
+    for _ in 0..3 * ROUNDS {
+        let piece = fifo.read_exact(PIECE)?;
+        let id = *piece.first().context("empty")?;
+        check!(piece.iter().all(|byte| *byte == id));
+        *counts.get_mut(usize::from(id)).context("unknown writer")? += 1;
+    }
+    check_eq!(counts, [0, ROUNDS, ROUNDS, ROUNDS]);
+    for writer in writers {
+        writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+    }
+    Ok(())
+}
+
+/// A child shares the pages that are just being read.
+fn fork_meanwhile() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let forks = thread::spawn(|| -> Result<()> {
+        for _ in 0..20 {
+            check!(Command::new("true").status()?.success());
+        }
+        Ok(())
+    });
+    let bytes = pattern(14, 300_000);
+    while !forks.is_finished() {
+        fifo.write_all(&bytes)?;
+        check!(fifo.read_exact(bytes.len())? == bytes);
+    }
+    forks
+        .join()
+        .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+}
+
+/// Writes with `dd` until that is stuck; its process.
+fn stuck_writer() -> Result<std::process::Child> {
+    let mut writer = Command::new("dd")
+        .args([
+            "if=/dev/zero",
+            &format!("of={}", path(DEAD)),
+            "bs=32k",
+            "count=31",
+        ])
+        .stderr(Stdio::null())
+        .spawn()?;
+    let pid = i32::try_from(writer.id())?;
+    eventually("dd is stuck", || {
+        if writer.try_wait()?.is_some() {
+            bail!("the device takes everything");
+        }
+        system::sleeps_in(pid, libc::SYS_write)
+    })?;
+    Ok(writer)
+}
+
+fn killed() -> Result<()> {
+    eventually("no page is pinned", || Ok(pinned()? == 0))?;
+    open(DEAD, 0)?.clear()?;
+    let mut writer = stuck_writer()?;
+    eventually("pages are pinned", || Ok(pinned()? >= 8))?;
+    let pid = Pid::from_raw(i32::try_from(writer.id())?);
+    let started = Instant::now();
+    kill(pid, Signal::SIGKILL)?;
+    eventually("dd is dead", || Ok(writer.try_wait()?.is_some()))?;
+    check!(started.elapsed() < harness::limit(Duration::from_secs(3)));
+    // The device may still read them.
+    thread::sleep(Duration::from_secs(2));
+    check!(pinned()? >= 8);
+    Ok(())
+}
+
+fn dead() -> Result<()> {
+    let fifo = open(DEAD, 0)?;
+    let started = Instant::now();
+    check_eq!(fifo.write(&pattern(15, 2 * DIRECT)), Err(Errno::EIO));
+    let took = started.elapsed();
+    check!(took >= Duration::from_secs(5));
+    check!(took < Duration::from_secs(5) + SOON);
+    Ok(())
+}
+
+/// What is stuck when the device is taken away ends. What the device had not read it reads when it is
+/// reset, so the memory is not given to others before.
+fn unbound() -> Result<()> {
+    let mut writer = stuck_writer()?;
+    let device = system::device_name()?;
+    let started = Instant::now();
+    system::unbind(&device)?;
+    let status = writer.wait()?;
+    check!(!status.success());
+    check!(started.elapsed() < Duration::from_secs(10) + SOON);
+    system::bind(&device)?;
+    let fifo = open(DEAD, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(16, 100_000);
+    fifo.write_all(&bytes)?;
+    check!(fifo.read_exact(bytes.len())? == bytes);
+    Ok(())
+}
+
+fn nothing_pinned() -> Result<()> {
+    let fifo = open(NULL, 0)?;
+    for _ in 0..100 {
+        fifo.write_all(&[0; 100_000])?;
+    }
+    eventually("no page is pinned", || Ok(pinned()? == 0))
+}
