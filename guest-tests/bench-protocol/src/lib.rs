@@ -13,6 +13,9 @@ pub const SERIAL_PORT: &str = "bench.serial";
 /// vsock port of the host's peer.
 pub const VSOCK_PORT: u32 = 4242;
 
+/// In place of a device node: a pipe within the guest.
+pub const PIPE_PATH: &str = "pipe";
+
 /// A thing to measure, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {

@@ -9,13 +9,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use globalfifo_bench_protocol::{Measured, Notice};
+use globalfifo_bench_protocol::{Measured, Notice, PIPE_PATH};
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::mkfifo;
 
 use super::meter::{Latencies, Meter};
 use crate::aio::{Context, Iocb};
@@ -44,15 +47,21 @@ enum Wait {
 
 /// Measures one way.
 pub fn notify(path: &str, by: Notice, time: Duration) -> Result<Measured> {
+    let pipe = path == PIPE_PATH;
+    let path = if pipe { named_pipe()? } else { path };
+    // A pipe that somebody has open both ways makes nobody wait for the other end.
+    let both = Fifo::open_at(path, 0)?;
+    if !pipe {
+        both.clear()?;
+    }
     let fifo = Fifo::open_as(path, true, false, 0)?;
-    Fifo::open_at(path, 0)?.clear()?;
     // Before the writing thread is started, which inherits what is blocked.
     let mut wait = Wait::new(&fifo, by)?;
     let (ask, asked) = mpsc::channel();
     let writer = Fifo::open_as(path, false, true, 0)?;
     let writing = thread::spawn(move || write_when_asked(&writer, &asked));
     let mut latencies = Latencies::new()?;
-    let meter = Meter::begin(Some(path))?;
+    let meter = Meter::begin((!pipe).then_some(path))?;
     let mut events = 0;
     while meter.elapsed() < time {
         ask.send(()).context("the writer has gone")?;
@@ -69,6 +78,14 @@ pub fn notify(path: &str, by: Notice, time: Duration) -> Result<Measured> {
     measured.operations = latencies.count();
     latencies.put(&mut measured);
     Ok(measured)
+}
+
+fn named_pipe() -> Result<&'static str> {
+    let path = "/tmp/globalfifo-bench-pipe";
+    match mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(path),
+        Err(errno) => Err(errno).context("mkfifo"),
+    }
 }
 
 fn write_when_asked(fifo: &Fifo, asked: &Receiver<()>) -> Result<()> {
@@ -181,7 +198,7 @@ fn handle_real_time(signal: i32) -> Result<()> {
     action.sa_sigaction = handler as *const () as usize;
     // SAFETY: The action is valid; its handler reads a clock and stores a number.
     let done = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    nix::errno::Errno::result(done)
+    Errno::result(done)
         .map(drop)
         .context("sigaction")
 }

@@ -142,7 +142,7 @@ fn notification(results: &Results) -> Markup {
     html! {
         @if !bars.is_empty() {
             h2 { (Group::Notify.title()) }
-            p { "Both threads are in the guest and the write goes through the device: its way there and back is in every bar." }
+            p { "Both threads are in the guest and the write goes through the device: its way there and back is in every bar but those of the pipe." }
             div.charts { (chart("p50, and p99 behind it", &[], &svg::bars(&bars))) }
         }
     }

@@ -3,6 +3,7 @@
 use globalfifo_bench_protocol::Direction;
 use globalfifo_bench_protocol::Interface;
 use globalfifo_bench_protocol::Notice;
+use globalfifo_bench_protocol::PIPE_PATH;
 use globalfifo_bench_protocol::Task;
 use globalfifo_bench_protocol::Waiter;
 use globalfifo_bench_protocol::Way;
@@ -260,13 +261,20 @@ pub const NOTICES: [(Notice, &str); 8] = [
     (Notice::Uring, "io_uring"),
 ];
 
+/// The same of a pipe: what the kernel and the guest's CPU take for it where no device has a part in it.
+pub const PIPE_NOTICES: [(Notice, &str); 2] = [
+    (Notice::Read, "read of a pipe"),
+    (Notice::Sigio, "SIGIO of a pipe"),
+];
+
 fn notices(extent: &Extent) -> Vec<Trial> {
-    let trial = |(by, name): (Notice, &str)| {
-        let path = path(LOOPBACK);
+    let trial = |path: String, (by, name): (Notice, &str)| {
         let work = Work::Notify { path, by };
         Trial::new(Group::Notify, 0, name, work, extent.millis)
     };
-    NOTICES.into_iter().map(trial).collect()
+    let fifo = NOTICES.map(|notice| trial(path(LOOPBACK), notice));
+    let pipe = PIPE_NOTICES.map(|notice| trial(PIPE_PATH.to_owned(), notice));
+    fifo.into_iter().chain(pipe).collect()
 }
 
 /// Interfaces and directions of asynchronous requests, and their names.
