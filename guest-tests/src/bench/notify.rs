@@ -198,9 +198,7 @@ fn handle_real_time(signal: i32) -> Result<()> {
     action.sa_sigaction = handler as *const () as usize;
     // SAFETY: The action is valid; its handler reads a clock and stores a number.
     let done = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    Errno::result(done)
-        .map(drop)
-        .context("sigaction")
+    Errno::result(done).map(drop).context("sigaction")
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.
