@@ -1073,7 +1073,9 @@ impl Fifo {
                 }
                 let credit = usize::try_from(inner.credit_for_calls()).unwrap_or(usize::MAX);
                 let wanted = credit.min(from.len());
-                let direct = (wanted >= DIRECT && !request.must_not_wait())
+                // Not what is put aside: it can end, by a cancel, before the device has read it.
+                let waits = !request.must_not_wait() && !request.can_be_deferred();
+                let direct = (wanted >= DIRECT && waits)
                     .then(|| inner.tx.direct_pages())
                     .flatten();
                 let spares = match direct {
@@ -1097,8 +1099,6 @@ impl Fifo {
                 if written.bytes > 0 {
                     if outgoing.direct {
                         self.stats.tx_direct.add(written.bytes as u64);
-                    }
-                    if outgoing.direct && !request.can_be_deferred() {
                         self.wait_for_acceptance(written.end)?;
                     }
                     return written.answer;
