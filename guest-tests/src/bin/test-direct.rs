@@ -342,7 +342,11 @@ fn stuck_writer() -> Result<std::process::Child> {
         if writer.try_wait()?.is_some() {
             bail!("the device takes everything");
         }
-        system::sleeps_in(pid, libc::SYS_write)
+        // Not only for a moment.
+        let before = system::counter(DEAD, "tx_bytes")?;
+        thread::sleep(Duration::from_millis(500));
+        let stands = system::counter(DEAD, "tx_bytes")? == before;
+        Ok(stands && system::sleeps_in(pid, libc::SYS_write)?)
     })?;
     Ok(writer)
 }
