@@ -28,11 +28,12 @@ impl Accel {
         }
     }
 
-    /// CPU model: without ERMS and FSRM under TCG, which runs the kernel's `rep movsb` byte by byte.
+    /// CPU model. Under TCG without ERMS and FSRM, for it runs the kernel's `rep movsb` byte by byte; and without protection
+    /// keys, for it throws away its translations of addresses whenever PKRU changes, as it does for every signal.
     pub fn cpu(self) -> &'static str {
         match self {
             Self::Kvm { .. } => "host",
-            Self::Tcg => "max,-erms,-fsrm",
+            Self::Tcg => "max,-erms,-fsrm,-pku",
         }
     }
 }

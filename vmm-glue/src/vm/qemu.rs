@@ -94,7 +94,7 @@ pub fn command(
     let mut argv = program(config, paths).into_iter();
     let spec = Spec::new(argv.next().unwrap_or_default()).args(argv);
     let spec = base(spec, config, accel);
-    let spec = kernel(spec, config, paths, run);
+    let spec = kernel(spec, config, paths, run, accel);
     let spec = tags.iter().fold(spec, |spec, tag| share(spec, run, tag));
     let spec = ports(spec, run);
     let spec = if config.driver {
@@ -137,7 +137,7 @@ fn base(spec: Spec, config: &Config, accel: Accel) -> Spec {
     ])
 }
 
-fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir) -> Spec {
+fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel) -> Spec {
     let mut words = vec![
         "console=ttyS0 root=root rootfstype=virtiofs ro panic=-1 nokaslr tsc=reliable no_timer_check",
     ];
@@ -146,6 +146,9 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir) -> Spec {
     }
     if config.driver {
         words.push("lab.driver");
+    }
+    if accel == Accel::Tcg {
+        words.push("lab.tcg");
     }
     words.extend(config.kernel.command_line());
     words.push(INIT);
