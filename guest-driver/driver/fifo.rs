@@ -55,6 +55,7 @@ use super::{
         Await,
         Pumped,
         TxSide,
+        ACK_MICROSECONDS,
         DIRECT,
         LOOK_MICROSECONDS, //
     },
@@ -153,6 +154,11 @@ const JOBS: usize = 64;
 const SERVE: u64 = 0;
 const CONTINUE: u64 = 1;
 
+/// Names of its timers: the one that looks at the transmit queue, and the one that has the device
+/// told what was read.
+const LOOK: u64 = 0;
+const ACK: u64 = 1;
+
 /// Whether a FIFO works.
 #[derive(Clone, Copy)]
 enum Life {
@@ -182,6 +188,8 @@ struct Effects {
     more: bool,
     /// The transmit queue is to be looked at in a while.
     timer: bool,
+    /// The device is to be told what was read, in a longer while.
+    ack_timer: bool,
     /// Messages that are done, to be freed.
     messages: Chain<TxBuffer>,
 }
@@ -331,9 +339,11 @@ impl Inner {
                 progress,
                 more,
                 timer,
+                ack_timer,
                 ..
             }) => {
                 effects.timer |= timer;
+                effects.ack_timer |= ack_timer;
                 self.stats.tx_messages.add(messages);
                 effects.drained |= progress;
                 effects.more |= more;
@@ -342,6 +352,13 @@ impl Inner {
                 self.aio.accept(accepted);
             }
             Err(broken) => self.fail(broken, effects),
+        }
+    }
+
+    /// Somebody is to wait for data: what was written before is not held back any longer.
+    fn expect_data(&mut self, effects: &mut Effects) {
+        if self.tx.hurry_up() && !self.deferred.tx {
+            self.pump(effects);
         }
     }
 
@@ -382,6 +399,7 @@ impl Inner {
                     this.stats.rx_messages.add(received.messages);
                     if received.bytes > 0 {
                         effects.events |= Events::IN;
+                        this.tx.note_answer();
                     }
                     effects.more |= received.more;
                     this.deferred.rx = received.more;
@@ -515,14 +533,23 @@ pub(crate) struct Fifo {
     queues: Queues,
     /// Looks at the transmit queue in place of an interrupt.
     #[pin]
-    timer: Timer<Self>,
+    timer: Timer<Self, LOOK>,
+    /// Has the device told what was read, if no message did.
+    #[pin]
+    ack_timer: Timer<Self, ACK>,
     /// Of its device.
     watch: Arc<Watch>,
 }
 
-impl TimerCallback for Fifo {
+impl TimerCallback<LOOK> for Fifo {
     fn expired(self: ArcBorrow<'_, Self>) {
-        self.tx_timer();
+        self.tx_timer(TxSide::look_expired);
+    }
+}
+
+impl TimerCallback<ACK> for Fifo {
+    fn expired(self: ArcBorrow<'_, Self>) {
+        self.tx_timer(TxSide::ack_expired);
     }
 }
 
@@ -596,6 +623,7 @@ impl Fifo {
                 continuation <- new_work!("Fifo::continuation"),
                 queues,
                 timer <- Timer::new(),
+                ack_timer <- Timer::new(),
                 watch,
             }),
             GFP_KERNEL,
@@ -665,8 +693,9 @@ impl Fifo {
             inner.aio.abort_sent(accepted, ENODEV);
             (inner.rx.detach(), inner.tx.detach())
         });
-        // Without a queue nobody starts it again.
+        // Without a queue nobody starts them again.
         self.timer.cancel();
+        self.ack_timer.cancel();
         queues
     }
 
@@ -692,9 +721,9 @@ impl Fifo {
     }
 
     /// As [`Fifo::tx_interrupt`], in place of one.
-    fn tx_timer(self: ArcBorrow<'_, Self>) {
+    fn tx_timer(self: ArcBorrow<'_, Self>, expired: fn(&mut TxSide)) {
         self.change(|inner, effects| {
-            inner.tx.timer_expired();
+            expired(&mut inner.tx);
             if !inner.deferred.tx {
                 inner.pump(effects);
             }
@@ -733,6 +762,7 @@ impl Fifo {
                 self.stats.missed_interrupts.add(1);
             }
             // Messages that the core had no memory to post have no interrupt to wait for.
+            self.stats.left_behind.add(inner.tx.is_left_behind().into());
             if looks.1 == Look::Missed || inner.tx.is_congested() {
                 inner.pump(effects);
             }
@@ -782,6 +812,9 @@ impl Fifo {
         if effects.timer {
             // Under the lock, so that none starts after the queues are taken out.
             self.timer.start(self.into(), LOOK_MICROSECONDS);
+        }
+        if effects.ack_timer {
+            self.ack_timer.start(self.into(), ACK_MICROSECONDS);
         }
         drop(inner);
         self.perform(effects);
@@ -909,12 +942,17 @@ impl Fifo {
         &self.wait
     }
 
-    /// The events that hold.
-    pub(crate) fn events(&self) -> Events {
-        let mut inner = self.inner.lock();
-        let reading = inner.reading;
-        inner.read_contended |= reading;
-        inner.events()
+    /// The events that hold, for somebody who may then wait for others.
+    pub(crate) fn events(self: ArcBorrow<'_, Self>) -> Events {
+        self.change(|inner, effects| {
+            let reading = inner.reading;
+            inner.read_contended |= reading;
+            let events = inner.events();
+            if !events.contains(Events::IN) {
+                inner.expect_data(effects);
+            }
+            events
+        })
     }
 
     /// Reads what is there, or waits until something is; a request that can be put aside is.
@@ -940,8 +978,10 @@ impl Fifo {
             }
             if request.can_be_deferred() {
                 let to = UserDest::remember(to)?;
+                self.change(Inner::expect_data);
                 return self.defer(request, |_| Some(Wants::Data(to)));
             }
+            self.change(Inner::expect_data);
             let began = Instant::now();
             if !self.look_for_data(began) {
                 self.wait
@@ -1483,6 +1523,7 @@ impl Effects {
             work: false,
             more: false,
             timer: false,
+            ack_timer: false,
             messages: Chain::new(),
         }
     }

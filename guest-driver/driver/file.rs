@@ -61,7 +61,7 @@ impl FileOperations for Fifo {
         Fifo::write(self, request, from)
     }
 
-    fn poll(&self, file: &File, table: &mut PollTable) -> Events {
+    fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events {
         self.wait_queue().poll_wait(file, table);
         self.events()
     }

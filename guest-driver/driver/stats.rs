@@ -57,6 +57,8 @@ pub(crate) struct Stats {
     pub(crate) deferrals: Counter,
     /// Interrupts that did not come, though the device had something to tell.
     pub(crate) missed_interrupts: Counter,
+    /// Times that messages were found which nothing else would have sent, for want of memory.
+    pub(crate) left_behind: Counter,
     /// Times that a reader found data, or an end, by looking for it, without an interrupt.
     pub(crate) looks: Counter,
     /// Messages that broke the specification.
@@ -85,6 +87,7 @@ impl Stats {
             wakeups: Counter::new(),
             deferrals: Counter::new(),
             missed_interrupts: Counter::new(),
+            left_behind: Counter::new(),
             looks: Counter::new(),
             protocol_errors: Counter::new(),
             aio_at_submit: Counter::new(),
@@ -112,6 +115,7 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"wakeups", &stats.wakeups);
             folder.read_only_file(c"deferrals", &stats.deferrals);
             folder.read_only_file(c"missed_interrupts", &stats.missed_interrupts);
+            folder.read_only_file(c"left_behind", &stats.left_behind);
             folder.read_only_file(c"looks", &stats.looks);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
             folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);

@@ -51,6 +51,11 @@ const DIRECT_PAGES: (usize, usize) = (32, 8);
 /// How long what may be done together can wait for more.
 pub(crate) const LOOK_MICROSECONDS: u32 = 100;
 
+/// How long the device may not know what was read: longer than an answer takes to be written, as that tells,
+/// too; and longer than a tick, for it is the next timer to expire that the CPU's has to be set for, and
+/// where that is emulated it takes longer than a message.
+pub(crate) const ACK_MICROSECONDS: u32 = 10_000;
+
 /// Payload of a small message.
 const SMALL: usize = 4096 - 16;
 
@@ -79,6 +84,8 @@ pub(crate) struct TxSide {
     ack_due: bool,
     /// As `ack_due`, but that can wait for a write, or the timer.
     ack_later: bool,
+    /// That timer runs.
+    ack_timer: bool,
     /// The `rx_consumed` that was last told.
     reported: u64,
     loopback: bool,
@@ -92,8 +99,9 @@ pub(crate) struct TxSide {
     /// Messages in the queue, and those of them with a payload.
     in_flight: u32,
     carrying: u32,
-    /// When the last of those was put there.
+    /// When the last of those was put there, and whether data has come from the device since.
     last_post: Option<Instant<Monotonic>>,
+    answered: bool,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
     limit: u64,
     /// How many tasks wait for messages to be used.
@@ -163,6 +171,8 @@ pub(crate) struct Pumped {
     pub(crate) more: bool,
     /// It should be pumped again after [`LOOK_MICROSECONDS`], by the timer.
     pub(crate) timer: bool,
+    /// The device should be told what was read after [`ACK_MICROSECONDS`], by the other timer.
+    pub(crate) ack_timer: bool,
 }
 
 impl TxSide {
@@ -177,6 +187,7 @@ impl TxSide {
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
             ack_later: false,
+            ack_timer: false,
             reported: state.rx_floor,
             loopback: state.flags & STATE_LOOPBACK != 0,
             capacity: u64::from(state.capacity),
@@ -186,6 +197,7 @@ impl TxSide {
             in_flight: 0,
             carrying: 0,
             last_post: None,
+            answered: false,
             limit: state.tx_limit,
             waiting: 0,
             timer: false,
@@ -260,6 +272,12 @@ impl TxSide {
     /// Whether messages wait to be posted.
     pub(crate) fn is_congested(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Whether such messages have neither a timer nor an interrupt to wait for. That can only be when the
+    /// core had no memory to post them.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.is_congested() && !self.timer && self.in_flight == 0
     }
 
     /// Payload that the messages of a write of `n` bytes have room for.
@@ -417,10 +435,30 @@ impl TxSide {
         Some((length, enough))
     }
 
+    /// Data has come from the device. Where that is not what was written here, it may be an answer: then
+    /// writes do not just follow each other, and the next one is waited for.
+    pub(crate) fn note_answer(&mut self) {
+        self.answered = !self.loopback;
+    }
+
+    /// Somebody waits for an answer, so nothing more will join the message that waits for that: true if
+    /// there is one, which is then to be pumped.
+    pub(crate) fn hurry_up(&mut self) -> bool {
+        self.hurry = self.timer && self.pending.only().is_some();
+        self.hurry
+    }
+
     /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done now.
-    pub(crate) fn timer_expired(&mut self) {
+    pub(crate) fn look_expired(&mut self) {
         self.timer = false;
         self.hurry = true;
+    }
+
+    /// The timer that [`Pumped::ack_timer`] asked for has expired: what was read is to be told now,
+    /// unless a message has.
+    pub(crate) fn ack_expired(&mut self) {
+        self.ack_timer = false;
+        self.ack_due |= core::mem::take(&mut self.ack_later);
     }
 
     /// Takes back used messages, posts what waits, and tells the device if it wants to hear; as far
@@ -437,13 +475,11 @@ impl TxSide {
         let mut pumped = Pumped::default();
         let mut budget = BUDGET;
         let hurry = core::mem::take(&mut self.hurry);
-        if hurry {
-            self.ack_due |= core::mem::take(&mut self.ack_later);
-        }
         while !self.abandoned {
             pumped.moved = false;
             self.reclaim(&mut budget, done, &mut pumped);
-            self.post(rx_consumed, hurry, &mut budget, &mut pumped)?;
+            let at_once = hurry || others == Await::Interrupt;
+            let held_back = self.post(rx_consumed, at_once, &mut budget, &mut pumped)?;
             if budget == 0 {
                 if let Some(queue) = self.queue.as_mut() {
                     queue.disable_interrupts();
@@ -451,17 +487,20 @@ impl TxSide {
                 pumped.more = true;
                 break;
             }
-            let joinable = !hurry && self.may_wait(rx_consumed);
             // By the timer as long as it finds something.
             let together = others == Await::Together && (!hurry || pumped.progress);
             let wanted = others != Await::None && !together
                 || self.waiting > 0
                 || self.ack_due
-                || !self.pending.is_empty() && !joinable;
-            let due = joinable || self.ack_later || together && self.carrying > 0;
+                || !self.pending.is_empty() && !held_back;
+            let due = held_back || together && self.carrying > 0;
             if due && !self.timer && self.queue.is_some() {
                 self.timer = true;
                 pumped.timer = true;
+            }
+            if self.ack_later && !self.ack_timer && self.queue.is_some() {
+                self.ack_timer = true;
+                pumped.ack_timer = true;
             }
             match self.queue.as_mut() {
                 // What was asked for before still holds.
@@ -512,10 +551,12 @@ impl TxSide {
     }
 
     /// Whether the message that is next to be posted can wait for others to join it: the one before
-    /// was posted just now. The next write after that time posts it, or the timer. So small writes
-    /// go together the more of them there are, and one alone goes at once.
+    /// was posted just now, and not answered. The next write after that time posts it, or the timer, or
+    /// who waits for data. So small writes go together the more of them there are, and one alone goes at
+    /// once.
     fn may_wait(&mut self, rx_consumed: u64) -> bool {
         self.waiting == 0
+            && !self.answered
             // Nothing can join when there is no credit, and somebody may wait for more of it.
             && self.credit(rx_consumed) > 0
             && self
@@ -527,25 +568,34 @@ impl TxSide {
                 .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())
     }
 
+    /// Posts what is to be posted; whether a message is held back for others to join it. That is decided
+    /// here and nowhere else: a message that was held back, and in the next moment need not be, would
+    /// have neither timer nor interrupt to post it.
     fn post(
         &mut self,
         rx_consumed: u64,
-        hurry: bool,
+        at_once: bool,
         budget: &mut usize,
         pumped: &mut Pumped,
-    ) -> Result<(), Broken> {
-        while *budget > 0 && (hurry || !self.may_wait(rx_consumed)) {
+    ) -> Result<bool, Broken> {
+        let mut held_back = false;
+        while *budget > 0 && !self.pending.is_empty() {
+            held_back = !at_once && self.may_wait(rx_consumed);
+            if held_back {
+                break;
+            }
             let Some(message) = self.pending.pop_front() else {
                 break;
             };
             let end = message.tx_end();
             if let Some(message) = self.add(message, rx_consumed)? {
                 self.pending.push_front(message);
-                return Ok(());
+                return Ok(false);
             }
             self.posted = end;
             self.carrying += 1;
             self.last_post = Some(Instant::now());
+            self.answered = false;
             *budget -= 1;
             pumped.messages += 1;
             pumped.moved = true;
@@ -558,7 +608,7 @@ impl TxSide {
                 pumped.moved |= self.spare_ack.is_none();
             }
         }
-        Ok(())
+        Ok(held_back)
     }
 
     /// Posts one message; gives it back when there is no room.

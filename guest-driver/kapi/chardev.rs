@@ -86,7 +86,9 @@ pub(crate) trait FileOperations: Send + Sync + 'static {
         Self: Sized;
 
     /// `poll(2)`: registers, then tells the events that hold.
-    fn poll(&self, file: &File, table: &mut PollTable) -> Events;
+    fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events
+    where
+        Self: Sized;
 
     /// `ioctl(2)`.
     fn ioctl(self: ArcBorrow<'_, Self>, mode: Mode, command: u32, argument: usize) -> Result<isize>

@@ -19,8 +19,8 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What a [`Timer`] does.
-pub(crate) trait TimerCallback: Send + Sync {
+/// What a [`Timer`] does. What has several of them tells them apart by `ID`.
+pub(crate) trait TimerCallback<const ID: u64>: Send + Sync {
     /// The time is over. Called in hard interrupt context.
     fn expired(self: ArcBorrow<'_, Self>);
 }
@@ -31,7 +31,7 @@ pub(crate) trait TimerCallback: Send + Sync {
 /// [`Timer::cancel`] has to come before the last other reference goes.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
-pub(crate) struct Timer<T: TimerCallback> {
+pub(crate) struct Timer<T: TimerCallback<ID>, const ID: u64> {
     #[pin]
     timer: Opaque<bindings::hrtimer>,
     /// Whom to tell, while it runs. Leaf: taken in any context, nothing is taken under it.
@@ -40,11 +40,11 @@ pub(crate) struct Timer<T: TimerCallback> {
 }
 
 // SAFETY: An hrtimer may be used from any thread; it locks by itself.
-unsafe impl<T: TimerCallback> Send for Timer<T> {}
+unsafe impl<T: TimerCallback<ID>, const ID: u64> Send for Timer<T, ID> {}
 // SAFETY: As above.
-unsafe impl<T: TimerCallback> Sync for Timer<T> {}
+unsafe impl<T: TimerCallback<ID>, const ID: u64> Sync for Timer<T, ID> {}
 
-impl<T: TimerCallback> Timer<T> {
+impl<T: TimerCallback<ID>, const ID: u64> Timer<T, ID> {
     /// A timer that does not run.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -52,7 +52,7 @@ impl<T: TimerCallback> Timer<T> {
             timer <- Opaque::ffi_init(|slot| unsafe {
                 bindings::hrtimer_setup(
                     slot,
-                    Some(expired::<T>),
+                    Some(expired::<T, ID>),
                     bindings::CLOCK_MONOTONIC as i32,
                     bindings::hrtimer_mode_HRTIMER_MODE_REL,
                 )
@@ -86,7 +86,7 @@ impl<T: TimerCallback> Timer<T> {
 }
 
 #[pinned_drop]
-impl<T: TimerCallback> PinnedDrop for Timer<T> {
+impl<T: TimerCallback<ID>, const ID: u64> PinnedDrop for Timer<T, ID> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The timer was set up by `new`. The callback is over when this returns.
         unsafe { bindings::hrtimer_cancel(self.timer.get()) };
@@ -95,12 +95,12 @@ impl<T: TimerCallback> PinnedDrop for Timer<T> {
 
 /// # Safety
 ///
-/// The callback of a timer that [`Timer::new`] set up for this `T`.
-unsafe extern "C" fn expired<T: TimerCallback>(
+/// The callback of a timer that [`Timer::new`] set up for this `T` and `ID`.
+unsafe extern "C" fn expired<T: TimerCallback<ID>, const ID: u64>(
     timer: *mut bindings::hrtimer,
 ) -> bindings::hrtimer_restart {
-    // SAFETY: The timer is the first field of a `Timer<T>`, whose drop waits for this callback.
-    let timer = unsafe { &*timer.cast::<Timer<T>>() };
+    // SAFETY: The timer is the first field of a `Timer<T, ID>`, whose drop waits for this callback.
+    let timer = unsafe { &*timer.cast::<Timer<T, ID>>() };
     let target = timer.target.lock().take();
     if let Some(target) = &target {
         T::expired(target.as_arc_borrow());

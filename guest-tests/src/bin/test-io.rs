@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
@@ -28,6 +29,7 @@ const TESTS: &[Test] = &[
     ),
     ("a_write_beyond_the_space_takes_what_fits", partial_write),
     ("many_small_writes_are_one_read", many_small_writes),
+    ("no_small_write_is_left_behind", none_left_behind),
     ("zero_length_io_returns_at_once", zero_length),
     (
         "nonblocking_read_of_an_empty_fifo_is_eagain",
@@ -148,6 +150,29 @@ fn many_small_writes() -> Result<()> {
     }
     fifo.wait_level(CAPACITY)?;
     check_eq!(fifo.read(CAPACITY + 100)?, bytes);
+    Ok(())
+}
+
+/// A small write may wait for others, for a moment and then a timer. Here the next one comes at every distance
+/// around that moment, and nothing after it (not even a read, which is told to the device): it arrives by itself,
+/// not by the look for what was left behind.
+fn none_left_behind() -> Result<()> {
+    let fifo = Fifo::open_empty(0)?;
+    let arrived = || system::counter(0, "rx_bytes");
+    let before = system::counter(0, "left_behind")?;
+    let mut expected = arrived()?;
+    for distance in (50_000..110_000).step_by(40) {
+        fifo.write_all(b"a")?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_nanos(distance) {
+            std::hint::spin_loop();
+        }
+        fifo.write_all(b"b")?;
+        expected += 2;
+        eventually("both bytes arrive", || Ok(arrived()? == expected))?;
+    }
+    check_eq!(system::counter(0, "left_behind")?, before);
+    check_eq!(fifo.read_exact(3000)?, b"ab".repeat(1500));
     Ok(())
 }
 
