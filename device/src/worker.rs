@@ -234,11 +234,16 @@ pub struct Worker {
 ///
 /// For both sides an announcement costs more than many messages: here a thread is to be woken, there
 /// the guest's CPU is left. So the worker stays a little if that would have spared the last
-/// announcement, and not if it was in vain.
+/// announcement. But who waits for an answer sends nothing before it has come, and the answer may need
+/// this CPU: the more often the worker stayed in vain, the more opportunities it lets pass.
 #[derive(Debug, Default)]
 struct Linger {
     time: Duration,
     last: Option<Instant>,
+    /// How often it was in vain since it was not.
+    vain: u32,
+    /// Opportunities to be let pass.
+    pass: u32,
 }
 
 impl Linger {
@@ -246,20 +251,32 @@ impl Linger {
     const MOST: Duration = Duration::from_micros(100);
     /// One pass does not keep the other queues waiting for longer.
     const PASS: Duration = Duration::from_millis(1);
+    /// At most two to the power of this many opportunities are let pass.
+    const DOUBT: u32 = 8;
 
     /// The driver has announced something `now`: how long to stay.
     fn begin(&mut self, now: Instant) -> Duration {
         let since = |last| now.saturating_duration_since(last);
         if self.last.is_some_and(|last| since(last) < Self::MOST) {
+            if self.pass > 0 {
+                self.pass -= 1;
+                return Duration::ZERO;
+            }
             self.time = Self::MOST;
         }
         self.time
     }
 
-    /// A pass is over `now`, which has `found` something while it stayed.
-    fn ended(&mut self, now: Instant, found: bool) {
-        if !found {
-            self.time /= 2;
+    /// A pass is over `now`; whether it has found messages while it stayed, if it did.
+    fn ended(&mut self, now: Instant, found: Option<bool>) {
+        match found {
+            Some(true) => (self.vain, self.pass) = (0, 0),
+            Some(false) => {
+                self.time /= 2;
+                self.vain = (self.vain + 1).min(Self::DOUBT);
+                self.pass = 1 << self.vain;
+            }
+            None => {}
         }
         self.last = Some(now);
     }
@@ -353,15 +370,15 @@ pub fn run(
 
 impl<'a> Pass<'a> {
     /// Looks for more, until nothing came for as long as `time`, there is mail, or it was long enough;
-    /// returns whether there was anything. It looks at all queues, those of which announcements may
+    /// returns whether anything came, if it looked at all. It looks at all queues, those of which announcements may
     /// wait to be heard too: else what came later to a silent queue would overtake it.
-    fn linger(&mut self, time: Duration, mailbox: &Mailbox) -> bool {
+    fn linger(&mut self, time: Duration, mailbox: &Mailbox) -> Option<bool> {
         let start = Instant::now();
-        let (mut last, mut found) = (start, false);
+        let mut last = start;
+        let mut found = (!self.silent.is_empty() && time > Duration::ZERO).then_some(false);
         while !self.silent.is_empty() && last.elapsed() < time && start.elapsed() < Linger::PASS {
             let ready = self.ready();
             if mailbox.has_mail() {
-                found = true;
                 break;
             }
             if ready.is_empty() {
@@ -373,7 +390,7 @@ impl<'a> Pass<'a> {
                 self.serve(index);
             }
             last = Instant::now();
-            found = true;
+            found = Some(true);
         }
         let (vrings, ram) = (self.vrings, self.ram);
         for index in std::mem::take(&mut self.silent).iter() {
@@ -785,9 +802,9 @@ mod tests {
         let start = Instant::now();
         let mut linger = Linger::default();
         assert_eq!(linger.begin(start), Duration::ZERO);
-        linger.ended(after(start, 10), false);
+        linger.ended(after(start, 10), None);
         assert_eq!(linger.begin(after(start, 60)), Linger::MOST);
-        linger.ended(after(start, 200), true);
+        linger.ended(after(start, 200), Some(true));
         assert_eq!(linger.begin(after(start, 900)), Linger::MOST);
     }
 
@@ -796,15 +813,33 @@ mod tests {
         let mut now = Instant::now();
         let mut linger = Linger {
             time: Linger::MOST,
-            last: None,
+            ..Linger::default()
         };
         for _ in 0..20 {
             let before = linger.time;
             assert_eq!(linger.begin(now), before);
-            linger.ended(now, false);
+            linger.ended(now, Some(false));
             assert!(linger.time <= before / 2);
             now += Duration::from_millis(10);
         }
         assert!(linger.time < Duration::from_micros(1));
+    }
+
+    /// There and back, over and over: what comes next needs the answer first.
+    #[test]
+    fn the_worker_seldom_stays_where_answers_are_waited_for() {
+        let mut now = Instant::now();
+        let mut linger = Linger::default();
+        let mut stayed = 0;
+        for _ in 0..1000 {
+            let time = linger.begin(now);
+            stayed += u32::from(time == Linger::MOST);
+            linger.ended(now, (time > Duration::ZERO).then_some(false));
+            now += Linger::MOST / 2;
+        }
+        assert!((1..15).contains(&stayed), "{stayed}");
+        // Messages that follow each other are believed at once.
+        linger.ended(now, Some(true));
+        assert_eq!(linger.begin(now), Linger::MOST);
     }
 }
