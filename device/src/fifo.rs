@@ -5,13 +5,14 @@
 //! The rx stream is a [`Ring`]. In a loopback FIFO the tx stream is the same ring; otherwise it is
 //! a ring of its own that ends, like the rx stream, at an [`Endpoint`] or outside of the device. For
 //! what is outside, the event loop moves the bytes between host and rings, and this file rings its
-//! bell when there is something to move. It decides what a message means; it must not know
-//! virtqueues, guest memory or sockets.
+//! bell when there is something to move; or bytes leave by an [`Outlet`] as soon as they are accepted.
+//! It decides what a message means; it must not know virtqueues, guest memory or sockets.
 
 #![forbid(unsafe_code)]
 
 mod by_hand;
 
+use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::sync::Arc;
@@ -102,10 +103,27 @@ enum End {
     Outside(Doorbell),
 }
 
+/// Most bytes that wait for the end of a pass before they leave by an [`Outlet`].
+const LEAVE_AT: usize = 65_536;
+
+/// A way to the host side that never makes its caller wait: a socket, but not a disk.
+pub trait Outlet: std::fmt::Debug + Send + Sync {
+    /// Takes what it can of `first`, then of `second`; how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was taken. Whoever serves the host side will meet the same error, and deal with it.
+    fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
+}
+
 /// How the event loop learns that there is something to move.
 #[derive(Debug, Default)]
 struct Doorbell {
     bell: Option<Arc<EventNotifier>>,
+    /// By this, bytes leave without the event loop, …
+    outlet: Option<Arc<dyn Outlet>>,
+    /// … except while it is taking some out itself: later ones must not overtake them.
+    leaving: bool,
     /// It found the rx ring full, …
     wants_space: bool,
     /// … or the tx ring empty, and does not look again before the bell.
@@ -301,8 +319,50 @@ impl Fifo {
             RingError::Io(_) => Refusal::InvalidChain,
         })?;
         self.tx_messages += u64::from(len > 0);
-        self.ring_bell();
+        if !self.leaves_at_once() {
+            self.ring_bell();
+        } else if self.untaken() >= LEAVE_AT {
+            self.let_out();
+        } else {
+            self.ring_bell_for(false);
+        }
         Ok(())
+    }
+
+    /// A pass over tx messages is over: what can leave at once does.
+    pub fn pass_over(&mut self) {
+        if self.leaves_at_once() {
+            self.let_out();
+        }
+    }
+
+    /// Whether what comes in leaves by the outlet.
+    fn leaves_at_once(&self) -> bool {
+        match &self.host {
+            Some(Host {
+                end: End::Outside(doorbell),
+                ..
+            }) => doorbell.outlet.is_some() && !doorbell.leaving && !self.stands_still(),
+            _ => false,
+        }
+    }
+
+    /// Offers the outlet what waits; what stays is for the event loop.
+    fn let_out(&mut self) {
+        if let Some(Host {
+            end: End::Outside(doorbell),
+            tx,
+            ..
+        }) = &mut self.host
+            && let Some(outlet) = &doorbell.outlet
+            && tx.unsent() > 0
+        {
+            let (first, second) = tx.unsent_parts();
+            if let Ok(len) = outlet.offer(first, second) {
+                tx.drop_to(tx.sent().saturating_add(len as u64));
+            }
+        }
+        self.ring_bell();
     }
 
     /// DEV-11: counts a refused tx message, or a corrupt queue, and fails the FIFO.
@@ -416,6 +476,13 @@ impl Fifo {
         }
     }
 
+    /// Sets the way by which bytes may leave from now on without the event loop, or that there is none.
+    pub fn set_outlet(&mut self, outlet: Option<Arc<dyn Outlet>>) {
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.outlet = outlet;
+        }
+    }
+
     /// How many bytes can be [`Fifo::put`]; if none, the bell tells when that changes. A FIFO that
     /// has failed stands still until it is reset.
     pub fn room(&mut self) -> usize {
@@ -441,7 +508,7 @@ impl Fifo {
     }
 
     /// Copies bytes of the driver that wait to go outside: the position of the first, and how many.
-    /// If there are none, the bell tells when that changes.
+    /// If there are none, the bell tells when that changes; otherwise [`Fifo::taken`] has to follow.
     pub fn peek(&mut self, bytes: &mut [u8]) -> (u64, usize) {
         let still = self.stands_still();
         let Some(host) = &mut self.host else {
@@ -451,21 +518,30 @@ impl Fifo {
         let (position, len) = host.tx.peek(bytes);
         if let End::Outside(doorbell) = &mut host.end {
             doorbell.wants_bytes |= len == 0;
+            doorbell.leaving = len > 0;
         }
         (position, len)
     }
 
-    /// The bytes below `position` of the tx stream are outside. (A clear may have been faster.)
+    /// The bytes below `position` of the tx stream are outside, of those that [`Fifo::peek`] gave. (A
+    /// clear may have been faster.)
     pub fn taken(&mut self, position: u64) {
         if let Some(host) = &mut self.host {
             host.tx.drop_to(position);
+        }
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.leaving = false;
         }
     }
 
     /// Whether bytes of the driver wait to go outside, and whether there is room for more for it.
     /// What there is not, the bell tells of.
     pub fn has_work(&mut self) -> (bool, bool) {
-        (self.peek(&mut [0]).1 > 0, self.room() > 0)
+        let bytes = self.untaken() > 0 && !self.stands_still();
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.wants_bytes |= !bytes;
+        }
+        (bytes, self.room() > 0)
     }
 
     /// What the host side is like from now on.
@@ -492,11 +568,16 @@ impl Fifo {
 
     /// Tells the event loop of what it wants to know, if that is so now.
     fn ring_bell(&mut self) {
+        self.ring_bell_for(true);
+    }
+
+    /// As [`Fifo::ring_bell`], of `bytes` only if they do not leave by themselves.
+    fn ring_bell_for(&mut self, bytes: bool) {
         if self.stands_still() {
             return;
         }
         let space = self.rx.free() > 0;
-        let bytes = self.host.as_ref().is_some_and(|host| host.tx.unsent() > 0);
+        let bytes = bytes && self.untaken() > 0;
         if let Some(doorbell) = self.doorbell()
             && (doorbell.wants_space && space || doorbell.wants_bytes && bytes)
         {
@@ -621,6 +702,10 @@ fn limit(ring: &Ring, consumed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
     use rstest::rstest;
     use vmm_sys_util::event::EventConsumer;
     use vmm_sys_util::event::EventFlag;
@@ -750,6 +835,128 @@ mod tests {
         send(&mut fifo, b"").unwrap();
         rung.consume().unwrap();
         assert_eq!(fifo.room(), 4);
+    }
+
+    /// A way out that takes `most` bytes at a time.
+    #[derive(Debug)]
+    struct Gate {
+        most: AtomicUsize,
+        taken: Mutex<Vec<u8>>,
+    }
+
+    impl Gate {
+        fn new(most: usize) -> Arc<Self> {
+            Arc::new(Self {
+                most: AtomicUsize::new(most),
+                taken: Mutex::default(),
+            })
+        }
+
+        fn open(&self, most: usize) {
+            self.most.store(most, Ordering::Relaxed);
+        }
+
+        fn taken(&self) -> Vec<u8> {
+            std::mem::take(&mut *self.taken.lock().unwrap())
+        }
+    }
+
+    impl Outlet for Gate {
+        fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+            let bytes = [first, second].concat();
+            let len = bytes.len().min(self.most.load(Ordering::Relaxed));
+            if len == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken.lock().unwrap().extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+    }
+
+    /// Bytes leave when the pass is over, and the loop does not hear of it.
+    #[test]
+    fn bytes_leave_by_the_outlet() {
+        let (mut fifo, rung) = outside(8);
+        let gate = Gate::new(usize::MAX);
+        fifo.set_outlet(Some(gate.clone()));
+        fifo.has_work();
+        for _ in 0..3 {
+            send(&mut fifo, b"12345").unwrap();
+            send(&mut fifo, b"678").unwrap();
+            assert_eq!(gate.taken(), b"");
+            fifo.pass_over();
+            assert_eq!(gate.taken(), b"12345678");
+            assert_eq!(fifo.untaken(), 0);
+            fifo.tell_state();
+        }
+        assert!(rung.consume().is_err());
+        fifo.set_outlet(None);
+        send(&mut fifo, b"x").unwrap();
+        rung.consume().unwrap();
+        fifo.pass_over();
+        assert_eq!(take(&mut fifo, 9), b"x");
+    }
+
+    /// What the outlet does not take stays, in order, and the loop is called.
+    #[test]
+    fn what_does_not_fit_through_the_outlet_is_for_the_loop() {
+        let (mut fifo, rung) = outside(8);
+        let gate = Gate::new(3);
+        fifo.set_outlet(Some(gate.clone()));
+        fifo.has_work();
+        send(&mut fifo, b"12345").unwrap();
+        fifo.pass_over();
+        assert_eq!(gate.taken(), b"123");
+        rung.consume().unwrap();
+        gate.open(0);
+        send(&mut fifo, b"6").unwrap();
+        fifo.pass_over();
+        assert_eq!(take(&mut fifo, 9), b"456");
+    }
+
+    /// Nothing overtakes what the loop has in hand, a clear or not.
+    #[rstest]
+    #[case(false)]
+    #[case(true)]
+    fn the_outlet_waits_for_what_the_loop_takes_out(#[case] clear: bool) {
+        let (mut fifo, rung) = outside(8);
+        let gate = Gate::new(0);
+        fifo.set_outlet(Some(gate.clone()));
+        send(&mut fifo, b"1234").unwrap();
+        fifo.pass_over();
+        let (position, len) = fifo.peek(&mut [0; 2]);
+        assert_eq!((position, len), (0, 2));
+        gate.open(usize::MAX);
+        if clear {
+            fifo.clear();
+        }
+        send(&mut fifo, b"56").unwrap();
+        fifo.pass_over();
+        assert_eq!(gate.taken(), b"");
+        fifo.taken(2);
+        // The loop is at it, and sees that there is more.
+        assert_eq!(fifo.has_work(), (true, true));
+        assert!(rung.consume().is_err());
+        fifo.pass_over();
+        let expected: &[u8] = if clear { b"56" } else { b"3456" };
+        assert_eq!(gate.taken(), expected);
+    }
+
+    /// A FIFO that stands still lets nothing out; then the loop is called.
+    #[test]
+    fn nothing_leaves_a_fifo_that_is_held_up() {
+        let (mut fifo, rung) = outside(8);
+        let gate = Gate::new(usize::MAX);
+        fifo.set_outlet(Some(gate.clone()));
+        fifo.has_work();
+        fifo.hold_up(true);
+        send(&mut fifo, b"12").unwrap();
+        fifo.pass_over();
+        assert_eq!(gate.taken(), b"");
+        assert!(rung.consume().is_err());
+        fifo.hold_up(false);
+        rung.consume().unwrap();
+        assert_eq!(take(&mut fifo, 9), b"12");
     }
 
     /// A FIFO that has failed stands still: its bytes stay, and the reset tells the loop.

@@ -77,7 +77,7 @@ pub fn tx(
     budget: &mut Budget,
     announce: Announce,
 ) -> Result<Outcome, QueueError> {
-    consume(queue, budget, announce, |queue, chain| {
+    let outcome = consume(queue, budget, announce, |queue, chain| {
         match tx_message(queue, chain, fifo) {
             Ok(moved) => Handled { used: 0, moved },
             Err(reason) => {
@@ -85,7 +85,9 @@ pub fn tx(
                 Handled::REFUSED
             }
         }
-    })
+    });
+    fifo.pass_over();
+    outcome
 }
 
 fn tx_message<'a>(

@@ -166,6 +166,11 @@ impl Ring {
         Ok(())
     }
 
+    /// The unsent bytes, where they are: the rest follows in the second part.
+    pub fn unsent_parts(&self) -> (&[u8], &[u8]) {
+        self.span(self.sent, self.unsent())
+    }
+
     /// Copies unsent bytes without handing them out: the position of the first, and how many.
     pub fn peek(&self, bytes: &mut [u8]) -> (u64, usize) {
         let len = self.unsent().min(bytes.len());

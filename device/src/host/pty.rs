@@ -102,7 +102,7 @@ impl Pty {
             return;
         }
         self.attached = true;
-        self.pump.open();
+        self.pump.open(None);
         self.pump.set_connection(Connection::Connected);
         debug!(fifo = self.pump.index(), "the pseudo-terminal is open");
     }

@@ -17,6 +17,7 @@ use super::bell::Bell;
 use crate::device::Device;
 use crate::fifo::Connection;
 use crate::fifo::Fifo;
+use crate::fifo::Outlet;
 
 /// Most bytes that one turn reads, and that it writes.
 const TURN: usize = 65_536;
@@ -33,6 +34,12 @@ pub trait Stream {
 
     /// As [`io::Write::write`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Whether a call that moved less than it was asked to has moved all there is, or all that fits:
+    /// then an event will tell when that changes.
+    fn short_is_all(&self) -> bool {
+        false
+    }
 
     /// Whether a `read` would return 0 or fail; asked only when the other side has said so, and
     /// there is no room to read into.
@@ -116,8 +123,10 @@ impl Pump {
         self.index
     }
 
-    /// Something new is open whose descriptor is watched: events will tell what is ready.
-    pub fn open(&mut self) {
+    /// Something new is open whose descriptor is watched: events will tell what is ready. By `outlet`
+    /// bytes may leave even so.
+    pub fn open(&mut self, outlet: Option<Arc<dyn Outlet>>) {
+        self.with_fifo(|fifo| fifo.set_outlet(outlet));
         self.input = Half::BLOCKED;
         self.output = Half::BLOCKED;
         self.ending = false;
@@ -127,12 +136,13 @@ impl Pump {
     /// It is closed in both directions.
     pub fn close(&mut self) {
         self.input = Half::CLOSED;
-        self.output = Half::CLOSED;
+        self.close_output();
     }
 
     /// Nothing can be written any more; what comes in still does.
     pub fn close_output(&mut self) {
         self.output = Half::CLOSED;
+        self.with_fifo(|fifo| fifo.set_outlet(None));
     }
 
     /// Input is open; `watched` if events will tell when it is ready, which it else always is.
@@ -224,6 +234,10 @@ impl Pump {
                         fifo.put(bytes);
                     }
                     *moved = true;
+                    // The end, if one was announced, is still to be read.
+                    if len < most && stream.short_is_all() && !self.ending {
+                        self.input.ready = false;
+                    }
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
@@ -264,17 +278,22 @@ impl Pump {
         if bytes.is_empty() {
             return Flow::Open;
         }
-        match stream.write(bytes) {
+        let written = stream.write(bytes);
+        let end = position + *written.as_ref().unwrap_or(&0) as u64;
+        self.with_fifo(|fifo| fifo.taken(end));
+        match written {
             Ok(0) => self.output.ready = false,
-            Ok(len) => {
-                self.with_fifo(|fifo| fifo.taken(position + len as u64));
+            Ok(written) => {
                 *moved = true;
+                if written < len && stream.short_is_all() {
+                    self.output.ready = false;
+                }
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 io::ErrorKind::WouldBlock => self.output.ready = false,
                 io::ErrorKind::BrokenPipe => {
-                    self.output = Half::CLOSED;
+                    self.close_output();
                     return Flow::Ended;
                 }
                 _ => return Flow::Failed(error),

@@ -7,6 +7,7 @@
 //! still gets what the driver writes.
 
 use std::io;
+use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
@@ -34,6 +35,7 @@ use super::pump::Flow;
 use super::pump::Pump;
 use crate::device::Device;
 use crate::fifo::Connection;
+use crate::fifo::Outlet;
 use crate::refusal::LogLimit;
 use crate::socket;
 use crate::socket::Listening;
@@ -64,7 +66,7 @@ pub struct Unix {
     way: Way,
     /// Runs until another attempt.
     timer: TimerFd,
-    peer: Option<UnixStream>,
+    peer: Option<Arc<UnixStream>>,
     log: LogLimit,
 }
 
@@ -186,7 +188,8 @@ impl Unix {
             self.wait(ACCEPT_PAUSE);
             return;
         }
-        self.pump.open();
+        let stream = Arc::new(stream);
+        self.pump.open(Some(Arc::clone(&stream) as Arc<dyn Outlet>));
         self.peer = Some(stream);
         self.pump.set_connection(Connection::Connected);
         match self.log.pass() {
@@ -196,10 +199,10 @@ impl Unix {
     }
 
     fn turn(&mut self, ops: &mut EventOps<'_>) {
-        let Some(peer) = &mut self.peer else {
+        let Some(peer) = &self.peer else {
             return;
         };
-        let (input, output) = self.pump.turn(peer);
+        let (input, output) = self.pump.turn(&mut &**peer);
         if let Flow::Failed(error) = &input {
             // A connection that was reset: there is no peer any more.
             debug!(fifo = self.pump.index(), %error, "the connection has failed");
@@ -220,7 +223,7 @@ impl Unix {
     /// The peer is gone. What it did not take stays for the next.
     fn end(&mut self, ops: &mut EventOps<'_>) {
         if let Some(peer) = self.peer.take()
-            && let Err(error) = ops.remove(Events::new(&peer, EventSet::empty()))
+            && let Err(error) = ops.remove(Events::new(&*peer, EventSet::empty()))
         {
             error!(fifo = self.pump.index(), %error, "cannot leave a peer");
         }
@@ -266,13 +269,24 @@ impl MutEventSubscriber for Unix {
     }
 }
 
-impl pump::Stream for UnixStream {
+impl Outlet for UnixStream {
+    fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        io::Write::write_vectored(&mut { self }, &parts)
+    }
+}
+
+impl pump::Stream for &UnixStream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         io::Read::read(self, bytes)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         io::Write::write(self, bytes)
+    }
+
+    fn short_is_all(&self) -> bool {
+        true
     }
 
     fn at_end(&self) -> bool {
