@@ -21,14 +21,21 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Gives the bytes from `position` of the rx stream; how many.
-    pub fn give(&self, position: u64, bytes: &mut [u8]) -> usize {
+    /// Whether it gives bytes, as many as can be.
+    pub fn makes(&self) -> bool {
         match self {
-            Self::Zero => bytes.fill(0),
-            Self::Null => return 0,
+            Self::Zero | Self::Pattern(_) => true,
+            Self::Null => false,
+        }
+    }
+
+    /// Makes the bytes from `position` of the rx stream, in place of `bytes`, which are zeros or what
+    /// this endpoint made before.
+    pub fn make(&self, position: u64, bytes: &mut [u8]) {
+        match self {
+            Self::Zero | Self::Null => {}
             Self::Pattern(pattern) => pattern.fill(position, bytes),
         }
-        bytes.len()
     }
 
     /// Takes all of `bytes`, which are those from `position` of the tx stream.

@@ -13,6 +13,9 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 
+/// Bytes that are made at a time: what stays in a processor's first cache.
+const PIECE: usize = 8192;
+
 /// What a caller did wrong with a [`Ring`], or what its peer did.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
@@ -42,11 +45,13 @@ pub enum RingError {
 /// # Invariants
 ///
 /// - `consumed <= sent <= written`
-/// - `written - consumed <= bytes.len()`, and `bytes` is not empty
+/// - `written - consumed <= capacity`, which is not 0
+/// - `bytes` has `capacity` bytes, or none: then only counters are kept
 /// - `origin <= consumed`
 #[derive(Debug)]
 pub struct Ring {
     bytes: Box<[u8]>,
+    capacity: usize,
     /// The position of the first byte of the storage. An empty ring begins there anew, so that what
     /// passes through in small portions stays in the processor's caches, however large the ring is.
     origin: u64,
@@ -58,8 +63,19 @@ pub struct Ring {
 impl Ring {
     /// An empty ring; a capacity of 0 is raised to 1.
     pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
         Self {
-            bytes: vec![0; capacity.max(1)].into_boxed_slice(),
+            bytes: vec![0; capacity].into_boxed_slice(),
+            ..Self::of_made_bytes(capacity)
+        }
+    }
+
+    /// A ring for bytes that follow from their positions: it stores none. They come in by
+    /// [`Ring::claim`] and are made when they are handed out, by [`Ring::make_to`].
+    pub fn of_made_bytes(capacity: usize) -> Self {
+        Self {
+            bytes: Box::default(),
+            capacity: capacity.max(1),
             origin: 0,
             consumed: 0,
             sent: 0,
@@ -69,7 +85,7 @@ impl Ring {
 
     /// Most bytes the ring holds.
     pub fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.capacity
     }
 
     /// Position below which every byte has been consumed or discarded.
@@ -113,11 +129,9 @@ impl Ring {
     ///
     /// [`RingError::Full`] if they do not fit, [`RingError::Io`] if `source` has fewer.
     pub fn push_from(&mut self, source: &mut impl Read, len: usize) -> Result<(), RingError> {
-        if len > self.free() {
-            return Err(RingError::Full {
-                len,
-                free: self.free(),
-            });
+        let free = self.free().min(self.bytes.len());
+        if len > free {
+            return Err(RingError::Full { len, free });
         }
         self.begin_anew();
         let (first, second) = self.span_mut(self.written, len);
@@ -128,25 +142,38 @@ impl Ring {
         Ok(())
     }
 
-    /// Lets `fill` write into what is free, once from each end of the storage at most, for as long
-    /// as it fills all it is given. It gets the position of the first byte, and returns how many
-    /// bytes it wrote.
-    pub fn fill_with(&mut self, mut fill: impl FnMut(u64, &mut [u8]) -> usize) -> usize {
-        self.begin_anew();
-        let mut filled = 0;
-        for _ in 0..2 {
-            let position = self.written;
-            let (first, _) = self.span_mut(position, self.free());
-            let most = first.len();
-            let len = fill(position, first).min(most);
-            // INVARIANT: `len` is at most what is free.
-            self.written += as_count(len);
-            filled += len;
-            if len < most {
-                break;
-            }
+    /// Counts all that is free as come in: bytes to be made.
+    pub fn claim(&mut self) {
+        // INVARIANT: as much as is free.
+        self.written += as_count(self.free());
+    }
+
+    /// As [`Ring::send_to`], with bytes made by `make`, a piece at a time: it gets the position of the first,
+    /// and the piece that it made last, at first of zeros.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn make_to(
+        &mut self,
+        sink: &mut impl Write,
+        len: usize,
+        mut make: impl FnMut(u64, &mut [u8]),
+    ) -> Result<(), RingError> {
+        if len > self.unsent() {
+            return Err(RingError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        filled
+        let mut piece = [0; PIECE];
+        let mut made = 0;
+        while made < len {
+            let (piece, _) = piece.split_at_mut(PIECE.min(len - made));
+            make(self.sent + as_count(made), piece);
+            sink.write_all(piece)?;
+            made += piece.len();
+        }
+        // INVARIANT: `len <= unsent()`, so `sent <= written`.
+        self.sent += as_count(len);
+        Ok(())
     }
 
     /// Hands out exactly `len` bytes to `sink`, or none.
@@ -155,7 +182,7 @@ impl Ring {
     ///
     /// [`RingError::Io`] if `sink` fails or fewer bytes are unsent.
     pub fn send_to(&mut self, sink: &mut impl Write, len: usize) -> Result<(), RingError> {
-        if len > self.unsent() {
+        if len > self.unsent().min(self.bytes.len()) {
             return Err(RingError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
         let (first, second) = self.span(self.sent, len);
@@ -242,9 +269,10 @@ impl Ring {
         }
     }
 
-    /// The storage of `len <= capacity()` bytes from `position`: it wraps at most once.
+    /// The storage of `len <= capacity()` bytes from `position`: it wraps at most once. Empty where
+    /// nothing is stored.
     fn span_mut(&mut self, position: u64, len: usize) -> (&mut [u8], &mut [u8]) {
-        let at = self.index(position);
+        let at = self.index(position).min(self.bytes.len());
         let len = len.min(self.bytes.len());
         let first = len.min(self.bytes.len() - at);
         let (head, tail) = self.bytes.split_at_mut(at);
@@ -255,7 +283,7 @@ impl Ring {
 
     /// As [`Ring::span_mut`].
     fn span(&self, position: u64, len: usize) -> (&[u8], &[u8]) {
-        let at = self.index(position);
+        let at = self.index(position).min(self.bytes.len());
         let len = len.min(self.bytes.len());
         let first = len.min(self.bytes.len() - at);
         let (head, tail) = self.bytes.split_at(at);
@@ -266,7 +294,7 @@ impl Ring {
 
     fn index(&self, position: u64) -> usize {
         let offset = position.saturating_sub(self.origin);
-        usize::try_from(offset % as_count(self.bytes.len())).unwrap_or_default()
+        usize::try_from(offset % as_count(self.capacity)).unwrap_or_default()
     }
 }
 
@@ -358,10 +386,41 @@ mod tests {
         assert_eq!((ring.written(), ring.len()), (2, 0));
     }
 
+    /// Made bytes count like others, are made for where they are, and again after a rewind.
+    #[test]
+    fn made_bytes_are_made_when_they_are_handed_out() {
+        let byte = |position: u64| (position % 251) as u8;
+        let mut ring = Ring::of_made_bytes(3 * PIECE);
+        let take = |ring: &mut Ring, len| {
+            let mut out = Vec::new();
+            ring.make_to(&mut out, len, |position, bytes| {
+                for (at, to) in (position..).zip(bytes) {
+                    *to = byte(at);
+                }
+            })
+            .map(|()| out)
+        };
+        assert!(take(&mut ring, 1).is_err());
+        ring.claim();
+        assert_eq!((ring.free(), ring.unsent()), (0, 3 * PIECE));
+        let all: Vec<u8> = (0..3 * PIECE as u64).map(byte).collect();
+        assert_eq!(take(&mut ring, 3 * PIECE).unwrap(), all);
+        assert!(take(&mut ring, 1).is_err());
+        ring.consume_to(10).unwrap();
+        ring.rewind();
+        assert_eq!(take(&mut ring, PIECE).unwrap(), all[10..10 + PIECE]);
+        ring.claim();
+        assert_eq!(ring.written(), 3 * PIECE as u64 + 10);
+        // There is no place for others.
+        assert!(push(&mut ring, b"x").is_err());
+        ring.clear();
+        assert!(push(&mut ring, b"x").is_err());
+        assert_eq!(ring.peek(&mut [0; 4]).1, 0);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Push(usize),
-        Fill(usize),
         Send(usize),
         Peek(usize),
         Drain,
@@ -373,7 +432,6 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0..40usize).prop_map(Step::Push),
-            2 => (0..40usize).prop_map(Step::Fill),
             4 => (0..40usize).prop_map(Step::Send),
             2 => (0..40usize).prop_map(Step::Peek),
             1 => Just(Step::Drain),
@@ -428,18 +486,6 @@ mod tests {
                 if pushed.is_ok() {
                     model.inside.extend(bytes);
                 }
-            }
-            Step::Fill(len) => {
-                let bytes = model.make(len);
-                let start = ring.written();
-                let count = ring.fill_with(|position, space| {
-                    let rest = &bytes[usize::try_from(position - start).unwrap()..];
-                    let len = rest.len().min(space.len());
-                    space[..len].copy_from_slice(&rest[..len]);
-                    len
-                });
-                assert_eq!(count, len.min(free));
-                model.inside.extend(&bytes[..count]);
             }
             Step::Send(len) => {
                 let mut out = Vec::new();
