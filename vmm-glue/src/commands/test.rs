@@ -7,10 +7,12 @@ use crate::exit;
 use crate::stages;
 use crate::stages::Driver;
 use crate::stages::KernelChoice;
+use crate::stages::Ready;
 use crate::stages::Wanted;
 use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::testing::guest;
+use crate::testing::guest::Selection;
 use crate::testing::host;
 use crate::testing::libtest::Program;
 use crate::testing::module;
@@ -50,6 +52,9 @@ pub fn test(args: &TestArgs) -> Result<u8> {
         results.doing("running the lab's own tests that boot machines");
         host::boot_tests(&programs, &filter, &mut results)?;
     }
+    if args.kernel == KernelChoice::Stock && wants_checked(&filter) {
+        checked(&shop, args, &filter, &mut results)?;
+    }
     if let Some(path) = &args.junit {
         results.write_junit(path)?;
     }
@@ -73,35 +78,63 @@ fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Pr
     Ok(programs)
 }
 
-/// What needs the tree. That it cannot be set up is a failed test: the rest is still worth knowing.
+/// Tests below checked/ take a kernel that has to be compiled: only who tests everything wants them, or who names that place.
+fn wants_checked(filter: &Filter) -> bool {
+    let named = |text: &str| text.starts_with(Selection::Checked.place());
+    filter.text().is_none_or(named)
+}
+
+/// The suites' part that a run of everything has on the debug kernel.
+fn checked(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results) -> Result<()> {
+    let selection = (KernelChoice::Debug, Selection::Checked);
+    let ready = set_up(shop, selection, results)?;
+    match ready {
+        Some(ready) => guest::run(shop, &ready, args.accel, selection, filter, results),
+        None => Ok(()),
+    }
+}
+
+/// What needs the tree.
 fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results) -> Result<()> {
     if !filter.may_want_below("guest/") && !filter.may_want_below("module/") {
         return Ok(());
     }
-    let wanted = Wanted {
-        install: Vec::new(),
-        driver: Driver::Ours,
-        kernel: args.kernel,
-        programs: Need::All,
-    };
-    let ready = match stages::set_up(shop, &wanted) {
-        Ok(ready) => ready,
-        Err(err) => {
-            crate::cancel::check()?;
-            let why = exit::of(&err).1;
-            results.add(Outcome {
-                name: "guest/set-up".to_owned(),
-                time: std::time::Duration::ZERO,
-                verdict: Verdict::Failed(why),
-            });
-            return Ok(());
-        }
+    let selection = (args.kernel, Selection::Whole);
+    let Some(ready) = set_up(shop, selection, results)? else {
+        return Ok(());
     };
     if args.kernel == KernelChoice::Stock && filter.may_want_below("module/") {
         module::checks(shop, &ready, filter, results)?;
     }
     if filter.may_want_below("guest/") {
-        guest::run(shop, &ready, args.accel, args.kernel, filter, results)?;
+        guest::run(shop, &ready, args.accel, selection, filter, results)?;
     }
     Ok(())
+}
+
+/// Sets up what runs in machines. That it cannot be set up is a failed test: the rest is still worth knowing.
+fn set_up(
+    shop: &Shop,
+    (kernel, selection): (KernelChoice, Selection),
+    results: &mut Results,
+) -> Result<Option<Ready>> {
+    let wanted = Wanted {
+        install: Vec::new(),
+        driver: Driver::Ours,
+        kernel,
+        programs: Need::All,
+    };
+    match stages::set_up(shop, &wanted) {
+        Ok(ready) => Ok(Some(ready)),
+        Err(err) => {
+            crate::cancel::check()?;
+            let why = exit::of(&err).1;
+            results.add(Outcome {
+                name: format!("{}set-up", selection.place()),
+                time: std::time::Duration::ZERO,
+                verdict: Verdict::Failed(why),
+            });
+            Ok(None)
+        }
+    }
 }

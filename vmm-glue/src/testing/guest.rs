@@ -51,19 +51,50 @@ const LEAKS: usize = 120;
 /// The last word of that.
 const SCANNED: &str = "scanned";
 
-/// Runs all suites that hold a wanted test.
+/// Which suites to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// All that this kernel can run: `guest/…`.
+    Whole,
+    /// What belongs to a run of everything beside that, on the debug kernel: `checked/…`.
+    Checked,
+}
+
+impl Selection {
+    /// The first part of the tests' names.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Whole => "guest/",
+            Self::Checked => "checked/",
+        }
+    }
+
+    fn of(self, suite: Suite, kernel: KernelChoice) -> Option<Suite> {
+        match self {
+            Self::Whole => (suite.stock || kernel != KernelChoice::Stock).then_some(suite),
+            Self::Checked => suite.checked(),
+        }
+    }
+}
+
+/// Runs all selected suites that hold a wanted test.
 pub fn run(
     shop: &Shop,
     ready: &Ready,
     accel: AccelChoice,
-    kernel: KernelChoice,
+    (kernel, selection): (KernelChoice, Selection),
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
     let programs = ready.guest.programs()?;
-    for suite in suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)? {
+    let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)?;
+    for suite in suites
+        .into_iter()
+        .filter_map(|suite| selection.of(suite, kernel))
+    {
         for smp in &suite.smp {
             let mut round = Round {
+                place: selection.place(),
                 suite: &suite,
                 smp: *smp,
                 accel,
@@ -81,6 +112,7 @@ pub fn run(
 
 /// A suite on machines with one number of CPUs.
 struct Round<'a> {
+    place: &'static str,
     suite: &'a Suite,
     smp: u8,
     accel: AccelChoice,
@@ -131,7 +163,12 @@ impl Round<'_> {
     }
 
     fn name(&self, program: &str, test: &str) -> String {
-        format!("guest/{}/{program}/{test}", self.suite.name_with(self.smp))
+        self.name_of(&format!("{program}/{test}"))
+    }
+
+    /// A name within the suite.
+    fn name_of(&self, rest: &str) -> String {
+        format!("{}{}/{rest}", self.place, self.suite.name_with(self.smp))
     }
 
     fn add(&mut self, name: String, time: Duration, verdict: Verdict) {
@@ -158,7 +195,7 @@ impl Round<'_> {
             Ok(names) if !names.starts_with("KTAP") => names
                 .lines()
                 .any(|name| self.filter.wants(&self.name(program, name.trim()))),
-            _ => self.filter.may_want_below("guest/"),
+            _ => self.filter.may_want_below(self.place),
         }
     }
 
@@ -193,10 +230,7 @@ impl Round<'_> {
     }
 
     fn program(&mut self, program: &str) -> Result<()> {
-        self.results.doing(&format!(
-            "guest/{}/{program}",
-            self.suite.name_with(self.smp)
-        ));
+        self.results.doing(&self.name_of(program));
         let silence = self.kernel.limit(self.suite.silence());
         // A filter that names one test is the program's business too.
         let argument = self
@@ -272,13 +306,10 @@ impl Round<'_> {
     /// Memory that the kernel lost while the programs ran counts as a test, where the kernel can tell.
     fn leaks(&mut self) -> Result<()> {
         let started = Instant::now();
+        let name = self.name_of("the kernel has lost no memory");
         let (KernelChoice::Debug, Some(guest)) = (self.kernel, self.machine.as_mut()) else {
             return Ok(());
         };
-        let name = format!(
-            "guest/{}/the kernel has lost no memory",
-            self.suite.name_with(self.smp)
-        );
         self.results.doing(&name);
         let report = guest.output(&["sh", "-c", FIND_LEAKS])?;
         let verdict = match report.strip_suffix(SCANNED).map(str::trim) {
@@ -304,10 +335,7 @@ impl Round<'_> {
         };
         let log = guest.output(&["dmesg"])?;
         let verdict = console::report(&log).map_or(Verdict::Passed, Verdict::Failed);
-        let name = format!(
-            "guest/{}/the kernel's log is clean",
-            self.suite.name_with(self.smp)
-        );
+        let name = self.name_of("the kernel's log is clean");
         self.machine = None;
         self.results.expect(1);
         self.add(name, started.elapsed(), verdict);

@@ -44,6 +44,16 @@ pub struct Suite {
     /// A program silent for this many seconds hangs.
     #[serde(default = "silence")]
     pub timeout: u64,
+    /// Programs that also run on the debug kernel when everything is tested, with the greatest of those numbers of CPUs.
+    #[serde(default)]
+    pub checked: Vec<String>,
+    /// Whether there is a point in running it on the stock kernel.
+    #[serde(default = "yes")]
+    pub stock: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one_cpu() -> Vec<u8> {
@@ -55,6 +65,15 @@ fn silence() -> u64 {
 }
 
 impl Suite {
+    /// What runs on the debug kernel when everything is tested.
+    pub fn checked(&self) -> Option<Self> {
+        (!self.checked.is_empty()).then(|| Self {
+            programs: self.checked.clone(),
+            smp: self.smp.iter().copied().max().into_iter().collect(),
+            ..self.clone()
+        })
+    }
+
     /// How long a program may stay silent.
     pub fn silence(&self) -> Duration {
         Duration::from_secs(self.timeout)
@@ -91,6 +110,18 @@ pub fn load(path: &Path, programs: &[String]) -> Result<Vec<Suite>> {
 fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
     let mut suites = toml::from_str::<File>(text)?.suite;
     let named: HashSet<&String> = suites.iter().flat_map(|suite| &suite.programs).collect();
+    for suite in &suites {
+        if let Some(other) = suite
+            .checked
+            .iter()
+            .find(|name| !suite.programs.contains(name))
+        {
+            anyhow::bail!(
+                "{other} is to be checked, but is no program of the suite {}",
+                suite.name
+            );
+        }
+    }
     if let Some(absent) = named.iter().find(|name| !programs.contains(name)) {
         anyhow::bail!("there is no program {absent} in guest-tests");
     }
@@ -109,6 +140,8 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             capacity: None,
             smp: one_cpu(),
             timeout: silence(),
+            checked: Vec::new(),
+            stock: true,
         });
     }
     Ok(suites)
@@ -128,6 +161,24 @@ mod tests {
         let found = suites(text, &names(&["demo", "test-io", "test-multi"])).unwrap();
         assert_eq!(found[0].name_with(2), "multi@smp2");
         assert_eq!(found[1].programs, ["test-io"]);
+    }
+
+    #[test]
+    fn what_is_checked_is_a_part_of_the_suite() {
+        let text = |checked: &str| {
+            format!(
+                "[[suite]]\nname = \"a\"\nprograms = [\"test-x\", \"test-y\"]\nsmp = [1, 2]\nchecked = [\"{checked}\"]\n"
+            )
+        };
+        let programs = names(&["test-x", "test-y", "test-z"]);
+        let found = suites(&text("test-y"), &programs).unwrap();
+        let checked = found[0].checked().unwrap();
+        assert_eq!(
+            (checked.programs, checked.smp),
+            (names(&["test-y"]), vec![2])
+        );
+        assert_eq!(found[1].checked(), None);
+        assert!(suites(&text("test-z"), &programs).is_err());
     }
 
     #[test]
