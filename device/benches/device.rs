@@ -43,6 +43,8 @@ use virtio_fifo_protocol::virtio_fifo::tx_queue;
 const CASES: [(usize, u16); 4] = [(64, 64), (4096, 64), (65536, 32), (1 << 20, 4)];
 /// No window is larger than this.
 const CAPACITY: &str = "capacity=4M";
+/// Bytes of a line of the cache.
+const LINE: u32 = 64;
 
 /// A message that is sent again and again, or a buffer that is posted again and again.
 #[derive(Clone, Copy)]
@@ -59,6 +61,7 @@ struct Window {
     rx: Vec<Slot>,
     /// Has no payload: reports what was consumed.
     report: Slot,
+    reported: bool,
     _host: Host,
 }
 
@@ -72,7 +75,12 @@ impl Window {
         });
         let room = (RxHeader::LEN + payload) as u32;
         let rx = slots(&mut driver, rx_queue(0), count, |driver| {
-            driver.writable(room)
+            // What is behind the header begins with a line of the cache, as where memcpy writes to.
+            let mut part = driver.writable(room + LINE);
+            let behind = part.at + RxHeader::LEN as u64;
+            part.at += behind.next_multiple_of(LINE.into()) - behind;
+            part.len = room;
+            part
         });
         let report = slots(&mut driver, tx_queue(0), 1, |driver| {
             driver.readable(&[0; TxHeader::LEN])
@@ -83,6 +91,7 @@ impl Window {
             tx,
             rx,
             report,
+            reported: false,
             _host: host,
         }
     }
@@ -138,17 +147,20 @@ impl Window {
         self.wait(tx_queue(0), count);
     }
 
-    /// From a FIFO that makes bytes up. What was consumed is reported, or there would soon be no more.
+    /// From a FIFO that makes bytes up. What was consumed is reported, or there would soon be no more; that the
+    /// device has heard of it need not be waited for.
     fn generate(&mut self) {
         let count = self.rx.len();
         self.post(count);
         self.wait(rx_queue(0), count);
         self.consume(count);
+        if std::mem::replace(&mut self.reported, true) {
+            self.wait(tx_queue(0), 1);
+        }
         let header = self.driver.tx_header(0).to_bytes();
         self.driver.write(self.report.part.at, &header);
         self.driver.make_available(tx_queue(0), self.report.head);
         self.driver.notify(tx_queue(0));
-        self.wait(tx_queue(0), 1);
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::io::Write;
 
 /// Bytes that are made at a time: what stays in a processor's first cache.
-const PIECE: usize = 8192;
+const PIECE: usize = 32_768;
 
 /// What a caller did wrong with a [`Ring`], or what its peer did.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,8 @@ pub enum RingError {
 pub struct Ring {
     bytes: Box<[u8]>,
     capacity: usize,
+    /// What was made last, where bytes are made.
+    piece: Box<[u8]>,
     /// The position of the first byte of the storage. An empty ring begins there anew, so that what
     /// passes through in small portions stays in the processor's caches, however large the ring is.
     origin: u64,
@@ -66,7 +68,7 @@ impl Ring {
         let capacity = capacity.max(1);
         Self {
             bytes: vec![0; capacity].into_boxed_slice(),
-            ..Self::of_made_bytes(capacity)
+            ..Self::counting(capacity)
         }
     }
 
@@ -74,8 +76,16 @@ impl Ring {
     /// [`Ring::claim`] and are made when they are handed out, by [`Ring::make_to`].
     pub fn of_made_bytes(capacity: usize) -> Self {
         Self {
+            piece: vec![0; PIECE].into_boxed_slice(),
+            ..Self::counting(capacity.max(1))
+        }
+    }
+
+    fn counting(capacity: usize) -> Self {
+        Self {
             bytes: Box::default(),
-            capacity: capacity.max(1),
+            capacity,
+            piece: Box::default(),
             origin: 0,
             consumed: 0,
             sent: 0,
@@ -160,13 +170,13 @@ impl Ring {
         len: usize,
         mut make: impl FnMut(u64, &mut [u8]),
     ) -> Result<(), RingError> {
-        if len > self.unsent() {
+        let most = self.piece.len();
+        if len > self.unsent() || len > 0 && most == 0 {
             return Err(RingError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        let mut piece = [0; PIECE];
         let mut made = 0;
         while made < len {
-            let (piece, _) = piece.split_at_mut(PIECE.min(len - made));
+            let (piece, _) = self.piece.split_at_mut(most.min(len - made));
             make(self.sent + as_count(made), piece);
             sink.write_all(piece)?;
             made += piece.len();
