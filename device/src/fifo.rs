@@ -104,7 +104,7 @@ enum End {
 }
 
 /// Most bytes that wait for the end of a pass before they leave by an [`Outlet`].
-const LEAVE_AT: usize = 65_536;
+const LEAVE_AT: usize = 16_384;
 
 /// A way to the host side that never makes its caller wait: a socket, but not a disk.
 pub trait Outlet: std::fmt::Debug + Send + Sync {
