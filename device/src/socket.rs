@@ -272,16 +272,22 @@ fn clear_path(path: &Path) -> Result<(), SocketError> {
         path: path.to_owned(),
         source,
     };
-    match connect(path) {
-        Ok(_) => Err(SocketError::InUse(path.to_owned())),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(create),
-            Some(Errno::ENOENT) => Ok(()),
-            // Its backlog is full, or it is a socket of another kind: it lives.
-            Some(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(SocketError::InUse(path.to_owned())),
-            _ => Err(create(error)),
-        },
+    match touch(path) {
+        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(create),
+        Err(Errno::ENOENT) => Ok(()),
+        // It lives, and is a stream; or it is one of datagrams, which may have a peer.
+        Err(Errno::EPROTOTYPE | Errno::EPERM) | Ok(()) => Err(SocketError::InUse(path.to_owned())),
+        Err(errno) => Err(create(errno.into())),
     }
+}
+
+/// Asks for a socket of datagrams at `path`. A stream socket that lives says that it is none
+/// (`EPROTOTYPE`), one that does not refuses; and who listens there hears nothing of it, while a
+/// connection would be a peer that comes and goes.
+fn touch(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 fn stream_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
@@ -321,9 +327,13 @@ mod tests {
     fn a_living_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let _living = Listening::bind(&path).unwrap();
+        let (living, _file) = Listening::bind(&path).unwrap().into_parts();
         let error = Listening::bind(&path).unwrap_err();
         assert!(matches!(error, SocketError::InUse(_)), "{error}");
+        // It has heard nothing of that.
+        living.set_nonblocking(true).unwrap();
+        let heard = living.accept().unwrap_err();
+        assert_eq!(heard.kind(), io::ErrorKind::WouldBlock);
         UnixStream::connect(&path).unwrap();
         let datagram = dir.path().join("d");
         let _datagram = UnixDatagram::bind(&datagram).unwrap();
