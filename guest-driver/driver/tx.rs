@@ -444,8 +444,9 @@ impl TxSide {
     /// Somebody waits for an answer, so nothing more will join the message that waits for that: true if
     /// there is one, which is then to be pumped.
     pub(crate) fn hurry_up(&mut self) -> bool {
-        self.hurry = self.timer && self.pending.only().is_some();
-        self.hurry
+        let held_back = self.timer && self.pending.only().is_some();
+        self.hurry |= held_back;
+        held_back
     }
 
     /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done now.
