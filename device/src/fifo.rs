@@ -124,6 +124,8 @@ struct Doorbell {
     outlet: Option<Arc<dyn Outlet>>,
     /// … except while it is taking some out itself: later ones must not overtake them.
     leaving: bool,
+    /// The outlet has not taken all it was offered in this pass.
+    narrow: bool,
     /// It found the rx ring full, …
     wants_space: bool,
     /// … or the tx ring empty, and does not look again before the bell.
@@ -326,7 +328,7 @@ impl Fifo {
         self.tx_messages += u64::from(len > 0);
         if !self.leaves_at_once() {
             self.ring_bell();
-        } else if self.untaken() >= LEAVE_AT {
+        } else if self.untaken() >= LEAVE_AT && !self.is_narrow() {
             self.let_out();
         } else {
             self.ring_bell_for(false);
@@ -336,9 +338,18 @@ impl Fifo {
 
     /// A pass over tx messages is over: what can leave at once does.
     pub fn pass_over(&mut self) {
-        if self.leaves_at_once() {
+        if self.leaves_at_once() && !self.is_narrow() {
             self.let_out();
+        } else if self.leaves_at_once() {
+            self.ring_bell();
         }
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.narrow = false;
+        }
+    }
+
+    fn is_narrow(&mut self) -> bool {
+        self.doorbell().is_some_and(|doorbell| doorbell.narrow)
     }
 
     /// Whether what comes in leaves by the outlet.
@@ -366,6 +377,7 @@ impl Fifo {
             if let Ok(len) = outlet.offer(first, second) {
                 tx.drop_to(tx.sent().saturating_add(len as u64));
             }
+            doorbell.narrow = tx.unsent() > 0;
         }
         self.ring_bell();
     }
@@ -482,6 +494,14 @@ impl Fifo {
         }
     }
 
+    /// Whether its rx stream is made here.
+    fn makes_bytes(&self) -> bool {
+        matches!(
+            &self.host,
+            Some(Host { end: End::Inside(endpoint), .. }) if endpoint.makes()
+        )
+    }
+
     /// Sets what is rung when there is something to move to or from the outside.
     pub fn set_bell(&mut self, bell: Arc<EventNotifier>) {
         if let Some(doorbell) = self.doorbell() {
@@ -489,11 +509,12 @@ impl Fifo {
         }
     }
 
-    /// Sets the way by which bytes may leave from now on without the event loop, or that there is none.
-    pub fn set_outlet(&mut self, outlet: Option<Arc<dyn Outlet>>) {
-        if let Some(doorbell) = self.doorbell() {
-            doorbell.outlet = outlet;
-        }
+    /// Sets the way by which bytes may leave from now on without the event loop, or that there is none;
+    /// the one until now, to be dropped without the lock.
+    pub fn set_outlet(&mut self, outlet: Option<Arc<dyn Outlet>>) -> Option<Arc<dyn Outlet>> {
+        let doorbell = self.doorbell()?;
+        doorbell.narrow = false;
+        std::mem::replace(&mut doorbell.outlet, outlet)
     }
 
     /// How many bytes can be [`Fifo::put`]; if none, the bell tells when that changes. A FIFO that

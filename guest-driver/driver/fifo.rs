@@ -762,7 +762,8 @@ impl Fifo {
                 self.stats.missed_interrupts.add(1);
             }
             // Messages that the core had no memory to post have no interrupt to wait for.
-            self.stats.left_behind.add(inner.tx.is_left_behind().into());
+            let left_behind = inner.tx.is_left_behind() && !inner.deferred.tx;
+            self.stats.left_behind.add(left_behind.into());
             if looks.1 == Look::Missed || inner.tx.is_congested() {
                 inner.pump(effects);
             }
@@ -942,13 +943,13 @@ impl Fifo {
         &self.wait
     }
 
-    /// The events that hold, for somebody who may then wait for others.
-    pub(crate) fn events(self: ArcBorrow<'_, Self>) -> Events {
+    /// The events that hold; `for_data` if somebody may then wait for data.
+    pub(crate) fn events(self: ArcBorrow<'_, Self>, for_data: bool) -> Events {
         self.change(|inner, effects| {
             let reading = inner.reading;
             inner.read_contended |= reading;
             let events = inner.events();
-            if !events.contains(Events::IN) {
+            if for_data && !events.contains(Events::IN) {
                 inner.expect_data(effects);
             }
             events

@@ -63,7 +63,7 @@ impl FileOperations for Fifo {
 
     fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events {
         self.wait_queue().poll_wait(file, table);
-        self.events()
+        self.events(table.asks_for(Events::IN))
     }
 
     fn ioctl(

@@ -328,6 +328,12 @@ impl PollTable {
         // INVARIANT: By the safety requirements.
         Self(table)
     }
+
+    /// Whether the caller wants to know of `events`, or of all there are: C's `poll_requested_events()`.
+    pub(crate) fn asks_for(&self, events: Events) -> bool {
+        // SAFETY: By the type invariants the table is valid unless it is null.
+        self.0.is_null() || unsafe { (*self.0)._key } & events.bits() != 0
+    }
 }
 
 /// Creates a [`WaitQueue`] initialiser with the given name and a lock class of its own.

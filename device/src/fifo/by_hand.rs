@@ -13,6 +13,9 @@ pub enum NotByHand {
     /// Only the driver reads and writes a loopback.
     #[error("a loopback FIFO has no host side to {0}: use a FIFO of another kind")]
     Loopback(&'static str),
+    /// There is no place for others in what it makes.
+    #[error("the FIFO makes its bytes itself: push into one of another kind")]
+    Made,
     /// Somebody who has hung up sends nothing.
     #[error("the FIFO is hung up: take that back first")]
     HungUp,
@@ -28,6 +31,9 @@ impl Fifo {
     pub fn push(&mut self, bytes: &[u8]) -> Result<usize, NotByHand> {
         if self.host.is_none() {
             return Err(NotByHand::Loopback("push bytes into"));
+        }
+        if self.makes_bytes() {
+            return Err(NotByHand::Made);
         }
         if self.hung_up {
             return Err(NotByHand::HungUp);
@@ -174,5 +180,13 @@ mod tests {
         fifo.hang_up(true);
         assert!(fifo.event_due());
         assert_ne!(fifo.tell_state().flags & STATE_HANGUP, 0);
+    }
+
+    #[test]
+    fn nothing_is_pushed_into_what_is_made() {
+        let mut fifo = Fifo::with_endpoint(0, 8, ResetPolicy::Keep, Endpoint::Zero);
+        assert_eq!(fifo.push(b"x"), Err(NotByHand::Made));
+        let mut fifo = Fifo::with_endpoint(0, 8, ResetPolicy::Keep, Endpoint::Null);
+        assert_eq!(fifo.push(b"x"), Ok(1));
     }
 }

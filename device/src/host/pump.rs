@@ -35,8 +35,9 @@ pub trait Stream {
     /// As [`io::Write::write`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Whether a call that moved less than it was asked to has moved all there is, or all that fits:
-    /// then an event will tell when that changes.
+    /// Whether a `write` that moved less than it was asked to has moved all that fits: then an event will
+    /// tell when that changes. (Of a `read` that cannot be said: a socket's may end early at a message with
+    /// descriptors, or urgent data.)
     fn short_is_all(&self) -> bool {
         false
     }
@@ -126,7 +127,8 @@ impl Pump {
     /// Something new is open whose descriptor is watched: events will tell what is ready. By `outlet`
     /// bytes may leave even so.
     pub fn open(&mut self, outlet: Option<Arc<dyn Outlet>>) {
-        self.with_fifo(|fifo| fifo.set_outlet(outlet));
+        // The one before is dropped, and may be closed, without the FIFO's lock.
+        drop(self.with_fifo(|fifo| fifo.set_outlet(outlet)));
         self.input = Half::BLOCKED;
         self.output = Half::BLOCKED;
         self.ending = false;
@@ -142,7 +144,8 @@ impl Pump {
     /// Nothing can be written any more; what comes in still does.
     pub fn close_output(&mut self) {
         self.output = Half::CLOSED;
-        self.with_fifo(|fifo| fifo.set_outlet(None));
+        // As above.
+        drop(self.with_fifo(|fifo| fifo.set_outlet(None)));
     }
 
     /// Input is open; `watched` if events will tell when it is ready, which it else always is.
@@ -234,10 +237,6 @@ impl Pump {
                         fifo.put(bytes);
                     }
                     *moved = true;
-                    // The end, if one was announced, is still to be read.
-                    if len < most && stream.short_is_all() && !self.ending {
-                        self.input.ready = false;
-                    }
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use globalfifo_guest_tests::signals::{self, POLL_HUP, POLL_IN};
 use globalfifo_guest_tests::{check, check_eq, splitmix, system};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
-use nix::poll::{PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const TESTS: &[Test] = &[
     // First, for it is the first peer that it is about.
@@ -90,6 +91,13 @@ impl Peer {
 
     fn order(&mut self, order: &str) -> Result<String> {
         writeln!(self.orders, "{order}").context("ordering")?;
+        // By an interrupt, which tells of all queues: a read alone may see the answer before, and what the
+        // device has told earlier would be on its way still.
+        let mut answers = [PollFd::new(
+            self.answers.get_ref().as_fd(),
+            PollFlags::POLLIN,
+        )];
+        poll(&mut answers, PollTimeout::NONE).context("waiting for the answer")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer).context("the answer")?;
         match answer.trim_end().strip_prefix("ok") {
