@@ -70,7 +70,8 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     measured.map_err(exit::as_machine)?;
     // With a pattern, only what was asked for.
     let whole = args.only.is_empty();
-    let idle = match extent.idle.filter(|_| whole) {
+    let asked = whole || args.only.iter().any(|part| part == "idle");
+    let idle = match extent.idle.filter(|_| asked) {
         Some((millis, times)) => Some(idle::compare(&args.idle_config()?, &paths, millis, times)?),
         None => None,
     };
