@@ -338,10 +338,12 @@ impl Fifo {
 
     /// A pass over tx messages is over: what can leave at once does.
     pub fn pass_over(&mut self) {
-        if self.leaves_at_once() && !self.is_narrow() {
-            self.let_out();
-        } else if self.leaves_at_once() {
-            self.ring_bell();
+        if self.leaves_at_once() {
+            if self.is_narrow() {
+                self.ring_bell();
+            } else {
+                self.let_out();
+            }
         }
         if let Some(doorbell) = self.doorbell() {
             doorbell.narrow = false;

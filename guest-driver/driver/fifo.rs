@@ -761,9 +761,9 @@ impl Fifo {
             if looks.1 == Look::Missed {
                 self.stats.missed_interrupts.add(1);
             }
-            // Messages that the core had no memory to post have no interrupt to wait for.
             let left_behind = inner.tx.is_left_behind() && !inner.deferred.tx;
             self.stats.left_behind.add(left_behind.into());
+            // Messages that the core had no memory to post have no interrupt to wait for.
             if looks.1 == Look::Missed || inner.tx.is_congested() {
                 inner.pump(effects);
             }
@@ -977,12 +977,11 @@ impl Fifo {
             if request.must_not_wait() {
                 return Err(EAGAIN);
             }
+            self.change(Inner::expect_data);
             if request.can_be_deferred() {
                 let to = UserDest::remember(to)?;
-                self.change(Inner::expect_data);
                 return self.defer(request, |_| Some(Wants::Data(to)));
             }
-            self.change(Inner::expect_data);
             let began = Instant::now();
             if !self.look_for_data(began) {
                 self.wait
