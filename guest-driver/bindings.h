@@ -53,6 +53,9 @@ int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, 
 			     void *token, gfp_t gfp);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset);
+unsigned long globalfifo_iter_address(const struct iov_iter *iter);
+bool globalfifo_page_is_small_and_anonymous(struct page *page);
+bool globalfifo_page_is_mapped(struct page *page);
 dev_t globalfifo_devt(unsigned int major, unsigned int minor);
 struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
 				      const char *name);

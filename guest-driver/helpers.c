@@ -106,6 +106,21 @@ ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t
 	return iov_iter_extract_pages(from, pages, len, count, 0, offset);
 }
 
+unsigned long globalfifo_iter_address(const struct iov_iter *iter)
+{
+	return (unsigned long)iter_iov_addr(iter);
+}
+
+bool globalfifo_page_is_small_and_anonymous(struct page *page)
+{
+	return PageAnon(page) && !PageCompound(page);
+}
+
+bool globalfifo_page_is_mapped(struct page *page)
+{
+	return folio_mapped(page_folio(page));
+}
+
 dev_t globalfifo_devt(unsigned int major, unsigned int minor)
 {
 	return MKDEV(major, minor);

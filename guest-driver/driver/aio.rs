@@ -41,7 +41,9 @@ pub(crate) enum Wants {
 /// A request.
 pub(crate) struct Aio {
     pending: Pending,
-    /// Dropped with the request, in process context: buffers belong to a process.
+    /// Buffers belong to a process, and hold on to its memory: dropped before the request is completed, up
+    /// to when the process cannot end, so that ours is never the last hold; that could only be let go of in
+    /// process context.
     wants: Wants,
     /// What it is to be completed with, once that is known.
     result: Option<Result<usize>>,
@@ -69,10 +71,12 @@ impl Completions {
     pub(crate) fn complete(mut self) {
         while let Some(node) = take_first(&mut self.0) {
             let (_, aio) = node.to_key_value();
-            aio.pending.complete(aio.result.unwrap_or(match aio.wants {
+            let result = aio.result.unwrap_or(match aio.wants {
                 Wants::Acceptance { bytes, .. } => Ok(bytes),
                 Wants::Data(_) | Wants::Space(_) | Wants::Worker => Err(EIO),
-            }));
+            });
+            drop(aio.wants);
+            aio.pending.complete(result);
         }
     }
 }
@@ -93,9 +97,15 @@ pub(crate) enum Job {
     Write(Id, UserSource),
 }
 
+/// Most reads in line whose memory is pinned. Those that wait behind them may wait for long, and for no
+/// data ever: nobody is to take memory from others by that.
+const PINNED: usize = 8;
+
 /// All asynchronous requests of a FIFO.
 pub(crate) struct Requests {
     last: Id,
+    /// Somebody serves requests, the worker or in place: nobody else does meanwhile, to keep the order.
+    serving: bool,
     /// Want data.
     reads: Tree,
     /// Want space.
@@ -115,6 +125,7 @@ impl Requests {
     pub(crate) fn new() -> Self {
         Self {
             last: 0,
+            serving: false,
             reads: Tree::new(),
             writes: Tree::new(),
             sent: Tree::new(),
@@ -220,11 +231,47 @@ impl Requests {
         self.sent.keys().nth(1).is_some()
     }
 
-    /// Whether there is something for the worker, given what there is for requests.
+    /// Whether the memory of one more read may be pinned.
+    pub(crate) fn may_pin(&self) -> bool {
+        self.reads.keys().nth(PINNED - 1).is_none()
+    }
+
+    /// Whether there is something for the worker, given what there is for requests; not while somebody
+    /// serves them, who looks himself.
     pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
-        !self.finished.is_empty()
-            || data && is_first_ready(&self.reads)
-            || space && is_first_ready(&self.writes)
+        !self.serving
+            && (!self.finished.is_empty()
+                || data && is_first_ready(&self.reads)
+                || space && is_first_ready(&self.writes))
+    }
+
+    /// Whether the caller is to serve reads in place, until [`Requests::take_landing`] is `None`: there is
+    /// data, and the memory for it is pinned.
+    pub(crate) fn begin_landing(&mut self, data: bool) -> bool {
+        let begin = !self.serving && data && is_first_pinned(&self.reads);
+        self.serving |= begin;
+        begin
+    }
+
+    /// The read that is first in line, if there is `data`, and its memory is pinned.
+    pub(crate) fn take_landing(&mut self, data: bool) -> Option<(Id, UserDest)> {
+        if data && is_first_pinned(&self.reads) {
+            if let Some((id, Wants::Data(to))) = take_wants(&mut self.reads) {
+                return Some((id, to));
+            }
+        }
+        self.serving = false;
+        None
+    }
+
+    /// Whether the caller, the worker, is to serve requests, until [`Requests::take_job`] is `None`.
+    pub(crate) fn begin_serving(&mut self) -> bool {
+        !mem::replace(&mut self.serving, true)
+    }
+
+    /// The worker stops, whatever there is to do.
+    pub(crate) fn end_serving(&mut self) {
+        self.serving = false;
     }
 
     /// Gives the worker the request that is first in line.
@@ -239,6 +286,7 @@ impl Requests {
                 return Some(Job::Write(id, from));
             }
         }
+        self.serving = false;
         None
     }
 
@@ -267,6 +315,20 @@ impl Requests {
             }
             return;
         }
+    }
+
+    /// As [`Requests::put_back`] for a read that was served in place; if it has a `result`, it is the
+    /// caller's to complete, alone.
+    pub(crate) fn put_back_landing(
+        &mut self,
+        id: Id,
+        to: UserDest,
+        result: Option<Result<usize>>,
+    ) -> Option<Completions> {
+        self.put_back(id, Wants::Data(to), result);
+        let mut done = Tree::new();
+        done.insert(self.finished.remove_node(&id)?);
+        Some(Completions(done))
     }
 
     /// Notes what the device has accepted.
@@ -404,6 +466,13 @@ fn is_first_ready(tree: &Tree) -> bool {
     tree.cursor_front().is_some_and(|first| {
         let (_, aio) = first.current();
         aio.armed && !matches!(aio.wants, Wants::Worker)
+    })
+}
+
+fn is_first_pinned(tree: &Tree) -> bool {
+    tree.cursor_front().is_some_and(|first| {
+        let (_, aio) = first.current();
+        aio.armed && matches!(&aio.wants, Wants::Data(to) if to.is_pinned())
     })
 }
 

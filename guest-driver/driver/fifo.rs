@@ -16,6 +16,10 @@
 //! them. A reader that expects data soon looks for it instead of being interrupted
 //! ([`Fifo::look_for_data`]).
 //!
+//! A read that was put aside is served by the worker, which enters the memory of its process; or in place
+//! ([`Fifo::serve_in_place`]), where its memory is pinned: in an interrupt as well, as that neither sleeps
+//! nor takes long. One of the two at a time ([`Requests::begin_serving`]), so that reads end in order.
+//!
 //! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
 //! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
 //! writer's turn is decided under `inner`: requests that wait come before calls.
@@ -149,6 +153,9 @@ const COMPLETIONS: usize = 64;
 /// Requests to serve before other work gets its turn.
 const JOBS: usize = 64;
 
+/// Reads to serve in place, which may be an interrupt.
+const LANDINGS: usize = 8;
+
 /// Names of a FIFO's works: the one that serves requests, and the one that goes on where an interrupt
 /// has left off.
 const SERVE: u64 = 0;
@@ -182,6 +189,8 @@ struct Effects {
     interrupt: bool,
     /// Accepted requests are to be completed by whoever does this.
     complete: bool,
+    /// Reads can go on where this happens.
+    land: bool,
     /// Requests can go on.
     work: bool,
     /// There is more to do than may be done at once.
@@ -307,11 +316,25 @@ impl Inner {
         events
     }
 
-    /// Whether requests can go on.
-    fn have_work(&self) -> bool {
+    /// Whether there is data for requests, and space.
+    fn for_requests(&self) -> (bool, bool) {
         let live = matches!(self.life, Life::Live);
-        let data = live && !self.reading && self.has_data();
-        self.aio.have_work(data, live && self.credit() > 0)
+        (
+            live && !self.reading && self.has_data(),
+            live && self.credit() > 0,
+        )
+    }
+
+    /// Whether the caller is to serve reads in place.
+    fn begin_landing(&mut self) -> bool {
+        let (data, _) = self.for_requests();
+        self.aio.begin_landing(data)
+    }
+
+    /// Whether the worker is to go on with requests.
+    fn have_work(&self) -> bool {
+        let (data, space) = self.for_requests();
+        self.left_by_cancel != Events::NONE || self.aio.have_work(data, space)
     }
 
     /// Runs a change that may make space, and notes if it did.
@@ -808,6 +831,7 @@ impl Fifo {
         let precedence = inner.precedence();
         let result = change(&mut inner, &mut effects);
         effects.events |= inner.left_by_requests(precedence);
+        effects.land = inner.begin_landing();
         effects.work = inner.have_work();
         effects.complete = inner.aio.begin_completing();
         if effects.timer {
@@ -826,6 +850,9 @@ impl Fifo {
     fn perform(self: ArcBorrow<'_, Self>, effects: Effects) {
         if effects.complete {
             self.complete_accepted(effects.interrupt);
+        }
+        if effects.land {
+            self.serve_in_place();
         }
         if effects.work {
             self.start_worker();
@@ -977,9 +1004,12 @@ impl Fifo {
             if request.must_not_wait() {
                 return Err(EAGAIN);
             }
-            self.change(Inner::expect_data);
+            let may_pin = self.change(|inner, effects| {
+                inner.expect_data(effects);
+                inner.aio.may_pin()
+            });
             if request.can_be_deferred() {
-                let to = UserDest::remember(to)?;
+                let to = UserDest::remember(to, may_pin)?;
                 return self.defer(request, |_| Some(Wants::Data(to)));
             }
             let began = Instant::now();
@@ -1262,15 +1292,61 @@ impl Fifo {
         }
     }
 
+    /// Serves reads whose memory is pinned, [`LANDINGS`] at most; the worker does all others, and what is
+    /// left. From any context, without the lock.
+    fn serve_in_place(self: ArcBorrow<'_, Self>) {
+        for _ in 0..LANDINGS {
+            let next = {
+                let mut inner = self.inner.lock();
+                let (data, _) = inner.for_requests();
+                inner.aio.take_landing(data)
+            };
+            let Some((id, mut to)) = next else {
+                break;
+            };
+            // `None` as well if it is somebody's turn, or the memory is elsewhere by now.
+            let result = to
+                .with_landing(|to| self.try_read(to, Reader::Worker).transpose())
+                .flatten();
+            let (done, left) = {
+                let mut inner = self.inner.lock();
+                let precedence = inner.precedence();
+                let result = result.or(inner.check().err().map(Err));
+                let done = inner.aio.put_back_landing(id, to, result);
+                (done, inner.left_by_requests(precedence))
+            };
+            if let Some(done) = done {
+                if let Some(Ok(_)) = result {
+                    self.stats.aio_in_place.add(1);
+                    self.stats.aio_by_interrupt.add(1);
+                } else {
+                    self.stats.aio_ended.add(1);
+                }
+                done.complete();
+            }
+            self.notify(left);
+        }
+        let work = {
+            let mut inner = self.inner.lock();
+            inner.aio.end_serving();
+            inner.have_work()
+        };
+        if work {
+            self.start_worker();
+        }
+    }
+
     /// Serves requests as long as there is something for them; after some, others in the work queue
     /// come first. Only one such call runs at a time.
     fn serve_requests(self: ArcBorrow<'_, Self>) {
+        if !self.inner.lock().aio.begin_serving() {
+            // Who is at it starts this again.
+            return;
+        }
         for _ in 0..JOBS {
             let (finished, left, job) = {
                 let mut inner = self.inner.lock();
-                let live = matches!(inner.life, Life::Live);
-                let data = live && !inner.reading && inner.has_data();
-                let space = live && inner.credit() > 0;
+                let (data, space) = inner.for_requests();
                 let left = core::mem::replace(&mut inner.left_by_cancel, Events::NONE);
                 let finished = inner.aio.take_finished();
                 (finished, left, inner.aio.take_job(data, space))
@@ -1284,6 +1360,7 @@ impl Fifo {
                 None => return,
             }
         }
+        self.inner.lock().aio.end_serving();
         self.start_worker();
     }
 
@@ -1504,7 +1581,7 @@ impl Cancel for Fifo {
             inner.aio.cancel(id);
             let left = inner.left_by_requests(precedence);
             inner.left_by_cancel |= left;
-            inner.have_work() || left != Events::NONE
+            inner.have_work()
         };
         if work {
             self.start_worker();
@@ -1520,6 +1597,7 @@ impl Effects {
             next_reader: false,
             interrupt: false,
             complete: false,
+            land: false,
             work: false,
             more: false,
             timer: false,

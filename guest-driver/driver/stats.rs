@@ -67,6 +67,8 @@ pub(crate) struct Stats {
     pub(crate) aio_at_submit: Counter,
     /// Those that an interrupt completed later, by itself or through the work queue.
     pub(crate) aio_by_interrupt: Counter,
+    /// Those of them whose data went to pinned memory, right where it was found.
+    pub(crate) aio_in_place: Counter,
     /// Those of which another call found that they were done.
     pub(crate) aio_in_passing: Counter,
     /// Those that were cancelled, or ended by an error.
@@ -92,6 +94,7 @@ impl Stats {
             protocol_errors: Counter::new(),
             aio_at_submit: Counter::new(),
             aio_by_interrupt: Counter::new(),
+            aio_in_place: Counter::new(),
             aio_in_passing: Counter::new(),
             aio_ended: Counter::new(),
         }
@@ -119,6 +122,7 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"looks", &stats.looks);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
             folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);
+            folder.read_only_file(c"aio_in_place", &stats.aio_in_place);
             folder.read_only_file(c"aio_by_interrupt", &stats.aio_by_interrupt);
             folder.read_only_file(c"aio_in_passing", &stats.aio_in_passing);
             folder.read_only_file(c"aio_ended", &stats.aio_ended);

@@ -20,7 +20,8 @@ use super::{
         file_data,
         FileOperations, //
     },
-    iter::Request, //
+    iter::Request,
+    pages::Landing, //
 };
 use core::{
     mem,
@@ -219,18 +220,44 @@ impl Drop for UserIter {
 }
 
 /// Where a read that was put aside wants its data.
-pub(crate) struct UserDest(UserIter);
+pub(crate) struct UserDest {
+    iter: UserIter,
+    /// The same place, if it is pinned.
+    landing: Option<KBox<Landing>>,
+}
 
 impl UserDest {
-    /// Remembers `to`, of a request of the current process.
-    pub(crate) fn remember(to: &mut IovIterDest<'_>) -> Result<Self> {
+    /// Remembers `to`, of a request of the current process. With `pin` it is pinned, where that can be
+    /// done.
+    pub(crate) fn remember(to: &mut IovIterDest<'_>, pin: bool) -> Result<Self> {
         // SAFETY: Requests that can be put aside have user-backed buffers; `dup_iter` checks.
-        Ok(Self(unsafe { UserIter::copy(to.as_raw()) }?))
+        let iter = unsafe { UserIter::copy(to.as_raw()) }?;
+        // SAFETY: As was just checked.
+        let landing = pin.then(|| unsafe { Landing::pin(to) }).flatten();
+        Ok(Self { iter, landing })
+    }
+
+    /// Whether [`UserDest::with_landing`] is possible.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.landing.is_some()
+    }
+
+    /// Runs `work` with the destination, from the beginning, in any context. `None` when it is not pinned
+    /// (any more, from then on): the process has unmapped it.
+    pub(crate) fn with_landing<R>(
+        &mut self,
+        work: impl FnOnce(&mut IovIterDest<'_>) -> R,
+    ) -> Option<R> {
+        let result = self.landing.as_ref()?.with(work);
+        if result.is_none() {
+            self.landing = None;
+        }
+        result
     }
 
     /// Runs `work` with the destination. From a work queue only. `None` when the process is gone.
     pub(crate) fn with<R>(&mut self, work: impl FnOnce(&mut IovIterDest<'_>) -> R) -> Option<R> {
-        self.0.with(|iter| {
+        self.iter.with(|iter| {
             // SAFETY: The iterator is valid, a destination, and used by nobody else meanwhile.
             work(unsafe { IovIterDest::from_raw(iter) })
         })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pages of a user process, for a device to read where they are.
+//! Pages of a user process, used where they are: read by a device, or written to when the process is
+//! not running.
 //!
 //! C headers: [`include/linux/uio.h`](srctree/include/linux/uio.h), `iov_iter_extract_pages`, and
 //! [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h). How pinned pages are to be
@@ -16,6 +17,7 @@ use core::{
 };
 use kernel::{
     error::to_result,
+    iov::IovIterDest,
     prelude::*,
     types::Opaque, //
 };
@@ -92,6 +94,134 @@ impl Drop for UserPages {
         unsafe {
             bindings::sg_free_table(self.table.get());
             bindings::unpin_user_pages(self.pages.as_mut_ptr(), self.pages.len());
+        }
+    }
+}
+
+/// A piece of user memory, pinned, to be written to in any context.
+///
+/// Only memory that nobody but processes can change or take away is: anonymous pages, which while they are
+/// pinned are neither written back nor reclaimed, so that it is enough to mark them dirty at first; and
+/// none that is part of something larger, so that one can see whether it has been unmapped. At most
+/// [`Landing::PAGES`].
+///
+/// # Invariants
+///
+/// The first `count` of `pieces` are pieces of pinned pages, one each.
+pub(crate) struct Landing {
+    pieces: [bindings::bio_vec; Self::PAGES],
+    count: usize,
+}
+
+// SAFETY: Pages belong to no thread, and can be let go of in any context.
+unsafe impl Send for Landing {}
+
+impl Landing {
+    /// What fits into one page, wherever it begins.
+    const PAGES: usize = 2;
+
+    /// Pins all that `to` stands for, the user memory of the current process. `None` when it is not of
+    /// the kind described, or there is no memory. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `to` is user-backed.
+    pub(super) unsafe fn pin(to: &mut IovIterDest<'_>) -> Option<KBox<Self>> {
+        let len = to.len();
+        // SAFETY: A valid iterator, and user-backed by the safety requirements.
+        let (in_one_piece, address) = unsafe {
+            (
+                bindings::iov_iter_single_seg_count(to.as_raw()),
+                bindings::globalfifo_iter_address(to.as_raw()) as usize,
+            )
+        };
+        let offset = address % bindings::PAGE_SIZE;
+        let num_pages = offset.checked_add(len)?.div_ceil(bindings::PAGE_SIZE);
+        if len == 0 || in_one_piece != len || num_pages > Self::PAGES {
+            return None;
+        }
+        let mut landing = KBox::new(
+            Self {
+                pieces: Default::default(),
+                count: 0,
+            },
+            GFP_KERNEL,
+        )
+        .ok()?;
+        let mut pages = [ptr::null_mut(); Self::PAGES];
+        // SAFETY: There is room for so many pages.
+        let got = unsafe {
+            bindings::pin_user_pages_fast(
+                address as c_ulong,
+                num_pages as c_int,
+                bindings::FOLL_WRITE | bindings::FOLL_LONGTERM,
+                pages.as_mut_ptr(),
+            )
+        };
+        let got = usize::try_from(got).ok()?;
+        let (mut offset, mut left) = (offset, len);
+        for (page, piece) in pages.into_iter().take(got).zip(&mut landing.pieces) {
+            let here = left.min(bindings::PAGE_SIZE - offset);
+            piece.bv_page = page;
+            piece.bv_offset = offset as u32;
+            piece.bv_len = here as u32;
+            (offset, left) = (0, left - here);
+        }
+        // INVARIANT: As just pinned.
+        landing.count = got;
+        let suitable = got == num_pages
+            && landing.pieces().iter().all(|piece| {
+                // SAFETY: By the type invariants.
+                unsafe { bindings::globalfifo_page_is_small_and_anonymous(piece.bv_page) }
+            });
+        if !suitable {
+            return None;
+        }
+        for piece in landing.pieces() {
+            // SAFETY: By the type invariants.
+            unsafe { bindings::set_page_dirty_lock(piece.bv_page) };
+        }
+        Some(landing)
+    }
+
+    fn pieces(&self) -> &[bindings::bio_vec] {
+        self.pieces.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Runs `work` with all of it as the destination, from the beginning, in any context; `None` when the
+    /// process may have other memory there by now.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut IovIterDest<'_>) -> R) -> Option<R> {
+        let pieces = self.pieces();
+        let is_mapped = pieces.iter().all(|piece| {
+            // SAFETY: By the type invariants.
+            unsafe { bindings::globalfifo_page_is_mapped(piece.bv_page) }
+        });
+        if !is_mapped {
+            return None;
+        }
+        let len = pieces.iter().map(|piece| piece.bv_len as usize).sum();
+        let iter = Opaque::<bindings::iov_iter>::uninit();
+        // SAFETY: The pieces outlive the iterator, which is written before it is used, by nobody else; it is
+        // a destination.
+        let to = unsafe {
+            bindings::iov_iter_bvec(
+                iter.get(),
+                bindings::ITER_DEST,
+                pieces.as_ptr(),
+                pieces.len(),
+                len,
+            );
+            IovIterDest::from_raw(iter.get())
+        };
+        Some(work(to))
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        for piece in self.pieces() {
+            // SAFETY: Pinned by the type invariants, and forgotten here. Any context, as for `UserPages`.
+            unsafe { bindings::unpin_user_page(piece.bv_page) };
         }
     }
 }

@@ -34,6 +34,8 @@ const TESTS: &[Test] = &[
         "writes_complete_in_the_order_of_submission",
         writes_in_order,
     ),
+    ("a_small_read_is_served_in_place", in_place),
+    ("few_reads_are_served_in_place", few_in_place),
     ("vectors_with_empty_and_odd_segments", vectors),
     ("a_thousand_and_twenty_four_segments", many_segments),
     ("calls_wait_behind_requests", calls_wait_behind),
@@ -49,6 +51,7 @@ const TESTS: &[Test] = &[
     ),
     ("a_bad_address_is_efault_and_no_byte_is_lost", bad_address),
     ("memory_unmapped_before_completion_is_efault", unmapped),
+    ("memory_mapped_anew_before_completion_is_used", mapped_anew),
     ("bad_requests_are_refused", bad_requests),
     ("nonblocking_requests_are_eagain", nonblocking),
     ("clear_lets_waiting_writes_go_on", clear),
@@ -217,6 +220,68 @@ fn writes_in_order() -> Result<()> {
             .iter()
             .all(|event| event.res == i64::try_from(CAPACITY / 32).unwrap_or(-1))
     );
+    Ok(())
+}
+
+fn served_in_place() -> Result<u64> {
+    system::counter(0, "aio_in_place")
+}
+
+fn in_place() -> Result<()> {
+    const PAGE: usize = 4096;
+    let fifo = Fifo::open_empty(0)?;
+    let context = Context::new(8)?;
+    let mut room = vec![0u8; 4 * PAGE];
+    let aligned = room.as_ptr().align_offset(PAGE);
+    // Where it begins in a page, and how long it is; what is too long or in pieces is served otherwise.
+    for (start, length, expected) in [
+        (0, 1, 1),
+        (0, PAGE, 1),
+        (17, PAGE, 1),
+        (PAGE - 1, 2, 1),
+        (1, 2 * PAGE, 0),
+    ] {
+        let before = served_in_place()?;
+        let to = &mut room[aligned + start..][..length];
+        context.submit(&mut Iocb::read(&fifo, to))?;
+        let sent = pattern(start as u64, length.min(CAPACITY));
+        fifo.write_all(&sent)?;
+        check_eq!(context.event()?.res, i64::try_from(sent.len())?);
+        check_eq!(room[aligned + start..][..sent.len()], sent[..]);
+        check_eq!((start, served_in_place()? - before), (start, expected));
+    }
+    let before = served_in_place()?;
+    let pieces = iovecs(&mut room, &[3, 2]);
+    let (address, count) = (pieces.as_ptr() as u64, pieces.len());
+    context.submit(&mut Iocb::new(&fifo, PREADV, address, count))?;
+    fifo.write_all(b"apart")?;
+    check_eq!(context.event()?.res, 5);
+    check_eq!(served_in_place()? - before, 0);
+    check_eq!(&room[..5], b"apart");
+    Ok(())
+}
+
+fn few_in_place() -> Result<()> {
+    const COUNT: u8 = 100;
+    let fifo = Fifo::open_empty(0)?;
+    let context = Context::new(128)?;
+    let before = served_in_place()?;
+    let mut rooms = vec![[0u8; 1]; COUNT.into()];
+    let mut reads: Vec<Iocb> = (0..)
+        .zip(&mut rooms)
+        .map(|(n, room)| Iocb::read(&fifo, room).data(n))
+        .collect();
+    check_eq!(context.submit_all(&mut reads), Ok(rooms.len()));
+    fifo.write_all(&(0..COUNT).collect::<Vec<_>>())?;
+    let events = context.events(rooms.len(), rooms.len(), SOON)?;
+    check_eq!(
+        events.iter().map(|e| e.data).collect::<Vec<_>>(),
+        (0..COUNT.into()).collect::<Vec<u64>>()
+    );
+    check_eq!(rooms.concat(), (0..COUNT).collect::<Vec<_>>());
+    // Memory that could be held on to for as long as no data comes: not that of all who wait.
+    let in_place = served_in_place()? - before;
+    check_eq!((in_place, (1..=8).contains(&in_place)), (in_place, true));
     Ok(())
 }
 
@@ -456,6 +521,27 @@ fn unmapped() -> Result<()> {
     fifo.write_all(b"nowhere to go")?;
     check_eq!(context.event()?.res, EFAULT);
     check_eq!(fifo.read(100)?, b"nowhere to go".to_vec());
+    Ok(())
+}
+
+fn mapped_anew() -> Result<()> {
+    let fifo = Fifo::open_empty(0)?;
+    let context = Context::new(8)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: A new mapping, wherever there is room.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
+    check!(page != libc::MAP_FAILED);
+    context.submit(&mut Iocb::new(&fifo, 0, page as u64, 100))?;
+    // SAFETY: In place of the mapping that is this function's own, and to which nothing refers.
+    let anew = unsafe { libc::mmap(page, 4096, access, flags | libc::MAP_FIXED, -1, 0) };
+    check_eq!(anew, page);
+    fifo.write_all(b"here")?;
+    check_eq!(context.event()?.res, 4);
+    // SAFETY: The mapping is there and initialised, and nobody writes to it.
+    check_eq!(unsafe { &*page.cast::<[u8; 4]>() }, b"here");
+    // SAFETY: As above.
+    Errno::result(unsafe { libc::munmap(page, 4096) })?;
     Ok(())
 }
 
