@@ -30,6 +30,7 @@ use crate::{
         STATE_LOOPBACK, //
     },
 };
+use core::ops::RangeInclusive;
 use kernel::{
     prelude::*,
     time::{
@@ -59,8 +60,9 @@ pub(crate) const ACK_MICROSECONDS: u32 = 10_000;
 /// Payload of a small message.
 const SMALL: usize = 4096 - 16;
 
-/// Messages kept for the next writes: small ones, and larger ones.
-const SPARES: (usize, usize) = (64, 8);
+/// Messages kept for the next writes, small ones and larger ones: as many as a full FIFO consists of, within
+/// these bounds. New ones are dear, as the kernel fills them with zeros.
+const SPARES: (RangeInclusive<usize>, RangeInclusive<usize>) = (64..=256, 8..=32);
 
 /// See the module.
 ///
@@ -121,11 +123,12 @@ struct Spares {
 }
 
 impl Spares {
-    const fn new(most: usize) -> Self {
+    /// None yet, and `wanted` at most, within `bounds`.
+    fn new(bounds: RangeInclusive<usize>, wanted: usize) -> Self {
         Self {
             messages: Chain::new(),
             count: 0,
-            most,
+            most: wanted.clamp(*bounds.start(), *bounds.end()),
         }
     }
 
@@ -178,12 +181,13 @@ pub(crate) struct Pumped {
 impl TxSide {
     /// Starts where the device stands.
     pub(crate) fn new(state: &State) -> Result<Self> {
+        let capacity = state.capacity as usize;
         Ok(Self {
             queue: None,
             pending: Chain::new(),
-            small: Spares::new(SPARES.0),
-            large: Spares::new(SPARES.1),
-            room: MAX_PAYLOAD.min(state.capacity as usize),
+            small: Spares::new(SPARES.0, capacity / SMALL),
+            large: Spares::new(SPARES.1, capacity / MAX_PAYLOAD),
+            room: MAX_PAYLOAD.min(capacity),
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
             ack_later: false,
@@ -534,7 +538,7 @@ impl TxSide {
     fn reclaim(&mut self, budget: &mut usize, done: &mut Chain<TxBuffer>, pumped: &mut Pumped) {
         while *budget > 0 {
             let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) else {
-                return;
+                break;
             };
             *budget -= 1;
             pumped.progress = true;
