@@ -12,8 +12,6 @@
 
 mod by_hand;
 
-use std::io;
-use std::io::Read;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -29,6 +27,8 @@ use virtio_fifo_protocol::virtio_fifo::TxHeader;
 use vmm_sys_util::event::EventNotifier;
 
 use crate::endpoint::Endpoint;
+use crate::outlet::Outlet;
+use crate::outlet::Payload;
 use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::ring::Ring;
@@ -106,15 +106,9 @@ enum End {
 /// Most bytes that wait for the end of a pass before they leave by an [`Outlet`].
 const LEAVE_AT: usize = 16_384;
 
-/// A way to the host side that never makes its caller wait: a socket, but not a disk.
-pub trait Outlet: std::fmt::Debug + Send + Sync {
-    /// Takes what it can of `first`, then of `second`; how many bytes.
-    ///
-    /// # Errors
-    ///
-    /// Nothing was taken. Whoever serves the host side will meet the same error, and deal with it.
-    fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
-}
+/// Least payload that is offered to an [`Outlet`] where it is. That spares a copy, but the driver has its
+/// message back only after it.
+const LEAVE_FROM: usize = 65536;
 
 /// How the event loop learns that there is something to move.
 #[derive(Debug, Default)]
@@ -293,7 +287,7 @@ impl Fifo {
     pub fn accept(
         &mut self,
         header: TxHeader,
-        payload: &mut impl Read,
+        payload: &mut impl Payload,
         len: usize,
     ) -> Result<(), Refusal> {
         if self.failed {
@@ -317,11 +311,12 @@ impl Fifo {
         self.rx
             .consume_to(header.rx_consumed)
             .map_err(|_| Refusal::NotSent)?;
+        let left = len - self.let_through(payload, len);
         let ring = match &mut self.host {
             Some(host) => &mut host.tx,
             None => &mut self.rx,
         };
-        ring.push_from(payload, len).map_err(|error| match error {
+        ring.push_from(payload, left).map_err(|error| match error {
             RingError::Full { .. } | RingError::NotSent { .. } => Refusal::OverLimit,
             RingError::Io(_) => Refusal::InvalidChain,
         })?;
@@ -334,6 +329,31 @@ impl Fifo {
             self.ring_bell_for(false);
         }
         Ok(())
+    }
+
+    /// Offers the outlet the `len` bytes of a large payload where they are; how many it took.
+    fn let_through(&mut self, payload: &mut impl Payload, len: usize) -> usize {
+        if len < LEAVE_FROM || !self.leaves_at_once() || self.is_narrow() {
+            return 0;
+        }
+        if self.untaken() > 0 {
+            self.let_out();
+        }
+        let Some(Host {
+            end: End::Outside(doorbell),
+            tx,
+            ..
+        }) = &mut self.host
+        else {
+            return 0;
+        };
+        let Some(outlet) = doorbell.outlet.as_ref().filter(|_| tx.is_empty()) else {
+            return 0;
+        };
+        let taken = payload.show(len, |pieces| outlet.offer_pieces(pieces).unwrap_or(0));
+        tx.pass_through(taken);
+        doorbell.narrow = taken < len;
+        taken
     }
 
     /// A pass over tx messages is over: what can leave at once does.
@@ -738,11 +758,14 @@ fn limit(ring: &Ring, consumed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::io::Read;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering;
 
     use rstest::rstest;
+    use vm_memory::VolatileSlice;
     use vmm_sys_util::event::EventConsumer;
     use vmm_sys_util::event::EventFlag;
     use vmm_sys_util::event::new_event_consumer_and_notifier;
@@ -878,6 +901,8 @@ mod tests {
     struct Gate {
         most: AtomicUsize,
         taken: Mutex<Vec<u8>>,
+        /// Those of them from where a guest has them.
+        in_pieces: AtomicUsize,
     }
 
     impl Gate {
@@ -885,6 +910,7 @@ mod tests {
             Arc::new(Self {
                 most: AtomicUsize::new(most),
                 taken: Mutex::default(),
+                in_pieces: AtomicUsize::new(0),
             })
         }
 
@@ -898,6 +924,18 @@ mod tests {
     }
 
     impl Outlet for Gate {
+        fn offer_pieces(&self, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+            let mut bytes = Vec::new();
+            for piece in pieces {
+                let mut copy = vec![0; piece.len()];
+                piece.copy_to(&mut copy);
+                bytes.extend(copy);
+            }
+            let len = self.offer(&bytes, &[])?;
+            self.in_pieces.fetch_add(len, Ordering::Relaxed);
+            Ok(len)
+        }
+
         fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
             let bytes = [first, second].concat();
             let len = bytes.len().min(self.most.load(Ordering::Relaxed));
@@ -931,6 +969,76 @@ mod tests {
         rung.consume().unwrap();
         fifo.pass_over();
         assert_eq!(take(&mut fifo, 9), b"x");
+    }
+
+    /// A payload in two pieces of a guest's memory.
+    struct Shown {
+        bytes: Vec<u8>,
+        at: usize,
+    }
+
+    impl Read for Shown {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let len = (&self.bytes[self.at..]).read(bytes)?;
+            self.at += len;
+            Ok(len)
+        }
+    }
+
+    impl Payload for Shown {
+        fn show(&mut self, len: usize, take: impl FnOnce(&[VolatileSlice<'_>]) -> usize) -> usize {
+            let (first, second) = self.bytes[self.at..][..len].split_at_mut(len / 3);
+            let taken = take(&[VolatileSlice::from(first), VolatileSlice::from(second)]);
+            self.at += taken;
+            taken
+        }
+    }
+
+    /// Large payloads leave from where they are, unless others are before them; what the outlet does not take
+    /// stays, and what follows waits behind it.
+    #[rstest]
+    #[case(LEAVE_FROM, b"", usize::MAX, (0, LEAVE_FROM))]
+    #[case(LEAVE_FROM, b"before", usize::MAX, (6, LEAVE_FROM))]
+    #[case(LEAVE_FROM, b"before", LEAVE_FROM - 1, (6, LEAVE_FROM - 1))]
+    #[case(LEAVE_FROM, b"before", 3, (3, 0))]
+    #[case(LEAVE_FROM, b"", 0, (0, 0))]
+    #[case(LEAVE_FROM - 1, b"", usize::MAX, (LEAVE_FROM - 1, 0))]
+    fn large_payloads_leave_from_where_they_are(
+        #[case] len: usize,
+        #[case] before: &[u8],
+        #[case] most: usize,
+        #[case] (copied, in_pieces): (usize, usize),
+    ) {
+        let (mut fifo, rung) = outside(2 * LEAVE_FROM);
+        let gate = Gate::new(most);
+        fifo.set_outlet(Some(gate.clone()));
+        fifo.has_work();
+        send(&mut fifo, before).unwrap();
+        let mut bytes = vec![0; len];
+        Pattern::new(3).fill(0, &mut bytes);
+        let mut payload = Shown {
+            bytes: bytes.clone(),
+            at: 0,
+        };
+        let header = TxHeader {
+            offset: fifo.tx_accepted(),
+            rx_consumed: 0,
+        };
+        fifo.accept(header, &mut payload, len).unwrap();
+        assert_eq!(payload.at, len);
+        let mut taken = gate.taken();
+        assert_eq!(taken.len(), copied + in_pieces);
+        assert_eq!(gate.in_pieces.load(Ordering::Relaxed), in_pieces);
+        let status = fifo.status().tx;
+        assert_eq!(status.entered, (before.len() + len) as u64);
+        assert_eq!(status.level, before.len() + len - copied - in_pieces);
+        send(&mut fifo, b"after").unwrap();
+        fifo.pass_over();
+        taken.extend(gate.taken());
+        let (at_end, all) = (taken.len(), [before, &bytes, b"after"].concat());
+        assert_eq!(rung.consume().is_ok(), at_end < all.len());
+        taken.extend(take(&mut fifo, usize::from(u16::MAX) * 3));
+        assert_eq!(taken, all);
     }
 
     /// What the outlet does not take stays, in order, and the loop is called.

@@ -36,6 +36,7 @@ pub mod fifo;
 pub mod handlers;
 pub mod host;
 pub mod log;
+pub mod outlet;
 pub mod pattern;
 pub mod refusal;
 pub mod ring;

@@ -13,6 +13,7 @@ use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 
+use arrayvec::ArrayVec;
 use tracing::warn;
 use vhost_user_backend::VringMutex;
 use vhost_user_backend::VringState;
@@ -30,9 +31,12 @@ use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryAtomic;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::Permissions;
+use vm_memory::VolatileSlice;
 
 use crate::fault::Tap;
 use crate::fault::Used;
+use crate::outlet::PIECES;
+use crate::outlet::Payload;
 use crate::refusal::Refusal;
 
 /// Guest memory as it stands during one pass over a queue.
@@ -467,6 +471,7 @@ impl Lengths {
 }
 
 /// Where a walk along the descriptors of one direction stands.
+#[derive(Clone)]
 struct Walk<'a> {
     chain: Chain<'a>,
     ram: &'a GuestRam,
@@ -502,6 +507,31 @@ impl<'a> Walk<'a> {
             }
         }
         Some((self.at, most.min(self.left)))
+    }
+
+    /// The next `len` bytes where they are; `None` if there are fewer, or more than [`PIECES`] pieces.
+    fn pieces(mut self, len: usize) -> Option<ArrayVec<VolatileSlice<'a>, PIECES>> {
+        let mut pieces = ArrayVec::new();
+        let mut left = len;
+        while left > 0 {
+            let (at, len) = self.piece(left)?;
+            for slice in self.ram.get_slices(at, len, Permissions::Read).ok()? {
+                pieces.try_push(slice.ok()?).ok()?;
+            }
+            self.advance(len).ok()?;
+            left -= len;
+        }
+        Some(pieces)
+    }
+
+    /// Leaves out the next `len` bytes, or all if there are fewer.
+    fn skip(&mut self, mut len: usize) {
+        while len > 0
+            && let Some((_, part)) = self.piece(len)
+            && self.advance(part).is_ok()
+        {
+            len -= part;
+        }
     }
 
     fn advance(&mut self, len: usize) -> io::Result<()> {
@@ -545,6 +575,18 @@ impl Read for ChainReader<'_> {
         self.0.ram.read_slice(part, at).map_err(io::Error::other)?;
         self.0.advance(len)?;
         Ok(len)
+    }
+}
+
+impl Payload for ChainReader<'_> {
+    fn show(&mut self, len: usize, take: impl FnOnce(&[VolatileSlice<'_>]) -> usize) -> usize {
+        let Some(pieces) = self.0.clone().pieces(len) else {
+            return 0;
+        };
+        let taken = take(&pieces).min(len);
+        // As the whole of it was just gone along, it can be again.
+        self.0.skip(taken);
+        taken
     }
 }
 

@@ -3,7 +3,7 @@
 //! What FIFOs end at outside of the device: sockets, pseudo-terminals, files.
 //!
 //! The event loop serves them; the queue worker does no more than to offer bytes to a socket, by the
-//! [`crate::fifo::Outlet`] that a FIFO has while there is a peer. Each is one
+//! [`crate::outlet::Outlet`] that a FIFO has while there is a peer. Each is one
 //! subscriber of the loop with descriptors of its own, and a bell by which its FIFO calls it; a
 //! [`pump::Pump`] moves the bytes, a bounded amount a turn, and wakes the worker. What is here
 //! knows FIFOs and descriptors; it must not know virtqueues or messages.

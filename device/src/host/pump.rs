@@ -17,7 +17,7 @@ use super::bell::Bell;
 use crate::device::Device;
 use crate::fifo::Connection;
 use crate::fifo::Fifo;
-use crate::fifo::Outlet;
+use crate::outlet::Outlet;
 
 /// Most bytes that one turn reads, and that it writes.
 const TURN: usize = 65_536;

@@ -27,6 +27,7 @@ use tracing::debug;
 use tracing::error;
 use tracing::info;
 use tracing::warn;
+use vm_memory::VolatileSlice;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::HostError;
@@ -35,7 +36,8 @@ use super::pump::Flow;
 use super::pump::Pump;
 use crate::device::Device;
 use crate::fifo::Connection;
-use crate::fifo::Outlet;
+use crate::outlet;
+use crate::outlet::Outlet;
 use crate::refusal::LogLimit;
 use crate::socket;
 use crate::socket::Listening;
@@ -273,6 +275,10 @@ impl Outlet for UnixStream {
     fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         let parts = [IoSlice::new(first), IoSlice::new(second)];
         io::Write::write_vectored(&mut { self }, &parts)
+    }
+
+    fn offer_pieces(&self, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+        outlet::write_pieces(self, pieces)
     }
 }
 

@@ -31,6 +31,7 @@ use virtio_fifo_protocol::virtio_fifo::STATE_ERROR;
 use virtio_fifo_protocol::virtio_fifo::STATE_HANGUP;
 use virtio_fifo_protocol::virtio_fifo::STATE_RX_END;
 use virtio_fifo_protocol::virtio_fifo::State;
+use virtio_fifo_protocol::virtio_fifo::tx_queue;
 
 use crate::common::Driver;
 use crate::common::Host;
@@ -144,6 +145,37 @@ fn streams_are_whole(#[case] capacity: usize) {
     assert_eq!(driver.read_exact(0, total), bytes(total));
     writer.join().unwrap().unwrap();
     assert_eq!(reader.join().unwrap(), bytes(total));
+}
+
+/// Messages in many pieces, more than the socket takes at a time, arrive whole and in order.
+#[rstest]
+#[case(33)]
+#[case(100)]
+fn large_messages_in_pieces(#[case] pieces: usize) {
+    const LEN: usize = 100_000;
+    let (_dir, path, host) = listening(",capacity=1M");
+    let mut driver = host.driver();
+    let mut peer = UnixStream::connect(&path).unwrap();
+    wait_connected(&host);
+    let all = bytes(6 * LEN);
+    let mut sent = 0;
+    for payload in all.chunks(LEN) {
+        let mut header = driver.tx_header(0);
+        header.offset = sent;
+        let mut parts = vec![driver.readable(&header.to_bytes())];
+        parts.extend(
+            payload
+                .chunks(LEN.div_ceil(pieces))
+                .map(|piece| driver.readable(piece)),
+        );
+        driver.add_indirect(tx_queue(0), &parts);
+        driver.notify(tx_queue(0));
+        assert_eq!(driver.wait_used(tx_queue(0)).1, 0);
+        sent += payload.len() as u64;
+    }
+    assert_eq!(driver.state(0).tx_accepted, sent);
+    assert!(host.device.fifo(0).unwrap().status().tx.level > 0);
+    assert_eq!(read_exact(&mut peer, all.len()), all);
 }
 
 /// Writes until the socket takes no more; how much it took.
