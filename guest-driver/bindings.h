@@ -53,6 +53,8 @@ int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, 
 			     void *token, gfp_t gfp);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset);
+unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len);
+ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
 unsigned long globalfifo_iter_address(const struct iov_iter *iter);
 bool globalfifo_page_is_small_and_anonymous(struct page *page);
 bool globalfifo_page_is_mapped(struct page *page);

@@ -6,6 +6,7 @@
  */
 #include <linux/bvec.h>
 #include <linux/device.h>
+#include <linux/instrumented.h>
 #include <linux/kdev_t.h>
 #include <linux/pipe_fs_i.h>
 #include <linux/preempt.h>
@@ -104,6 +105,30 @@ ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t
 		return -EINVAL;
 
 	return iov_iter_extract_pages(from, pages, len, count, 0, offset);
+}
+
+/* Not __copy_from_user_inatomic(), which checks again that there is room in the object. */
+unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len)
+{
+	unsigned long left;
+
+	pagefault_disable();
+	instrument_copy_from_user_before(to, (const void __user *)from, len);
+	left = raw_copy_from_user(to, (const void __user *)from, len);
+	instrument_copy_from_user_after(to, (const void __user *)from, len, left);
+	pagefault_enable();
+	return left;
+}
+
+/* What the VFS does for files that have no write(). */
+ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len)
+{
+	struct iov_iter iter;
+	struct kiocb kiocb;
+
+	init_sync_kiocb(&kiocb, file);
+	iov_iter_ubuf(&iter, ITER_SOURCE, (void __user *)from, len);
+	return file->f_op->write_iter(&kiocb, &iter);
 }
 
 unsigned long globalfifo_iter_address(const struct iov_iter *iter)

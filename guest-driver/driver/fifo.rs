@@ -79,6 +79,7 @@ use crate::{
             FasyncList, //
         },
         iter::{
+            AtHand,
             Request,
             Source, //
         },
@@ -224,6 +225,10 @@ struct Inner {
     reading: bool,
     /// Another reader found that, and waits.
     read_contended: bool,
+    /// A writer is at it piece by piece, and its bytes stay together.
+    writing: bool,
+    /// Another writer found that, and waits.
+    write_contended: bool,
     /// A reader looks for data again and again, so that no interrupt needs to tell of it.
     looking: bool,
     /// How long to do that.
@@ -266,9 +271,9 @@ impl Inner {
         self.has_data() && !self.aio.want_data()
     }
 
-    /// As [`Inner::credit`], for a call: requests that wait come first.
+    /// As [`Inner::credit`], for a call: requests that wait come first, and who is writing.
     fn credit_for_calls(&self) -> u64 {
-        if self.aio.want_space() {
+        if self.writing || self.aio.want_space() {
             0
         } else {
             self.credit()
@@ -304,9 +309,11 @@ impl Inner {
     }
 
     /// What there is for calls, and was not while requests had the `precedence`: what they left.
-    fn left_by_requests(&self, precedence: (bool, bool)) -> Events {
+    fn left_by_requests(&mut self, precedence: (bool, bool)) -> Events {
         let (reads, writes) = precedence;
         let mut events = Events::NONE;
+        // Not yet: the end of that writer's turn tells.
+        self.write_contended |= self.writing && writes;
         if reads && self.has_data_for_calls() {
             events |= Events::IN;
         }
@@ -321,7 +328,7 @@ impl Inner {
         let live = matches!(self.life, Life::Live);
         (
             live && !self.reading && self.has_data(),
-            live && self.credit() > 0,
+            live && !self.writing && self.credit() > 0,
         )
     }
 
@@ -359,6 +366,7 @@ impl Inner {
         match self.tx.pump(consumed, wanted, &mut effects.messages) {
             Ok(Pumped {
                 messages,
+                joined,
                 progress,
                 more,
                 timer,
@@ -368,6 +376,7 @@ impl Inner {
                 effects.timer |= timer;
                 effects.ack_timer |= ack_timer;
                 self.stats.tx_messages.add(messages);
+                self.stats.tx_bytes.add(joined);
                 effects.drained |= progress;
                 effects.more |= more;
                 self.deferred.tx = more;
@@ -482,6 +491,15 @@ impl Inner {
         let (consumed, empty) = (self.rx.consumed(), self.rx.level() == 0);
         self.tx.note_consumed(consumed, empty);
         self.pump(effects);
+    }
+
+    /// Goes on with a writer's turn, or ends it: then those who found it hear of what it left.
+    fn turn_of_writer(&mut self, goes_on: bool, effects: &mut Effects) {
+        self.writing = goes_on;
+        let others = !goes_on && core::mem::take(&mut self.write_contended);
+        if others && self.credit_for_calls() > 0 {
+            effects.events |= Events::OUT;
+        }
     }
 
     /// Queues what fits of the `copied` bytes of `messages`, in one piece; how many. To be pumped.
@@ -625,6 +643,8 @@ impl Fifo {
             aio: Requests::new(),
             reading: false,
             read_contended: false,
+            writing: false,
+            write_contended: false,
             looking: false,
             patience: Patience::NONE,
             deferred: Deferred::default(),
@@ -973,8 +993,9 @@ impl Fifo {
     /// The events that hold; `for_data` if somebody may then wait for data.
     pub(crate) fn events(self: ArcBorrow<'_, Self>, for_data: bool) -> Events {
         self.change(|inner, effects| {
-            let reading = inner.reading;
+            let (reading, writing) = (inner.reading, inner.writing);
             inner.read_contended |= reading;
+            inner.write_contended |= writing;
             let events = inner.events();
             if for_data && !events.contains(Events::IN) {
                 inner.expect_data(effects);
@@ -1131,16 +1152,20 @@ impl Fifo {
         request: &Request,
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
-        if let Some(written) = self.write_along(request, from) {
-            return Ok(written);
+        if !request.can_be_deferred() {
+            if let Some(written) = self.write_along(from) {
+                return Ok(written);
+            }
         }
         loop {
-            let (wanted, direct, spares, room) = {
+            let (wanted, direct) = {
                 let mut inner = self.inner.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
                     return Err(EPIPE);
                 }
+                let writing = inner.writing;
+                inner.write_contended |= writing;
                 let credit = usize::try_from(inner.credit_for_calls()).unwrap_or(usize::MAX);
                 let wanted = credit.min(from.len());
                 // Not what is put aside: it can end, by a cancel, before the device has read it.
@@ -1148,18 +1173,20 @@ impl Fifo {
                 let direct = (wanted >= DIRECT && waits)
                     .then(|| inner.tx.direct_pages())
                     .flatten();
-                let spares = match direct {
-                    Some(_) => Chain::new(),
-                    None => inner.tx.take_spares(wanted),
-                };
-                (wanted, direct, spares, inner.tx.room_for(wanted))
+                (wanted, direct)
             };
+            if let Some(num_pages) = direct {
+                let written = self.write_direct(from, wanted, num_pages)?;
+                if written > 0 {
+                    return Ok(written);
+                }
+            }
             if wanted > 0 {
-                let pinned = direct.and_then(|num_pages| pin_messages(from, wanted, num_pages));
-                let mut outgoing = match pinned {
-                    Some(pinned) => pinned,
-                    None => copy_messages(from, wanted, spares, room)?,
+                let (spares, room) = {
+                    let mut inner = self.inner.lock();
+                    (inner.tx.take_spares(wanted), inner.tx.room_for(wanted))
                 };
+                let mut outgoing = copy_messages(from, wanted, spares, room)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
                 } else {
@@ -1167,10 +1194,6 @@ impl Fifo {
                 };
                 from.put_back(outgoing.bytes - written.bytes);
                 if written.bytes > 0 {
-                    if outgoing.direct {
-                        self.stats.tx_direct.add(written.bytes as u64);
-                        self.wait_for_acceptance(written.end)?;
-                    }
                     return written.answer;
                 }
             }
@@ -1184,20 +1207,72 @@ impl Fifo {
             }
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
-                    let inner = self.inner.lock();
+                    let mut inner = self.inner.lock();
+                    let writing = inner.writing;
+                    inner.write_contended |= writing;
                     inner.check().is_err() || inner.rx.hung_up() || inner.credit_for_calls() > 0
                 })?;
         }
     }
 
-    /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
-    fn write_along(
+    /// Writes up to `wanted` bytes that the device reads where they are, and waits until it has; 0 when that
+    /// cannot be done, or somebody else took the space.
+    ///
+    /// Piece by piece, so that the device is at the first while the next is being pinned. Meanwhile it is
+    /// this writer's turn, which as that of a reader lasts as long as its page faults.
+    fn write_direct(
         self: ArcBorrow<'_, Self>,
-        request: &Request,
         from: &mut Source<'_, '_>,
-    ) -> Option<usize> {
+        wanted: usize,
+        num_pages: usize,
+    ) -> Result<usize> {
+        let (mut total, mut end) = (0, 0);
+        let mut my_turn = false;
+        while let Some(message) = pin_message(from, wanted - total, num_pages) {
+            let length = message.payload_len();
+            let mut messages = Chain::new();
+            messages.push_back(message);
+            let sent = self.change(|inner, effects| {
+                let credit = if my_turn {
+                    inner.credit()
+                } else {
+                    inner.credit_for_calls()
+                };
+                let able = inner.check().is_ok() && !inner.rx.hung_up();
+                let sent = if able {
+                    inner.enqueue(&mut messages, length, credit)
+                } else {
+                    0
+                };
+                end = inner.tx.positions().0;
+                if my_turn || sent > 0 {
+                    my_turn = sent == length && total + sent < wanted;
+                    inner.turn_of_writer(my_turn, effects);
+                }
+                inner.pump(effects);
+                sent
+            });
+            total += sent;
+            if !my_turn {
+                from.put_back(length - sent);
+                break;
+            }
+        }
+        if my_turn {
+            // What follows cannot be pinned.
+            self.change(|inner, effects| inner.turn_of_writer(false, effects));
+        }
+        if total > 0 {
+            self.stats.tx_direct.add(total as u64);
+            self.wait_for_acceptance(end)?;
+        }
+        Ok(total)
+    }
+
+    /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
+    pub(crate) fn write_along(self: ArcBorrow<'_, Self>, from: &mut impl AtHand) -> Option<usize> {
         let length = from.len();
-        if length == 0 || length > ALONG || request.can_be_deferred() {
+        if length == 0 || length > ALONG {
             return None;
         }
         let (written, enough) = {
@@ -1208,9 +1283,7 @@ impl Fifo {
             {
                 return None;
             }
-            let (written, enough) = inner.tx.join(from)?;
-            self.stats.tx_bytes.add(written as u64);
-            (written, enough)
+            inner.tx.join(from)?
         };
         if enough {
             self.change(Inner::pump);
@@ -1227,7 +1300,6 @@ impl Fifo {
             inner.pump(effects);
             Ok(Written {
                 bytes,
-                end: inner.tx.positions().0,
                 answer: Ok(bytes),
             })
         })
@@ -1239,16 +1311,16 @@ impl Fifo {
         request: &Request,
         outgoing: &mut Outgoing,
     ) -> Result<Written> {
-        let (mut bytes, mut end) = (0, 0);
+        let mut bytes = 0;
         let answer = self.defer(request, |inner| {
             let credit = inner.credit_for_calls();
             bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
-            end = inner.tx.positions().0;
+            let end = inner.tx.positions().0;
             (bytes > 0).then_some(Wants::Acceptance { end, bytes })
         });
         match answer {
             Err(error) if error != EIOCBQUEUED => Err(error),
-            answer => Ok(Written { bytes, end, answer }),
+            answer => Ok(Written { bytes, answer }),
         }
     }
 
@@ -1611,15 +1683,12 @@ impl Effects {
 struct Outgoing {
     messages: Chain<TxBuffer>,
     bytes: usize,
-    /// Their payload is in the memory of the process.
-    direct: bool,
 }
 
 /// What became of a write.
 struct Written {
-    /// Bytes on their way, and where in the tx stream they end.
+    /// Bytes on their way.
     bytes: usize,
-    end: u64,
     /// For the caller, if there are any.
     answer: Result<usize>,
 }
@@ -1660,30 +1729,19 @@ fn copy_messages(
     Ok(Outgoing {
         messages,
         bytes: copied,
-        direct: false,
     })
 }
 
-/// Pins up to `wanted` bytes for direct messages of at most `num_pages` pages. `None` when that
-/// cannot be done: they have to be copied, which also finds the right error.
-fn pin_messages(from: &mut Source<'_, '_>, wanted: usize, num_pages: usize) -> Option<Outgoing> {
-    let mut messages = Chain::new();
-    let mut bytes = 0;
-    while bytes < wanted {
-        let Ok(message) = TxBuffer::for_tx(0) else {
-            break;
-        };
-        let Ok(pages) = UserPages::pin(from, wanted - bytes, num_pages) else {
-            break;
-        };
-        bytes += pages.len();
-        messages.push_back(message.direct(pages));
-    }
-    (bytes > 0).then_some(Outgoing {
-        messages,
-        bytes,
-        direct: true,
-    })
+/// Pins up to `wanted` bytes, and at most `num_pages` pages, for a direct message. `None` when that cannot
+/// be done: they have to be copied, which also finds the right error.
+fn pin_message(
+    from: &mut Source<'_, '_>,
+    wanted: usize,
+    num_pages: usize,
+) -> Option<KBox<TxBuffer>> {
+    let message = TxBuffer::for_tx(0).ok()?;
+    let pages = UserPages::pin(from, wanted, num_pages).ok()?;
+    Some(message.direct(pages))
 }
 
 /// Checks a state the device sent (DRV-12, DRV-16).

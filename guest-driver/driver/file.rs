@@ -15,7 +15,8 @@ use crate::{
         ioctls,
         iter::{
             Request,
-            Source, //
+            Source,
+            UserBytes, //
         },
         wait::{
             Events,
@@ -59,6 +60,10 @@ impl FileOperations for Fifo {
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
         Fifo::write(self, request, from)
+    }
+
+    fn write_at_hand(self: ArcBorrow<'_, Self>, mut bytes: UserBytes) -> Option<usize> {
+        self.write_along(&mut bytes)
     }
 
     fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     kapi::{
-        iter::Source,
+        iter::AtHand,
         virtio::{
             Look,
             Queue,
@@ -106,6 +106,8 @@ pub(crate) struct TxSide {
     answered: bool,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
     limit: u64,
+    /// Bytes that have joined the message that waits, since it was pumped.
+    joined: u64,
     /// How many tasks wait for messages to be used.
     waiting: u32,
     /// The timer will pump, or has just expired.
@@ -166,6 +168,8 @@ pub(crate) enum Await {
 pub(crate) struct Pumped {
     /// Messages given to the device.
     pub(crate) messages: u64,
+    /// Bytes that have joined a message since the last time.
+    pub(crate) joined: u64,
     /// Messages came back, so somebody may wait for that.
     pub(crate) progress: bool,
     /// Messages went there or came back since interrupts were last asked for.
@@ -203,6 +207,7 @@ impl TxSide {
             last_post: None,
             answered: false,
             limit: state.tx_limit,
+            joined: 0,
             waiting: 0,
             timer: false,
             hurry: false,
@@ -424,18 +429,19 @@ impl TxSide {
 
     /// Copies all of `from` into the message that waits for more, if there is one and the memory is
     /// there: how many bytes, and whether it should now be pumped. The caller has checked the credit.
-    pub(crate) fn join(&mut self, from: &mut Source<'_, '_>) -> Option<(usize, bool)> {
+    pub(crate) fn join(&mut self, from: &mut impl AtHand) -> Option<(usize, bool)> {
         let length = from.len();
         // Without the timer nobody would post it.
         if !self.timer || self.waiting > 0 || self.abandoned {
             return None;
         }
         let message = self.pending.only()?;
-        if message.is_direct() || !message.append_all_atomic(from) {
+        if message.is_direct() || !message.append_at_hand(from) {
             return None;
         }
-        let enough = message.payload_len() > message.room() / 2;
+        let enough = message.payload_len() > message.room() / 8 * 7;
         self.sent += length as u64;
+        self.joined += length as u64;
         Some((length, enough))
     }
 
@@ -477,7 +483,10 @@ impl TxSide {
         others: Await,
         done: &mut Chain<TxBuffer>,
     ) -> Result<Pumped, Broken> {
-        let mut pumped = Pumped::default();
+        let mut pumped = Pumped {
+            joined: core::mem::take(&mut self.joined),
+            ..Pumped::default()
+        };
         let mut budget = BUDGET;
         let hurry = core::mem::take(&mut self.hurry);
         while !self.abandoned {
@@ -567,7 +576,7 @@ impl TxSide {
             && self
                 .pending
                 .only()
-                .is_some_and(|message| message.payload_len() <= message.room() / 2)
+                .is_some_and(|message| message.payload_len() <= message.room() / 8 * 7)
             && self
                 .last_post
                 .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())

@@ -13,7 +13,8 @@ use super::{
     bindings,
     iter::{
         Request,
-        Source, //
+        Source,
+        UserBytes, //
     },
     wait::{
         Events,
@@ -82,6 +83,12 @@ pub(crate) trait FileOperations: Send + Sync + 'static {
         request: &Request,
         from: &mut Source<'_, '_>,
     ) -> Result<usize>
+    where
+        Self: Sized;
+
+    /// A `write(2)` that need not wait for anything, not even for the memory that is written; how many bytes,
+    /// or `None` if it is to be an ordinary [`FileOperations::write`].
+    fn write_at_hand(self: ArcBorrow<'_, Self>, bytes: UserBytes) -> Option<usize>
     where
         Self: Sized;
 
@@ -261,6 +268,7 @@ impl<T: FileOperations> Operations<T> {
             open: Some(Self::open),
             release: Some(Self::release),
             read_iter: Some(Self::read_iter),
+            write: Some(Self::write),
             write_iter: Some(Self::write_iter),
             poll: Some(Self::poll),
             unlocked_ioctl: Some(Self::ioctl),
@@ -356,6 +364,27 @@ impl<T: FileOperations> Operations<T> {
             }
             Ok(this.write(&request, &mut Source::new(iter))? as isize)
         })
+    }
+
+    /// The VFS comes here first for a plain `write(2)`, and so does not have to make a kiocb and an iterator of
+    /// a small one.
+    ///
+    /// # Safety
+    ///
+    /// An entry of `file_operations`: called with an open file, and a range of user addresses.
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        from: *const c_char,
+        length: usize,
+        _position: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The VFS calls with an open file, and has checked the range.
+        let (this, bytes) = unsafe { (file_data::<T>(file), UserBytes::new(from, length)) };
+        match this.write_at_hand(bytes) {
+            Some(written) => written as isize,
+            // SAFETY: The arguments are the caller's own; the file has a `write_iter`.
+            None => unsafe { bindings::globalfifo_write_by_iter(file, from, length) },
+        }
     }
 
     /// # Safety

@@ -2,12 +2,16 @@
 
 //! The request behind a `read_iter` or `write_iter`, and the data that a write brings.
 //!
-//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h), `struct kiocb`, and
-//! [`include/linux/uio.h`](srctree/include/linux/uio.h).
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h), `struct kiocb`,
+//! [`include/linux/uio.h`](srctree/include/linux/uio.h), and
+//! [`include/linux/uaccess.h`](srctree/include/linux/uaccess.h).
 
 use super::bindings;
 use core::mem::MaybeUninit;
-use kernel::iov::IovIterSource;
+use kernel::{
+    iov::IovIterSource,
+    prelude::*, //
+};
 
 /// One read or write in progress, `struct kiocb`.
 ///
@@ -40,6 +44,52 @@ impl Request {
     }
 }
 
+/// Bytes of a process that can be had in any context, as long as they are in memory.
+pub(crate) trait AtHand {
+    /// How many.
+    fn len(&self) -> usize;
+
+    /// Copies all of them to `out`, which has that length; false, and they are as before, if some would
+    /// have to be fetched first, or there is no such memory.
+    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool;
+}
+
+/// The bytes of a `write(2)` as the VFS hands them over: memory of the current process.
+pub(crate) struct UserBytes {
+    from: *const c_void,
+    len: usize,
+}
+
+impl UserBytes {
+    /// `len` bytes from there on.
+    ///
+    /// # Safety
+    ///
+    /// It is a range of addresses of user space (`access_ok()`), mapped or not.
+    pub(super) unsafe fn new(from: *const c_char, len: usize) -> Self {
+        Self {
+            from: from.cast(),
+            len,
+        }
+    }
+}
+
+impl AtHand for UserBytes {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool {
+        let len = self.len.min(out.len());
+        // SAFETY: There is room for so many bytes, and what they are copied from was checked to be none of
+        // the kernel's.
+        let left = unsafe {
+            bindings::globalfifo_copy_from_user_atomic(out.as_mut_ptr().cast(), self.from, len)
+        };
+        left == 0 && len == self.len
+    }
+}
+
 /// The data of a write, from which what was copied can be given back.
 pub(crate) struct Source<'a, 'data> {
     iter: &'a mut IovIterSource<'data>,
@@ -69,17 +119,6 @@ impl<'a, 'data> Source<'a, 'data> {
         copied
     }
 
-    /// As [`Source::copy`], from memory that is there: it does not sleep, and what would have to be
-    /// fetched first is as if it were a bad address.
-    pub(super) fn copy_atomic(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
-        // SAFETY: May be called in any context, and is undone below.
-        unsafe { bindings::globalfifo_pagefault_disable() };
-        let copied = self.copy(out);
-        // SAFETY: Done above.
-        unsafe { bindings::globalfifo_pagefault_enable() };
-        copied
-    }
-
     /// Says that the next `bytes` were taken from the iterator in another way.
     pub(super) fn took(&mut self, bytes: usize) {
         self.copied += bytes;
@@ -91,5 +130,24 @@ impl<'a, 'data> Source<'a, 'data> {
         self.copied -= bytes;
         // SAFETY: At least `bytes` have been copied from the iterator and not been given back.
         unsafe { self.iter.revert(bytes) };
+    }
+}
+
+impl AtHand for Source<'_, '_> {
+    fn len(&self) -> usize {
+        Source::len(self)
+    }
+
+    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool {
+        // SAFETY: May be called in any context, and is undone below.
+        unsafe { bindings::globalfifo_pagefault_disable() };
+        let copied = self.copy(out);
+        // SAFETY: Done above.
+        unsafe { bindings::globalfifo_pagefault_enable() };
+        let all = copied == out.len();
+        if !all {
+            self.put_back(copied);
+        }
+        all
     }
 }

@@ -11,7 +11,10 @@
 
 use super::{
     bindings,
-    iter::Source,
+    iter::{
+        AtHand,
+        Source, //
+    },
     pages::UserPages, //
 };
 use core::{
@@ -409,21 +412,19 @@ impl<M> Packet<M> {
         copied
     }
 
-    /// As [`Packet::append_from`] for all that `source` has, or nothing: false if there is no room, or
-    /// it cannot be had without sleeping. Any context.
-    pub(crate) fn append_all_atomic(&mut self, source: &mut Source<'_, '_>) -> bool {
+    /// As [`Packet::append_from`] for all of `source`, or nothing: false if there is no room, or it cannot
+    /// be had without sleeping. Any context.
+    pub(crate) fn append_at_hand(&mut self, source: &mut impl AtHand) -> bool {
         let n = source.len();
         let Some(room) = self.memory.spare_capacity_mut().get_mut(..n) else {
             return false;
         };
-        let copied = source.copy_atomic(room);
-        if copied < n {
-            source.put_back(copied);
-            return false;
+        let copied = source.copy_all(room);
+        if copied {
+            // SAFETY: So many bytes of the room were written, and there were not more of it.
+            unsafe { self.memory.inc_len(n) };
         }
-        // SAFETY: So many bytes of the room were written, and there were not more of it.
-        unsafe { self.memory.inc_len(n) };
-        true
+        copied
     }
 
     /// Forgets the bytes from `len` on.
