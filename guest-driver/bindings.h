@@ -57,6 +57,7 @@ unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsig
 ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
 unsigned long globalfifo_iter_address(const struct iov_iter *iter);
 bool globalfifo_page_is_small_and_anonymous(struct page *page);
+void globalfifo_mark_dirty(struct page *page);
 bool globalfifo_page_is_mapped(struct page *page);
 dev_t globalfifo_devt(unsigned int major, unsigned int minor);
 struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,

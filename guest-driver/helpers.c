@@ -112,6 +112,12 @@ unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsig
 {
 	unsigned long left;
 
+	/* The VFS has checked the address; nor is it to be used in speculation if that failed. */
+	if (can_do_masked_user_access())
+		from = (const void *)mask_user_address((const void __user *)from);
+	else
+		barrier_nospec();
+
 	pagefault_disable();
 	instrument_copy_from_user_before(to, (const void __user *)from, len);
 	left = raw_copy_from_user(to, (const void __user *)from, len);
@@ -139,6 +145,11 @@ unsigned long globalfifo_iter_address(const struct iov_iter *iter)
 bool globalfifo_page_is_small_and_anonymous(struct page *page)
 {
 	return PageAnon(page) && !PageCompound(page);
+}
+
+void globalfifo_mark_dirty(struct page *page)
+{
+	SetPageDirty(page);
 }
 
 bool globalfifo_page_is_mapped(struct page *page)

@@ -350,9 +350,14 @@ impl Fifo {
         let Some(outlet) = doorbell.outlet.as_ref().filter(|_| tx.is_empty()) else {
             return 0;
         };
-        let taken = payload.show(len, |pieces| outlet.offer_pieces(pieces).unwrap_or(0));
+        let mut narrow = false;
+        let taken = payload.show(len, |pieces| {
+            let taken = outlet.offer_pieces(pieces).unwrap_or(0);
+            narrow = taken < len;
+            taken
+        });
         tx.pass_through(taken);
-        doorbell.narrow = taken < len;
+        doorbell.narrow = narrow;
         taken
     }
 

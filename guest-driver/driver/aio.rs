@@ -269,7 +269,12 @@ impl Requests {
         !mem::replace(&mut self.serving, true)
     }
 
-    /// The worker stops, whatever there is to do.
+    /// Whether somebody serves requests.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    /// Whoever serves requests stops, whatever there is to do.
     pub(crate) fn end_serving(&mut self) {
         self.serving = false;
     }

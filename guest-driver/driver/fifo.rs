@@ -229,6 +229,8 @@ struct Inner {
     writing: bool,
     /// Another writer found that, and waits.
     write_contended: bool,
+    /// How often the FIFO was cleared.
+    clears: u64,
     /// A reader looks for data again and again, so that no interrupt needs to tell of it.
     looking: bool,
     /// How long to do that.
@@ -269,6 +271,13 @@ impl Inner {
     /// As [`Inner::has_data`], for a call: requests that wait come first.
     fn has_data_for_calls(&self) -> bool {
         self.has_data() && !self.aio.want_data()
+    }
+
+    /// As [`Inner::credit_for_calls`], for one who will wait, or come back: if it is somebody's turn, its end
+    /// tells.
+    fn credit_or_wait(&mut self) -> u64 {
+        self.write_contended |= self.writing;
+        self.credit_for_calls()
     }
 
     /// As [`Inner::credit`], for a call: requests that wait come first, and who is writing.
@@ -645,6 +654,7 @@ impl Fifo {
             read_contended: false,
             writing: false,
             write_contended: false,
+            clears: 0,
             looking: false,
             patience: Patience::NONE,
             deferred: Deferred::default(),
@@ -1016,11 +1026,15 @@ impl Fifo {
         to: &mut IovIterDest<'_>,
     ) -> Result<usize> {
         loop {
-            if let Some(read) = self.try_read(to, Reader::Call)? {
-                if request.can_be_deferred() {
-                    self.stats.aio_at_submit.add(1);
+            // An answer must not overtake the completion of an earlier request.
+            let behind = request.can_be_deferred() && self.inner.lock().aio.is_serving();
+            if !behind {
+                if let Some(read) = self.try_read(to, Reader::Call)? {
+                    if request.can_be_deferred() {
+                        self.stats.aio_at_submit.add(1);
+                    }
+                    return Ok(read);
                 }
-                return Ok(read);
             }
             if request.must_not_wait() {
                 return Err(EAGAIN);
@@ -1164,9 +1178,7 @@ impl Fifo {
                 if inner.rx.hung_up() {
                     return Err(EPIPE);
                 }
-                let writing = inner.writing;
-                inner.write_contended |= writing;
-                let credit = usize::try_from(inner.credit_for_calls()).unwrap_or(usize::MAX);
+                let credit = usize::try_from(inner.credit_or_wait()).unwrap_or(usize::MAX);
                 let wanted = credit.min(from.len());
                 // Not what is put aside: it can end, by a cancel, before the device has read it.
                 let waits = !request.must_not_wait() && !request.can_be_deferred();
@@ -1175,13 +1187,14 @@ impl Fifo {
                     .flatten();
                 (wanted, direct)
             };
-            if let Some(num_pages) = direct {
-                let written = self.write_direct(from, wanted, num_pages)?;
-                if written > 0 {
-                    return Ok(written);
-                }
+            let written = match direct {
+                Some(num_pages) => self.write_direct(from, wanted, num_pages)?,
+                None => None,
+            };
+            if let Some(written @ 1..) = written {
+                return Ok(written);
             }
-            if wanted > 0 {
+            if wanted > 0 && written.is_none() {
                 let (spares, room) = {
                     let mut inner = self.inner.lock();
                     (inner.tx.take_spares(wanted), inner.tx.room_for(wanted))
@@ -1208,15 +1221,13 @@ impl Fifo {
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
                     let mut inner = self.inner.lock();
-                    let writing = inner.writing;
-                    inner.write_contended |= writing;
-                    inner.check().is_err() || inner.rx.hung_up() || inner.credit_for_calls() > 0
+                    inner.check().is_err() || inner.rx.hung_up() || inner.credit_or_wait() > 0
                 })?;
         }
     }
 
-    /// Writes up to `wanted` bytes that the device reads where they are, and waits until it has; 0 when that
-    /// cannot be done, or somebody else took the space.
+    /// Writes up to `wanted` bytes that the device reads where they are, and waits until it has; how many,
+    /// which is 0 when somebody else took the space. `None` when it cannot be done like that.
     ///
     /// Piece by piece, so that the device is at the first while the next is being pinned. Meanwhile it is
     /// this writer's turn, which as that of a reader lasts as long as its page faults.
@@ -1225,10 +1236,11 @@ impl Fifo {
         from: &mut Source<'_, '_>,
         wanted: usize,
         num_pages: usize,
-    ) -> Result<usize> {
+    ) -> Result<Option<usize>> {
         let (mut total, mut end) = (0, 0);
-        let mut my_turn = false;
+        let (mut my_turn, mut pinned, mut clears) = (false, false, 0);
         while let Some(message) = pin_message(from, wanted - total, num_pages) {
+            pinned = true;
             let length = message.payload_len();
             let mut messages = Chain::new();
             messages.push_back(message);
@@ -1236,9 +1248,11 @@ impl Fifo {
                 let credit = if my_turn {
                     inner.credit()
                 } else {
-                    inner.credit_for_calls()
+                    clears = inner.clears;
+                    inner.credit_or_wait()
                 };
-                let able = inner.check().is_ok() && !inner.rx.hung_up();
+                // What was cleared in between took a part of this write with it: the rest is another's.
+                let able = inner.check().is_ok() && !inner.rx.hung_up() && inner.clears == clears;
                 let sent = if able {
                     inner.enqueue(&mut messages, length, credit)
                 } else {
@@ -1266,7 +1280,7 @@ impl Fifo {
             self.stats.tx_direct.add(total as u64);
             self.wait_for_acceptance(end)?;
         }
-        Ok(total)
+        Ok(pinned.then_some(total))
     }
 
     /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
@@ -1295,7 +1309,7 @@ impl Fifo {
     fn send(self: ArcBorrow<'_, Self>, outgoing: &mut Outgoing) -> Result<Written> {
         self.change(|inner, effects| {
             inner.check()?;
-            let credit = inner.credit_for_calls();
+            let credit = inner.credit_or_wait();
             let bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             inner.pump(effects);
             Ok(Written {
@@ -1313,7 +1327,7 @@ impl Fifo {
     ) -> Result<Written> {
         let mut bytes = 0;
         let answer = self.defer(request, |inner| {
-            let credit = inner.credit_for_calls();
+            let credit = inner.credit_or_wait();
             bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             let end = inner.tx.positions().0;
             (bytes > 0).then_some(Wants::Acceptance { end, bytes })
@@ -1368,13 +1382,19 @@ impl Fifo {
     /// left. From any context, without the lock.
     fn serve_in_place(self: ArcBorrow<'_, Self>) {
         for _ in 0..LANDINGS {
-            let next = {
+            let (next, work) = {
                 let mut inner = self.inner.lock();
                 let (data, _) = inner.for_requests();
-                inner.aio.take_landing(data)
+                let next = inner.aio.take_landing(data);
+                let work = next.is_none() && inner.have_work();
+                (next, work)
             };
             let Some((id, mut to)) = next else {
-                break;
+                // From here on it is somebody else's turn.
+                if work {
+                    self.start_worker();
+                }
+                return;
             };
             // `None` as well if it is somebody's turn, or the memory is elsewhere by now.
             let result = to
@@ -1606,6 +1626,7 @@ impl Fifo {
         let memory = Control::prepare()?;
         let posted = self.change(|inner, effects| {
             inner.check()?;
+            inner.clears += 1;
             effects.messages = inner.tx.unsend_pending();
             let (sent, posted) = inner.tx.positions();
             inner.aio.discard(sent);

@@ -101,9 +101,8 @@ impl Drop for UserPages {
 /// A piece of user memory, pinned, to be written to in any context.
 ///
 /// Only memory that nobody but processes can change or take away is: anonymous pages, which while they are
-/// pinned are neither written back nor reclaimed, so that it is enough to mark them dirty at first; and
-/// none that is part of something larger, so that one can see whether it has been unmapped. At most
-/// [`Landing::PAGES`].
+/// pinned are neither written back nor reclaimed; and none that is part of something larger, so that one can
+/// see whether it has been unmapped. At most [`Landing::PAGES`].
 ///
 /// # Invariants
 ///
@@ -213,7 +212,13 @@ impl Landing {
             );
             IovIterDest::from_raw(iter.get())
         };
-        Some(work(to))
+        let result = work(to);
+        for piece in pieces {
+            // Again: the process may have said since that it can do without the contents (`MADV_FREE`).
+            // SAFETY: By the type invariants. For anonymous pages that is a flag, to be set in any context.
+            unsafe { bindings::globalfifo_mark_dirty(piece.bv_page) };
+        }
+        Some(result)
     }
 }
 

@@ -10,13 +10,14 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use globalfifo_guest_tests::aio::{self, Iocb};
 use globalfifo_guest_tests::fifo::{Fifo, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::sendfile::sendfile;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +36,10 @@ const TESTS: &[Test] = &[
     ("what_a_file_holds_is_copied", from_a_file),
     ("what_can_be_cancelled_is_copied", cancelled),
     ("several_writers_lose_nothing", several_writers),
+    (
+        "a_writer_that_does_not_wait_hears_of_the_end_of_anothers_turn",
+        turns,
+    ),
     ("fork_in_another_thread_changes_nothing", fork_meanwhile),
     (
         "a_write_that_the_device_does_not_take_can_be_killed",
@@ -349,6 +354,45 @@ fn stuck_writer() -> Result<std::process::Child> {
         Ok(stands && system::sleeps_in(pid, libc::SYS_write)?)
     })?;
     Ok(writer)
+}
+
+/// Nobody has the space while a large write is at it, though the FIFO is not full: whoever was refused then
+/// hears when that is over.
+fn turns() -> Result<()> {
+    let over = Instant::now() + Duration::from_secs(2);
+    let large = pattern(29, CAPACITY / 2);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<()> {
+            let fifo = open(NULL, 0)?;
+            while Instant::now() < over {
+                fifo.write_all(&large)?;
+            }
+            Ok(())
+        });
+        let fifo = open(NULL, O_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        epoll.add(&fifo, EpollEvent::new(flags, 0))?;
+        let small = pattern(30, DIRECT - 1);
+        let mut refused = 0;
+        while Instant::now() < over {
+            match fifo.write(&small) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => {
+                    refused += 1;
+                    let mut events = [EpollEvent::empty()];
+                    let limit = EpollTimeout::try_from(SOON)?;
+                    check_eq!(epoll.wait(&mut events, limit), Ok(1));
+                }
+                Err(error) => bail!("{error}"),
+            }
+        }
+        let written = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
+        written?;
+        // With one CPU it may be that they never meet.
+        check!(refused > 0 || thread::available_parallelism()?.get() == 1);
+        Ok(())
+    })
 }
 
 fn killed() -> Result<()> {

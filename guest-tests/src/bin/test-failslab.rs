@@ -279,11 +279,20 @@ fn after_write(fifo: &Fifo, bytes: &[u8], result: Result<usize, Errno>) -> Resul
     works(fifo)
 }
 
+/// A FIFO that was not written to: the driver has no message that it could use again.
+fn fresh() -> Result<Fifo> {
+    let device = system::device_name()?;
+    system::unbind(&device)?;
+    system::bind(&device)?;
+    system::wait_for_file(PATH, true)?;
+    Fifo::open_empty(0)
+}
+
 fn write() -> Result<()> {
     let bytes = pattern(43, 1000);
     walk_some(
         Scope::Driver,
-        || Fifo::open_empty(0),
+        fresh,
         |fifo| fifo.write(&bytes),
         |fifo, result| after_write(&fifo, &bytes, result),
     )
@@ -583,7 +592,7 @@ fn splice_in() -> Result<()> {
         || {
             let pipe = pipe2(OFlag::O_NONBLOCK)?;
             nix::unistd::write(&pipe.1, &bytes)?;
-            Ok((Fifo::open_empty(0)?, pipe))
+            Ok((fresh()?, pipe))
         },
         |(fifo, pipe)| splice(&pipe.0, None, &*fifo, None, 4096, SpliceFFlags::empty()),
         |(fifo, pipe), result| {
