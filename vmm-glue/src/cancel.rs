@@ -1,6 +1,6 @@
 //! Ctrl-C and friends: one signal thread, and a file descriptor that everybody who waits also waits for.
 //!
-//! A first SIGINT, SIGTERM or SIGHUP makes every wait of the lab fail with [`Exit`] 128 + n, so that what was started is ended and half-made
+//! A first SIGINT, SIGTERM or SIGHUP (unless it was ignored from the start, as by nohup) makes every wait of the lab fail with [`Exit`] 128 + n, so that what was started is ended and half-made
 //! files removed by those who own them. A second one ends the lab at once; its children die with it (see `child`).
 
 use std::os::fd::AsFd;
@@ -45,10 +45,23 @@ pub fn install() -> Result<()> {
     if CANCEL.set(cancel).is_err() {
         return Ok(());
     }
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).context("cannot listen to signals")?;
+    let mut wanted = vec![SIGINT, SIGTERM, SIGWINCH];
+    if !is_hangup_ignored() {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).context("cannot listen to signals")?;
     std::thread::spawn(move || signals.forever().for_each(deliver));
     Ok(())
+}
+
+/// Whether the lab is to outlive its terminal (proc_pid_status(5), `SigIgn`: bit n − 1 is signal n).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
 }
 
 fn deliver(signal: i32) {

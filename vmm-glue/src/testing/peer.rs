@@ -21,7 +21,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -39,6 +38,8 @@ use anyhow::Result;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 /// Longer than anything that a test orders may take.
@@ -104,8 +105,10 @@ impl Peer {
                 self.end = Some(End::Socket(listener.accept()?.0));
             }
             "open" => {
-                let terminal = OpenOptions::new().read(true).write(true).open(path)?;
-                self.end = Some(End::Terminal(terminal));
+                // Not to become the lab's own, whose hang-up would end it.
+                let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let terminal = rustix::fs::open(path, flags, Mode::empty())?;
+                self.end = Some(End::Terminal(File::from(terminal)));
             }
             "send" => self.end()?.send(&from_hex(what)?)?,
             "flood" => return Ok(self.end()?.flood()?.to_string()),
