@@ -507,14 +507,25 @@ fn bad_address() -> Result<()> {
     Ok(())
 }
 
+/// A page of memory of its own, at `address` with `MAP_FIXED`.
+///
+/// # Safety
+///
+/// Nothing refers to what is mapped there so far.
+unsafe fn map_page(address: *mut libc::c_void, fixed: i32) -> Result<*mut libc::c_void> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: By the safety requirements.
+    let page = unsafe { libc::mmap(address, 4096, access, flags, -1, 0) };
+    check!(page != libc::MAP_FAILED);
+    Ok(page)
+}
+
 fn unmapped() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     let context = Context::new(8)?;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: A new mapping, wherever there is room.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
-    check!(page != libc::MAP_FAILED);
+    // SAFETY: Wherever there is room.
+    let page = unsafe { map_page(std::ptr::null_mut(), 0) }?;
     context.submit(&mut Iocb::new(&fifo, 0, page as u64, 100))?;
     // SAFETY: The mapping is this function's own, and nothing refers to it.
     Errno::result(unsafe { libc::munmap(page, 4096) })?;
@@ -527,15 +538,11 @@ fn unmapped() -> Result<()> {
 fn mapped_anew() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     let context = Context::new(8)?;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: A new mapping, wherever there is room.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
-    check!(page != libc::MAP_FAILED);
+    // SAFETY: Wherever there is room.
+    let page = unsafe { map_page(std::ptr::null_mut(), 0) }?;
     context.submit(&mut Iocb::new(&fifo, 0, page as u64, 100))?;
     // SAFETY: In place of the mapping that is this function's own, and to which nothing refers.
-    let anew = unsafe { libc::mmap(page, 4096, access, flags | libc::MAP_FIXED, -1, 0) };
-    check_eq!(anew, page);
+    check_eq!(unsafe { map_page(page, libc::MAP_FIXED) }?, page);
     fifo.write_all(b"here")?;
     check_eq!(context.event()?.res, 4);
     // SAFETY: The mapping is there and initialised, and nobody writes to it.
