@@ -267,13 +267,3 @@ void globalfifo_preempt_enable(void)
 {
 	preempt_enable();
 }
-
-void globalfifo_pagefault_disable(void)
-{
-	pagefault_disable();
-}
-
-void globalfifo_pagefault_enable(void)
-{
-	pagefault_enable();
-}

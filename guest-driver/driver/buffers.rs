@@ -222,6 +222,11 @@ impl TxBuffer {
         self.capacity() - TxHeader::LEN
     }
 
+    /// Whether it is hardly worth while to wait for more to join it.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.payload_len() > self.room() / 8 * 7
+    }
+
     /// A message whose payload stays where it is, in `pages`.
     pub(crate) fn direct(mut self: KBox<Self>, pages: UserPages) -> KBox<Self> {
         self.empty();

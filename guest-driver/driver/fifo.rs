@@ -79,9 +79,9 @@ use crate::{
             FasyncList, //
         },
         iter::{
-            AtHand,
             Request,
-            Source, //
+            Source,
+            UserBytes, //
         },
         pages::UserPages,
         timer::{
@@ -1166,13 +1166,8 @@ impl Fifo {
         request: &Request,
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
-        if !request.can_be_deferred() {
-            if let Some(written) = self.write_along(from) {
-                return Ok(written);
-            }
-        }
         loop {
-            let (wanted, direct) = {
+            let (wanted, direct, spares, room) = {
                 let mut inner = self.inner.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
@@ -1185,7 +1180,11 @@ impl Fifo {
                 let direct = (wanted >= DIRECT && waits)
                     .then(|| inner.tx.direct_pages())
                     .flatten();
-                (wanted, direct)
+                let spares = match direct {
+                    Some(_) => Chain::new(),
+                    None => inner.tx.take_spares(wanted),
+                };
+                (wanted, direct, spares, inner.tx.room_for(wanted))
             };
             let written = match direct {
                 Some(num_pages) => self.write_direct(from, wanted, num_pages)?,
@@ -1195,10 +1194,6 @@ impl Fifo {
                 return Ok(written);
             }
             if wanted > 0 && written.is_none() {
-                let (spares, room) = {
-                    let mut inner = self.inner.lock();
-                    (inner.tx.take_spares(wanted), inner.tx.room_for(wanted))
-                };
                 let mut outgoing = copy_messages(from, wanted, spares, room)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
@@ -1284,7 +1279,7 @@ impl Fifo {
     }
 
     /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
-    pub(crate) fn write_along(self: ArcBorrow<'_, Self>, from: &mut impl AtHand) -> Option<usize> {
+    pub(crate) fn write_along(self: ArcBorrow<'_, Self>, from: &UserBytes) -> Option<usize> {
         let length = from.len();
         if length == 0 || length > ALONG {
             return None;

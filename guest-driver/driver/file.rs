@@ -62,8 +62,8 @@ impl FileOperations for Fifo {
         Fifo::write(self, request, from)
     }
 
-    fn write_at_hand(self: ArcBorrow<'_, Self>, mut bytes: UserBytes) -> Option<usize> {
-        self.write_along(&mut bytes)
+    fn write_at_hand(self: ArcBorrow<'_, Self>, bytes: UserBytes) -> Option<usize> {
+        self.write_along(&bytes)
     }
 
     fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     kapi::{
-        iter::AtHand,
+        iter::UserBytes,
         virtio::{
             Look,
             Queue,
@@ -429,7 +429,7 @@ impl TxSide {
 
     /// Copies all of `from` into the message that waits for more, if there is one and the memory is
     /// there: how many bytes, and whether it should now be pumped. The caller has checked the credit.
-    pub(crate) fn join(&mut self, from: &mut impl AtHand) -> Option<(usize, bool)> {
+    pub(crate) fn join(&mut self, from: &UserBytes) -> Option<(usize, bool)> {
         let length = from.len();
         // Without the timer nobody would post it.
         if !self.timer || self.waiting > 0 || self.abandoned {
@@ -439,7 +439,7 @@ impl TxSide {
         if message.is_direct() || !message.append_at_hand(from) {
             return None;
         }
-        let enough = message.payload_len() > message.room() / 8 * 7;
+        let enough = message.is_nearly_full();
         self.sent += length as u64;
         self.joined += length as u64;
         Some((length, enough))
@@ -576,7 +576,7 @@ impl TxSide {
             && self
                 .pending
                 .only()
-                .is_some_and(|message| message.payload_len() <= message.room() / 8 * 7)
+                .is_some_and(|message| !message.is_nearly_full())
             && self
                 .last_post
                 .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())

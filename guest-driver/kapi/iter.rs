@@ -44,16 +44,6 @@ impl Request {
     }
 }
 
-/// Bytes of a process that can be had in any context, as long as they are in memory.
-pub(crate) trait AtHand {
-    /// How many.
-    fn len(&self) -> usize;
-
-    /// Copies all of them to `out`, which has that length; false, and they are as before, if some would
-    /// have to be fetched first, or there is no such memory.
-    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool;
-}
-
 /// The bytes of a `write(2)` as the VFS hands them over: memory of the current process.
 pub(crate) struct UserBytes {
     from: *const c_void,
@@ -72,14 +62,15 @@ impl UserBytes {
             len,
         }
     }
-}
 
-impl AtHand for UserBytes {
-    fn len(&self) -> usize {
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool {
+    /// Copies all of them to `out`, which has that length; false if some would have to be fetched first, or
+    /// there is no such memory. Any context.
+    pub(super) fn copy_at_hand(&self, out: &mut [MaybeUninit<u8>]) -> bool {
         let len = self.len.min(out.len());
         // SAFETY: There is room for so many bytes, and what they are copied from was checked to be none of
         // the kernel's.
@@ -130,24 +121,5 @@ impl<'a, 'data> Source<'a, 'data> {
         self.copied -= bytes;
         // SAFETY: At least `bytes` have been copied from the iterator and not been given back.
         unsafe { self.iter.revert(bytes) };
-    }
-}
-
-impl AtHand for Source<'_, '_> {
-    fn len(&self) -> usize {
-        Source::len(self)
-    }
-
-    fn copy_all(&mut self, out: &mut [MaybeUninit<u8>]) -> bool {
-        // SAFETY: May be called in any context, and is undone below.
-        unsafe { bindings::globalfifo_pagefault_disable() };
-        let copied = self.copy(out);
-        // SAFETY: Done above.
-        unsafe { bindings::globalfifo_pagefault_enable() };
-        let all = copied == out.len();
-        if !all {
-            self.put_back(copied);
-        }
-        all
     }
 }

@@ -12,8 +12,8 @@
 use super::{
     bindings,
     iter::{
-        AtHand,
-        Source, //
+        Source,
+        UserBytes, //
     },
     pages::UserPages, //
 };
@@ -412,14 +412,14 @@ impl<M> Packet<M> {
         copied
     }
 
-    /// As [`Packet::append_from`] for all of `source`, or nothing: false if there is no room, or it cannot
-    /// be had without sleeping. Any context.
-    pub(crate) fn append_at_hand(&mut self, source: &mut impl AtHand) -> bool {
-        let n = source.len();
+    /// Copies all of `bytes` after those that are there, or nothing: false if there is no room, or they
+    /// cannot be had without sleeping. Any context.
+    pub(crate) fn append_at_hand(&mut self, bytes: &UserBytes) -> bool {
+        let n = bytes.len();
         let Some(room) = self.memory.spare_capacity_mut().get_mut(..n) else {
             return false;
         };
-        let copied = source.copy_all(room);
+        let copied = bytes.copy_at_hand(room);
         if copied {
             // SAFETY: So many bytes of the room were written, and there were not more of it.
             unsafe { self.memory.inc_len(n) };

@@ -1,7 +1,8 @@
 //! Ctrl-C and friends: one signal thread, and a file descriptor that everybody who waits also waits for.
 //!
-//! A first SIGINT, SIGTERM or SIGHUP (unless it was ignored from the start, as by nohup) makes every wait of the lab fail with [`Exit`] 128 + n, so that what was started is ended and half-made
-//! files removed by those who own them. A second one ends the lab at once; its children die with it (see `child`).
+//! A first SIGINT, SIGTERM or SIGHUP (unless that was ignored from the start, as by nohup) makes every wait of the lab fail with [`Exit`]
+//! 128 + n, so that what was started is ended and half-made files removed by those who own them. A second one ends the lab at once; its
+//! children die with it (see `child`).
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
