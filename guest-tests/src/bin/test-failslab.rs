@@ -290,12 +290,19 @@ fn fresh() -> Result<Fifo> {
 
 fn write() -> Result<()> {
     let bytes = pattern(43, 1000);
-    walk_some(
-        Scope::Driver,
-        fresh,
-        |fifo| fifo.write(&bytes),
-        |fifo, result| after_write(&fifo, &bytes, result),
-    )
+    let failures_with = |prepare: fn() -> Result<Fifo>| {
+        walk(
+            Scope::Driver,
+            prepare,
+            |fifo| fifo.write(&bytes),
+            |fifo, result| after_write(&fifo, &bytes, result),
+        )
+    };
+    let at_first = failures_with(fresh)?;
+    check!(at_first > 0);
+    // Messages that came back are used again.
+    check!(failures_with(|| Fifo::open_empty(0))? < at_first);
+    Ok(())
 }
 
 fn write_large() -> Result<()> {
