@@ -95,11 +95,13 @@ pub(crate) enum Job {
     Read(Id, UserDest),
     /// To write what is there.
     Write(Id, UserSource),
+    /// To pin the memory of the reads that are next in line, which [`Requests::take_untried`] gives out.
+    Pin,
 }
 
 /// Most reads in line whose memory is pinned. Those that wait behind them may wait for long, and for no
 /// data ever: nobody is to take memory from others by that.
-const PINNED: usize = 8;
+pub(crate) const PINNED: usize = 8;
 
 /// All asynchronous requests of a FIFO.
 pub(crate) struct Requests {
@@ -279,8 +281,9 @@ impl Requests {
         self.serving = false;
     }
 
-    /// Gives the worker the request that is first in line.
-    pub(crate) fn take_job(&mut self, data: bool, space: bool) -> Option<Job> {
+    /// Gives the worker the request that is first in line. With `pin` it is to prepare for more data once
+    /// there is none.
+    pub(crate) fn take_job(&mut self, data: bool, space: bool, pin: bool) -> Option<Job> {
         if data && is_first_ready(&self.reads) {
             if let Some((id, Wants::Data(to))) = take_wants(&mut self.reads) {
                 return Some(Job::Read(id, to));
@@ -291,8 +294,27 @@ impl Requests {
                 return Some(Job::Write(id, from));
             }
         }
+        if pin && !data && untried(&mut self.reads).next().is_some() {
+            return Some(Job::Pin);
+        }
         self.serving = false;
         None
+    }
+
+    /// Gives the worker those of the first [`PINNED`] reads that may be pinned, as many as `into` has room
+    /// for.
+    pub(crate) fn take_untried(&mut self, into: &mut KVec<(Id, UserDest)>) {
+        for (id, wants) in untried(&mut self.reads) {
+            match mem::replace(wants, Wants::Worker) {
+                Wants::Data(to) => {
+                    if let Err(full) = into.push_within_capacity((id, to)) {
+                        let (_, to) = full.0;
+                        *wants = Wants::Data(to);
+                    }
+                }
+                other => *wants = other,
+            }
+        }
     }
 
     /// The worker is done with a request: it has a `result`, or wants something else. A write that
@@ -478,6 +500,15 @@ fn is_first_pinned(tree: &Tree) -> bool {
     tree.cursor_front().is_some_and(|first| {
         let (_, aio) = first.current();
         aio.armed && matches!(&aio.wants, Wants::Data(to) if to.is_pinned())
+    })
+}
+
+/// What the first [`PINNED`] reads want, of those that nobody has tried to pin.
+fn untried(reads: &mut Tree) -> impl Iterator<Item = (Id, &mut Wants)> {
+    let first = reads.iter_mut().take(PINNED);
+    first.filter_map(|(id, aio)| match &aio.wants {
+        Wants::Data(to) if aio.armed && to.is_untried() => Some((*id, &mut aio.wants)),
+        _ => None,
     })
 }
 

@@ -19,6 +19,7 @@
 //! A read that was put aside is served by the worker, which enters the memory of its process; or in place
 //! ([`Fifo::serve_in_place`]), where its memory is pinned: in an interrupt as well, as that neither sleeps
 //! nor takes long. One of the two at a time ([`Requests::begin_serving`]), so that reads end in order.
+//! Once the worker had to serve one, it pins the next in line ([`Fifo::pin_next`]).
 //!
 //! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
 //! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
@@ -40,7 +41,8 @@ use super::{
         Job,
         Requests,
         Reservation,
-        Wants, //
+        Wants,
+        PINNED, //
     },
     buffers::{
         Chain,
@@ -1430,20 +1432,29 @@ impl Fifo {
             // Who is at it starts this again.
             return;
         }
+        // That a read had to be served here says that those behind it may have to be.
+        let mut pin = false;
         for _ in 0..JOBS {
             let (finished, left, job) = {
                 let mut inner = self.inner.lock();
                 let (data, space) = inner.for_requests();
                 let left = core::mem::replace(&mut inner.left_by_cancel, Events::NONE);
                 let finished = inner.aio.take_finished();
-                (finished, left, inner.aio.take_job(data, space))
+                (finished, left, inner.aio.take_job(data, space, pin))
             };
             self.notify(left);
             self.stats.aio_ended.add(finished.len() as u64);
             finished.complete();
             match job {
-                Some(Job::Read(id, to)) => self.serve_read(id, to),
+                Some(Job::Read(id, to)) => {
+                    pin |= !to.is_pinned();
+                    self.serve_read(id, to);
+                }
                 Some(Job::Write(id, from)) => self.serve_write(id, from),
+                Some(Job::Pin) => {
+                    pin = false;
+                    self.pin_next();
+                }
                 None => return,
             }
         }
@@ -1461,6 +1472,19 @@ impl Fifo {
             None => Some(Err(EFAULT)),
         };
         self.put_back(id, Wants::Data(to), result);
+    }
+
+    /// Pins the memory of the reads that are next in line, so that they are served in place. Only what is in
+    /// reach: no read without data is to keep the worker from others.
+    fn pin_next(self: ArcBorrow<'_, Self>) {
+        let Ok(mut next) = KVec::with_capacity(PINNED, GFP_KERNEL) else {
+            return;
+        };
+        self.inner.lock().aio.take_untried(&mut next);
+        UserDest::pin_together(next.iter_mut().map(|(_, to)| to));
+        for (id, to) in next {
+            self.put_back(id, Wants::Data(to), None);
+        }
     }
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {

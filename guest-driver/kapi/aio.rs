@@ -21,7 +21,10 @@ use super::{
         FileOperations, //
     },
     iter::Request,
-    pages::Landing, //
+    pages::{
+        Absent,
+        Landing, //
+    },
 };
 use core::{
     mem,
@@ -224,6 +227,8 @@ pub(crate) struct UserDest {
     iter: UserIter,
     /// The same place, if it is pinned.
     landing: Option<KBox<Landing>>,
+    /// Nobody has tried to pin it.
+    untried: bool,
 }
 
 impl UserDest {
@@ -233,8 +238,39 @@ impl UserDest {
         // SAFETY: Requests that can be put aside have user-backed buffers; `dup_iter` checks.
         let iter = unsafe { UserIter::copy(to.as_raw()) }?;
         // SAFETY: As was just checked.
-        let landing = pin.then(|| unsafe { Landing::pin(to) }).flatten();
-        Ok(Self { iter, landing })
+        let landing = pin.then(|| unsafe { Landing::pin(to, Absent::Fault) });
+        Ok(Self {
+            iter,
+            landing: landing.flatten(),
+            untried: !pin,
+        })
+    }
+
+    /// Whether to try [`UserDest::pin_together`] with it.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.untried
+    }
+
+    /// Pins the memory of those that belong to the same process as the first, as far as it is in reach and
+    /// can be pinned. From a work queue only.
+    pub(crate) fn pin_together<'a>(mut several: impl Iterator<Item = &'a mut Self>) {
+        let Some(first) = several.next() else {
+            return;
+        };
+        let pin = |iter, landing: &mut Option<_>| {
+            // SAFETY: The iterator is valid, a destination, user-backed, and used by nobody else meanwhile.
+            *landing = unsafe { Landing::pin(IovIterDest::from_raw(iter), Absent::Leave) };
+        };
+        let mm = first.iter.mm.as_raw();
+        first.untried = false;
+        let landing = &mut first.landing;
+        first.iter.with(|iter| {
+            pin(iter, landing);
+            for other in several.filter(|other| other.iter.mm.as_raw() == mm) {
+                other.untried = false;
+                pin(other.iter.iter.get(), &mut other.landing);
+            }
+        });
     }
 
     /// Whether [`UserDest::with_landing`] is possible.

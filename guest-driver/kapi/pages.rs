@@ -98,6 +98,15 @@ impl Drop for UserPages {
     }
 }
 
+/// What to do about user memory that is not in reach: swapped out, never touched, shared until written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// Fault it in, which takes as long as whoever provides it does.
+    Fault,
+    /// Leave it alone.
+    Leave,
+}
+
 /// A piece of user memory, pinned, to be written to in any context.
 ///
 /// Only memory that nobody but processes can change or take away is: anonymous pages, which while they are
@@ -120,12 +129,13 @@ impl Landing {
     const PAGES: usize = 2;
 
     /// Pins all that `to` stands for, the user memory of the current process. `None` when it is not of
-    /// the kind described, or there is no memory. May sleep.
+    /// the kind described, or there is no memory; and with [`Absent::Leave`] when it is not in reach as it
+    /// is. May sleep.
     ///
     /// # Safety
     ///
     /// `to` is user-backed.
-    pub(super) unsafe fn pin(to: &mut IovIterDest<'_>) -> Option<KBox<Self>> {
+    pub(super) unsafe fn pin(to: &mut IovIterDest<'_>, absent: Absent) -> Option<KBox<Self>> {
         let len = to.len();
         // SAFETY: A valid iterator, and user-backed by the safety requirements.
         let (in_one_piece, address) = unsafe {
@@ -148,12 +158,16 @@ impl Landing {
         )
         .ok()?;
         let mut pages = [ptr::null_mut(); Self::PAGES];
+        let no_fault = match absent {
+            Absent::Fault => 0,
+            Absent::Leave => bindings::FOLL_NOFAULT,
+        };
         // SAFETY: There is room for so many pages.
         let got = unsafe {
             bindings::pin_user_pages_fast(
                 address as c_ulong,
                 num_pages as c_int,
-                bindings::FOLL_WRITE | bindings::FOLL_LONGTERM,
+                bindings::FOLL_WRITE | bindings::FOLL_LONGTERM | no_fault,
                 pages.as_mut_ptr(),
             )
         };

@@ -36,6 +36,8 @@ const TESTS: &[Test] = &[
     ),
     ("a_small_read_is_served_in_place", in_place),
     ("few_reads_are_served_in_place", few_in_place),
+    ("reads_behind_are_pinned_as_they_come_up", pinned_later),
+    ("memory_never_touched_is_not_pinned_later", untouched),
     ("vectors_with_empty_and_odd_segments", vectors),
     ("a_thousand_and_twenty_four_segments", many_segments),
     ("calls_wait_behind_requests", calls_wait_behind),
@@ -282,6 +284,52 @@ fn few_in_place() -> Result<()> {
     // Memory that could be held on to for as long as no data comes: not that of all who wait.
     let in_place = served_in_place()? - before;
     check_eq!((in_place, (1..=8).contains(&in_place)), (in_place, true));
+    Ok(())
+}
+
+/// Reads of a byte into each room, which come one after the other: how many are served in place.
+fn one_by_one<'a>(rooms: impl Iterator<Item = &'a mut [u8]>) -> Result<u64> {
+    let fifo = Fifo::open_empty(0)?;
+    let context = Context::new(128)?;
+    let before = served_in_place()?;
+    let mut reads: Vec<Iocb> = (0..)
+        .zip(rooms)
+        .map(|(n, room)| Iocb::read(&fifo, &mut room[..1]).data(n))
+        .collect();
+    check_eq!(context.submit_all(&mut reads), Ok(reads.len()));
+    for n in (0_u8..).take(reads.len()) {
+        fifo.write_all(&[n])?;
+        let event = context.event()?;
+        check_eq!((event.data, event.res), (n.into(), 1));
+    }
+    Ok(served_in_place()? - before)
+}
+
+fn pinned_later() -> Result<()> {
+    const COUNT: u8 = 100;
+    let mut rooms = vec![0xff_u8; COUNT.into()];
+    let in_place = one_by_one(rooms.chunks_mut(1))?;
+    check_eq!(rooms, (0..COUNT).collect::<Vec<_>>());
+    // The first eight, and most of those behind: the work queue serves one and pins the next eight, if the
+    // next byte is not here by then.
+    check_eq!((in_place, (9..100).contains(&in_place)), (in_place, true));
+    Ok(())
+}
+
+fn untouched() -> Result<()> {
+    const PAGE: usize = 4096;
+    const COUNT: u8 = 40;
+    // So large that it is mapped for this, and no page is there before it is written to.
+    let mut room = vec![0_u8; (usize::from(COUNT) + 1) * PAGE];
+    let aligned = room.as_ptr().align_offset(PAGE);
+    let in_place = one_by_one(room[aligned..].chunks_exact_mut(PAGE).take(COUNT.into()))?;
+    let bytes = room[aligned..].iter().step_by(PAGE).copied();
+    check_eq!(
+        bytes.take(COUNT.into()).collect::<Vec<_>>(),
+        (0..COUNT).collect::<Vec<_>>()
+    );
+    // What the process waits for may take its time; what it does not wait for is not faulted in.
+    check_eq!(in_place, 8);
     Ok(())
 }
 
