@@ -41,8 +41,6 @@ use virtio_fifo_protocol::virtio_fifo::tx_queue;
 
 /// Bytes of a message's payload, and how many are under way at a time: within guest memory and the rings.
 const CASES: [(usize, u16); 4] = [(64, 64), (4096, 64), (65536, 32), (1 << 20, 4)];
-/// No window is larger than this.
-const CAPACITY: &str = "capacity=4M";
 /// Bytes of a line of the cache.
 const LINE: u32 = 64;
 
@@ -53,7 +51,7 @@ struct Slot {
     part: Part,
 }
 
-/// Messages and buffers for windows, on a FIFO of its own device.
+/// Messages and buffers for windows, on a FIFO of its own device that holds one window.
 struct Window {
     driver: Driver,
     payload: u64,
@@ -67,20 +65,18 @@ struct Window {
 
 impl Window {
     fn new(kind: &str, payload: usize, count: u16) -> Self {
-        let host = Host::new(&[&format!("{kind},{CAPACITY}")]);
+        let capacity = payload * usize::from(count);
+        let host = Host::new(&[&format!("{kind},capacity={capacity}")]);
         let mut driver = host.driver();
-        let sent = vec![0x5a; TxHeader::LEN + payload];
+        let (lead, room) = (TxHeader::LEN as u32, (TxHeader::LEN + payload) as u32);
         let tx = slots(&mut driver, tx_queue(0), count, |driver| {
-            driver.readable(&sent)
+            let part = aligned(driver.readable(&vec![0x5a; (room + LINE) as usize]), lead);
+            Part { len: room, ..part }
         });
-        let room = (RxHeader::LEN + payload) as u32;
+        let (lead, room) = (RxHeader::LEN as u32, (RxHeader::LEN + payload) as u32);
         let rx = slots(&mut driver, rx_queue(0), count, |driver| {
-            // What is behind the header begins with a line of the cache, as where memcpy writes to.
-            let mut part = driver.writable(room + LINE);
-            let behind = part.at + RxHeader::LEN as u64;
-            part.at += behind.next_multiple_of(LINE.into()) - behind;
-            part.len = room;
-            part
+            let part = aligned(driver.writable(room + LINE), lead);
+            Part { len: room, ..part }
         });
         let report = slots(&mut driver, tx_queue(0), 1, |driver| {
             driver.readable(&[0; TxHeader::LEN])
@@ -161,6 +157,16 @@ impl Window {
         self.driver.write(self.report.part.at, &header);
         self.driver.make_available(tx_queue(0), self.report.head);
         self.driver.notify(tx_queue(0));
+    }
+}
+
+/// Moved on so that what is behind a header of `lead` bytes begins with a line of the cache, as what memcpy
+/// copies does, and as the pages of a large write do.
+fn aligned(part: Part, lead: u32) -> Part {
+    let behind = part.at + u64::from(lead);
+    Part {
+        at: behind.next_multiple_of(LINE.into()) - u64::from(lead),
+        ..part
     }
 }
 

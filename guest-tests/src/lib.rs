@@ -17,4 +17,5 @@ pub mod splitmix;
 pub mod system;
 pub mod trace;
 pub mod uring;
+pub mod victim;
 pub mod ways;

@@ -4,15 +4,15 @@
     reason = "a test that panics has failed, as it should"
 )]
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::convert::Infallible;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use globalfifo_guest_tests::aio::{Context, Event, FDSYNC, FSYNC, Iocb, POLL, PREADV, PWRITEV};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
-use globalfifo_guest_tests::{check, check_eq, system};
+use globalfifo_guest_tests::{check, check_eq, system, victim};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -64,14 +64,9 @@ const TESTS: &[Test] = &[
     ("a_thousand_waiting_reads_die_with_their_process", killed),
 ];
 
-/// Set for the child of [`killed`].
-const ENV_VICTIM: &str = "GLOBALFIFO_VICTIM";
-
 fn main() -> ExitCode {
-    if std::env::var_os(ENV_VICTIM).is_some() {
-        let error = victim();
-        eprintln!("{error:?}");
-        return ExitCode::FAILURE;
+    if let Some(code) = victim::main(waiting) {
+        return code;
     }
     let _ = system::load_module();
     harness::main(TESTS)
@@ -745,43 +740,17 @@ fn fork() -> Result<()> {
 }
 
 /// Submits 1,000 reads that wait, says so, and sleeps until it is killed.
-fn victim() -> Result<std::convert::Infallible> {
+fn waiting() -> Result<Infallible> {
     let fifo = Fifo::open(0)?;
     let context = Context::new(1024)?;
     let mut rooms = vec![[0u8; 64]; 1000];
     let mut reads: Vec<Iocb> = rooms.iter_mut().map(|r| Iocb::read(&fifo, r)).collect();
     check_eq!(context.submit_all(&mut reads), Ok(1000));
-    let go = Fifo::open(0)?;
-    system::write("/run/globalfifo-victim", "ready")?;
-    loop {
-        nix::unistd::pause();
-        let _ = &go;
-    }
+    let _held = Fifo::open(0)?;
+    victim::wait()
 }
 
 fn killed() -> Result<()> {
     drop(Fifo::open_empty(0)?);
-    let _ = std::fs::remove_file("/run/globalfifo-victim");
-    let mut child = Command::new(std::env::current_exe()?)
-        .env(ENV_VICTIM, "1")
-        .spawn()?;
-    eventually("the victim is ready", || {
-        Ok(std::fs::read("/run/globalfifo-victim").is_ok_and(|text| text == b"ready"))
-    })?;
-    let started = Instant::now();
-    child.kill()?;
-    let status = child.wait()?;
-    let took = started.elapsed();
-    check_eq!(status.signal(), Some(libc::SIGKILL));
-    check!(took < harness::limit(Duration::from_secs(1)));
-    // The last reference to the file may be dropped a little later, by a kernel thread.
-    let mut outcome = Ok(());
-    eventually("rmmod", || {
-        outcome = system::unload_module();
-        Ok(outcome.is_ok())
-    })
-    .and(outcome)
-    .context("rmmod after the process is gone")?;
-    system::load_module()?;
-    system::wait_for_file(PATH, true)
+    victim::kill()
 }

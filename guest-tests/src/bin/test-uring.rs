@@ -4,15 +4,15 @@
     reason = "a test that panics has failed, as it should"
 )]
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::convert::Infallible;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::uring::{self, Ring, outcome, read, readv, workers, write, writev};
-use globalfifo_guest_tests::{check, check_eq, system};
+use globalfifo_guest_tests::{check, check_eq, system, victim};
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, Timespec};
@@ -61,9 +61,6 @@ const TESTS: &[Test] = &[
     ),
 ];
 
-/// Set for the child of [`killed`].
-const ENV_VICTIM: &str = "GLOBALFIFO_VICTIM";
-
 /// Long enough for what should not happen to have happened.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -72,10 +69,8 @@ const ENODEV: i32 = -libc::ENODEV;
 const EFAULT: i32 = -libc::EFAULT;
 
 fn main() -> ExitCode {
-    if std::env::var_os(ENV_VICTIM).is_some() {
-        let error = victim();
-        eprintln!("{error:?}");
-        return ExitCode::FAILURE;
+    if let Some(code) = victim::main(waiting) {
+        return code;
     }
     let _ = system::load_module();
     harness::main(TESTS)
@@ -792,7 +787,7 @@ fn unbind() -> Result<()> {
 }
 
 /// Submits reads that wait, says so, and sleeps until it is killed.
-fn victim() -> Result<std::convert::Infallible> {
+fn waiting() -> Result<Infallible> {
     let fifo = Fifo::open(0)?;
     let mut rings = rings()?;
     let mut rooms = vec![[0u8; 64]; 400];
@@ -802,38 +797,12 @@ fn victim() -> Result<std::convert::Infallible> {
     for ring in &mut rings {
         check_eq!(ring.wait(Duration::from_millis(50))?, None);
     }
-    system::write("/run/globalfifo-uring-victim", "ready")?;
-    loop {
-        nix::unistd::pause();
-    }
+    victim::wait()
 }
 
 fn killed() -> Result<()> {
-    const READY: &str = "/run/globalfifo-uring-victim";
     drop(Fifo::open_empty(0)?);
-    let _ = std::fs::remove_file(READY);
-    let mut child = Command::new(std::env::current_exe()?)
-        .env(ENV_VICTIM, "1")
-        .spawn()?;
-    eventually("the victim is ready", || {
-        Ok(std::fs::read(READY).is_ok_and(|text| text == b"ready"))
-    })?;
-    let started = Instant::now();
-    child.kill()?;
-    let status = child.wait()?;
-    let took = started.elapsed();
-    check_eq!(status.signal(), Some(libc::SIGKILL));
-    check!(took < harness::limit(Duration::from_secs(1)));
-    // The rings are taken apart a little later, by a kernel thread.
-    let mut outcome = Ok(());
-    eventually("rmmod", || {
-        outcome = system::unload_module();
-        Ok(outcome.is_ok())
-    })
-    .and(outcome)
-    .context("rmmod after the process is gone")?;
-    system::load_module()?;
-    system::wait_for_file(PATH, true)?;
+    victim::kill()?;
     check_eq!(Fifo::open(O_NONBLOCK)?.read(1), Err(Errno::EAGAIN));
     Ok(())
 }

@@ -18,11 +18,9 @@ use crate::cancel;
 use crate::cli::BenchArgs;
 use crate::exit;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::device_bench;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::stages::vsock;
 use crate::stages::vsock::Vsock;
@@ -44,15 +42,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     }
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(
-        &shop,
-        &Wanted {
-            install: Vec::new(),
-            driver: Driver::Ours,
-            kernel: KernelChoice::Stock,
-            programs: Need::All,
-        },
-    )?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(KernelChoice::Stock))?;
     let mut results = Results::default();
     let vsock = peer(&shop, &trials, &mut results)?;
     let paths = Paths::new(&ready);

@@ -7,10 +7,8 @@ use fifo_lab_agent::Stdin;
 use super::run;
 use crate::cli::DemoArgs;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::Wanted;
 use crate::stages::guest;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::vm::config::Paths;
 use crate::vm::machine;
@@ -20,15 +18,7 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     let config = args.config()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(
-        &shop,
-        &Wanted {
-            install: Vec::new(),
-            driver: Driver::Ours,
-            kernel: config.kernel,
-            programs: Need::All,
-        },
-    )?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
     let command = Command {
         argv: vec![format!("/{}/bin/demo", guest::HOME)],
         cwd: "/root".to_owned(),

@@ -9,12 +9,10 @@ use crate::child;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::mmdebstrap;
 use crate::stages::plan;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::ui;
 use crate::vm::accel;
@@ -224,12 +222,7 @@ fn kvm() -> State {
 }
 
 fn set_up() -> State {
-    let wanted = Wanted {
-        install: Vec::new(),
-        driver: Driver::Ours,
-        kernel: KernelChoice::Stock,
-        programs: Need::All,
-    };
+    let wanted = Wanted::programs_on(KernelChoice::Stock);
     match Shop::open().and_then(|shop| plan::plan(&shop, &wanted)) {
         Ok(plan) if plan.missing.is_empty() => State::Good("everything is made".to_owned()),
         Ok(plan) => State::Note(format!(

@@ -15,7 +15,6 @@ use super::run;
 use crate::cli::LessonArgs;
 use crate::exit::usage;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::Wanted;
 use crate::stages::guest;
 use crate::stages::programs;
@@ -44,15 +43,7 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
         )));
     }
     machine::check(&config)?;
-    let ready = stages::set_up(
-        &shop,
-        &Wanted {
-            install: Vec::new(),
-            driver: Driver::Ours,
-            kernel: config.kernel,
-            programs: Need::All,
-        },
-    )?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
     let mut argv = vec![format!("/{}/bin/lesson", guest::HOME), id.clone()];
     if let Some(share) = config.shares.first() {
         argv.extend(["--svg".to_owned(), share.path()]);

@@ -16,11 +16,9 @@ use crate::soak::control::Control;
 use crate::soak::faults::Faults;
 use crate::soak::traffic::Traffic;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::guest;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::testing::guest::Guest;
 use crate::ui;
@@ -50,15 +48,7 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
     let config = args.config(&data)?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(
-        &shop,
-        &Wanted {
-            install: Vec::new(),
-            driver: Driver::Ours,
-            kernel: config.kernel,
-            programs: Need::All,
-        },
-    )?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let title = format!(
         "soaking for {} min, seed {seed}, {} CPUs, {} kernel",

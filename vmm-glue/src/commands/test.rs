@@ -5,11 +5,9 @@ use anyhow::Result;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::Wanted;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::testing::guest;
 use crate::testing::guest::Selection;
@@ -118,12 +116,7 @@ fn set_up(
     (kernel, selection): (KernelChoice, Selection),
     results: &mut Results,
 ) -> Result<Option<Ready>> {
-    let wanted = Wanted {
-        install: Vec::new(),
-        driver: Driver::Ours,
-        kernel,
-        programs: Need::All,
-    };
+    let wanted = Wanted::programs_on(kernel);
     match stages::set_up(shop, &wanted) {
         Ok(ready) => Ok(Some(ready)),
         Err(err) => {

@@ -56,6 +56,18 @@ pub struct Wanted {
     pub programs: Need,
 }
 
+impl Wanted {
+    /// What this project's own programs run in: the driver and all of them, on this kernel.
+    pub fn programs_on(kernel: KernelChoice) -> Self {
+        Self {
+            install: Vec::new(),
+            driver: Driver::Ours,
+            kernel,
+            programs: Need::All,
+        }
+    }
+}
+
 /// `--kernel`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum KernelChoice {
