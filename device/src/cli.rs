@@ -5,6 +5,8 @@
 //! Everything that can be said without looking at the world is said here and exits with 2; what
 //! the world refuses later exits with 1.
 
+use std::fmt;
+use std::fmt::Display;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -116,6 +118,15 @@ pub enum SocketSource {
     Path(PathBuf),
     /// A listening socket inherited.
     Fd(RawFd),
+}
+
+impl Display for SocketSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{path:?}"),
+            Self::Fd(fd) => write!(f, "fd {fd}"),
+        }
+    }
 }
 
 /// What to do.

@@ -7,6 +7,7 @@
 //! lines say.
 
 use std::io;
+use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -26,16 +27,21 @@ const BURST: u32 = 200;
 /// … and how long it takes until one more may.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Starts the log. Whoever chooses by `RUST_LOG` what is logged gets all of it.
+/// Starts the log, in colours on a terminal (<https://no-color.org>). Whoever chooses by `RUST_LOG` what is logged
+/// gets all of it.
 pub fn init() {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = io::stderr().is_terminal() && !unwanted;
     match EnvFilter::try_from_default_env() {
         Ok(filter) => tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)
+            .with_ansi(colours)
             .init(),
         Err(_) => tracing_subscriber::fmt()
             .with_env_filter(DEFAULT_FILTER)
             .with_writer(Limited::new(io::stderr))
+            .with_ansi(colours)
             .init(),
     }
     // The usual hook would open files to find the names in a backtrace, which no sandbox allows.

@@ -75,7 +75,8 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     for (fifo, path) in outside.ptys {
         writeln!(std::io::stdout(), "fifo {fifo}: pty {}", path.display())?;
     }
-    info!(?socket, virtio_id = config.virtio_id, fifos = ?config.fifos, "serving");
+    let fifos: Vec<_> = config.fifos.iter().map(ToString::to_string).collect();
+    info!(%socket, virtio_id = config.virtio_id, ?fifos, "serving");
     server.run()?;
     Ok(())
 }

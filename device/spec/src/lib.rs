@@ -424,6 +424,15 @@ pub struct FifoSpec {
     pub capacity: usize,
 }
 
+/// Its SPEC.
+impl Display for FifoSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, capacity } = self.clone();
+        let capacity = Some(capacity);
+        PartialSpec { kind, capacity }.fmt(f)
+    }
+}
+
 /// Reads a capacity: digits, then perhaps K (1024) or M (1024 · 1024).
 ///
 /// # Errors
@@ -496,7 +505,10 @@ mod tests {
     #[case("pattern,seed=18446744073709551615", Kind::Pattern { seed: u64::MAX }, 7)]
     fn good_specs(#[case] text: &str, #[case] kind: Kind, #[case] capacity: usize) {
         let spec: PartialSpec = text.parse().unwrap();
-        assert_eq!(spec.with_default(7), FifoSpec { kind, capacity });
+        let fifo = FifoSpec { kind, capacity };
+        assert_eq!(spec.with_default(7), fifo);
+        let again = fifo.to_string().parse::<PartialSpec>();
+        assert_eq!(again.map(|again| again.with_default(9)), Ok(fifo));
         assert_eq!(spec.to_string().parse(), Ok(spec));
     }
 

@@ -37,10 +37,7 @@ use crate::common::Driver;
 
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-device-fifo"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .env("NO_COLOR", "1");
+    command.args(args).env_remove("RUST_LOG");
     command
 }
 
@@ -52,13 +49,18 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with_line(args).0
+    }
+
+    /// As [`Daemon::start`], with the line of the log that says so.
+    fn start_with_line(args: &[&str]) -> (Self, String) {
         let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
         let mut daemon = Self {
             stderr: BufReader::new(child.stderr.take().unwrap()),
             child,
         };
-        daemon.wait_for("serving");
-        daemon
+        let line = daemon.wait_for("serving");
+        (daemon, line)
     }
 
     /// As [`Daemon::start`], with what it prints.
@@ -85,12 +87,12 @@ impl Daemon {
         times.map(|time| time.parse::<u64>().unwrap()).sum()
     }
 
-    /// Reads the log up to a line that contains `part`.
-    fn wait_for(&mut self, part: &str) {
+    /// Reads the log up to a line that contains `part`, and gives that.
+    fn wait_for(&mut self, part: &str) -> String {
         let mut log = String::new();
         while self.stderr.read_line(&mut log).unwrap() > 0 {
-            if log.lines().last().is_some_and(|line| line.contains(part)) {
-                return;
+            if let Some(line) = log.lines().last().filter(|line| line.contains(part)) {
+                return line.to_owned();
             }
         }
         panic!("ended without '{part}': {log}");
@@ -151,6 +153,20 @@ fn a_signal_ends_it(
 }
 
 /// One VMM after another finds the same device, and none of them leaves anything open behind.
+/// No colours for files and journals.
+#[test]
+fn the_log_is_plain_text_that_names_what_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let socket = socket.to_str().unwrap();
+    let (_daemon, line) =
+        Daemon::start_with_line(&["--socket-path", socket, "--fifo", "pattern,seed=7"]);
+    let tail = format!(
+        r#" INFO vhost_device_fifo: serving socket="{socket}" virtio_id=37 fifos=["pattern,seed=7,capacity=4096"]"#
+    );
+    assert!(line.ends_with(&tail), "{line:?}");
+}
+
 #[test]
 fn vmm_after_vmm_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();

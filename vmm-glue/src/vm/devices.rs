@@ -137,10 +137,7 @@ pub fn tells_a_pty(line: &str) -> bool {
 /// Our device on a socket.
 pub fn fifo_daemon(paths: &Paths, socket: &Path, fifos: &[String]) -> Spec {
     let spec = Spec::new(&paths.daemon).arg("--socket-path").arg(socket);
-    // Its words go to a file and perhaps into an error message.
-    let spec = spec
-        .args(["--virtio-id", &VIRTIO_ID.to_string()])
-        .env("NO_COLOR", "1");
+    let spec = spec.args(["--virtio-id", &VIRTIO_ID.to_string()]);
     fifos
         .iter()
         .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]))
