@@ -49,6 +49,8 @@ int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *
 int globalfifo_add_in(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len, void *in,
 			   unsigned int in_len, void *token, gfp_t gfp);
+int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int first_len, void *second,
+			    unsigned int second_len, void *token, gfp_t gfp);
 int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
 			     void *token, gfp_t gfp);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,

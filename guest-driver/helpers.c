@@ -88,6 +88,16 @@ int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len
 	return virtqueue_add_sgs(vq, sgs, 1, 1, token, gfp);
 }
 
+int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int first_len, void *second,
+			    unsigned int second_len, void *token, gfp_t gfp)
+{
+	struct scatterlist first_sg, second_sg, *sgs[] = { &first_sg, &second_sg };
+
+	sg_init_one(&first_sg, first, first_len);
+	sg_init_one(&second_sg, second, second_len);
+	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
+}
+
 int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
 			     void *token, gfp_t gfp)
 {

@@ -186,6 +186,10 @@ impl RxBuffer {
     }
 }
 
+/// Most payload that is in one piece of memory with the header: the pieces that the kernel hands out without
+/// effort are no larger.
+pub(crate) const TOGETHER: usize = 32768 - TxHeader::LEN;
+
 /// What the driver knows of a message to the device.
 pub(crate) struct Tx {
     next: Option<KBox<TxBuffer>>,
@@ -193,8 +197,8 @@ pub(crate) struct Tx {
     position: u64,
 }
 
-/// A message to the device: header and payload. The payload is a copy in the message's memory, or in
-/// pages of the process that writes it (*direct*), never both.
+/// A message to the device: header and payload. The payload is a copy in the message's memory, behind the
+/// header or, if it is large, in a buffer of its own; or in pages of the process that writes it (*direct*).
 pub(crate) type TxBuffer = Packet<Tx>;
 
 impl Linked for TxBuffer {
@@ -204,22 +208,39 @@ impl Linked for TxBuffer {
 }
 
 impl TxBuffer {
-    /// A message with room for `payload` bytes, and none in it.
+    /// A message with room for `payload` bytes, and none in it. For more than [`TOGETHER`] that is a buffer of
+    /// its own if there is memory at hand, and less room if there is not.
     pub(crate) fn for_tx(payload: usize) -> Result<KBox<Self>> {
+        let apart = payload > TOGETHER;
+        let together = if apart { 0 } else { payload };
         let mut message = Self::with_capacity(
-            TxHeader::LEN + payload,
+            TxHeader::LEN + together,
             Tx {
                 next: None,
                 position: 0,
             },
         )?;
         message.append(&[0; TxHeader::LEN]);
+        if apart && message.extend_apart(payload).is_err() {
+            return Self::for_tx(TOGETHER);
+        }
         Ok(message)
     }
 
     /// Payload that it has room for in all.
     pub(crate) fn room(&self) -> usize {
-        self.capacity() - TxHeader::LEN
+        match self.buffer() {
+            Some(buffer) => buffer.capacity(),
+            None => self.capacity() - TxHeader::LEN,
+        }
+    }
+
+    /// How much there is before the payload, where the payload is.
+    fn lead(&self) -> usize {
+        match self.buffer() {
+            Some(_) => 0,
+            None => TxHeader::LEN,
+        }
     }
 
     /// Whether it is hardly worth while to wait for more to join it.
@@ -241,13 +262,13 @@ impl TxBuffer {
 
     /// Takes the payload out.
     pub(crate) fn empty(&mut self) {
-        self.truncate(TxHeader::LEN);
+        self.truncate(self.lead());
     }
 
     /// Cuts the payload to at most `n` bytes.
     pub(crate) fn cut(&mut self, n: usize) {
         if !self.is_direct() && n < self.payload_len() {
-            self.truncate(TxHeader::LEN + n);
+            self.truncate(self.lead() + n);
         }
     }
 
@@ -255,13 +276,16 @@ impl TxBuffer {
     pub(crate) fn payload_len(&self) -> usize {
         match self.pages() {
             Some(pages) => pages.len(),
-            None => self.bytes().len() - TxHeader::LEN,
+            None => self.payload().len(),
         }
     }
 
-    /// The payload, if it is not elsewhere.
+    /// The payload, if it is not in a process's pages.
     pub(crate) fn payload(&self) -> &[u8] {
-        self.bytes().get(TxHeader::LEN..).unwrap_or(&[])
+        match self.buffer() {
+            Some(buffer) => buffer,
+            None => self.bytes().get(TxHeader::LEN..).unwrap_or(&[]),
+        }
     }
 
     /// Says where in the tx stream the payload stands.

@@ -1169,7 +1169,7 @@ impl Fifo {
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
         loop {
-            let (wanted, direct, spares, room) = {
+            let (wanted, direct, spares) = {
                 let mut inner = self.inner.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
@@ -1182,11 +1182,8 @@ impl Fifo {
                 let direct = (wanted >= DIRECT && waits)
                     .then(|| inner.tx.direct_pages())
                     .flatten();
-                let spares = match direct {
-                    Some(_) => Chain::new(),
-                    None => inner.tx.take_spares(wanted),
-                };
-                (wanted, direct, spares, inner.tx.room_for(wanted))
+                let spares = direct.is_none().then(|| inner.tx.take_spares(wanted));
+                (wanted, direct, spares)
             };
             let written = match direct {
                 Some(num_pages) => self.write_direct(from, wanted, num_pages)?,
@@ -1196,7 +1193,8 @@ impl Fifo {
                 return Ok(written);
             }
             if wanted > 0 && written.is_none() {
-                let mut outgoing = copy_messages(from, wanted, spares, room)?;
+                let spares = spares.unwrap_or_else(|| self.inner.lock().tx.take_spares(wanted));
+                let mut outgoing = copy_messages(from, wanted, spares)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
                 } else {
@@ -1488,19 +1486,16 @@ impl Fifo {
     }
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
-        let (credit, room) = {
-            let inner = self.inner.lock();
+        let (wanted, spares) = {
+            let mut inner = self.inner.lock();
             let credit = usize::try_from(inner.credit()).unwrap_or(usize::MAX);
-            (credit, inner.tx.room_for(credit))
+            let wanted = credit.min(from.len());
+            (wanted, inner.tx.take_spares(wanted))
         };
-        if credit == 0 {
+        if wanted == 0 {
             return self.put_back(id, Wants::Space(from), None);
         }
-        let copied = from.with(|iter| {
-            let mut source = Source::new(iter);
-            let wanted = credit.min(source.len());
-            copy_messages(&mut source, wanted, Chain::new(), room)
-        });
+        let copied = from.with(|iter| copy_messages(&mut Source::new(iter), wanted, spares));
         let mut outgoing = match copied {
             Some(Ok(copied)) => copied,
             Some(Err(error)) => return self.put_back(id, Wants::Space(from), Some(Err(error))),
@@ -1733,18 +1728,16 @@ struct Written {
     answer: Result<usize>,
 }
 
-/// Copies up to `wanted` bytes into messages, `spares` and then new ones, with room for `room` bytes
-/// each. Some bytes, or an error.
+/// Copies up to `wanted` bytes into messages, `spares` and then new ones, with room for so many bytes each. Some
+/// bytes, or an error.
 fn copy_messages(
     from: &mut Source<'_, '_>,
     wanted: usize,
-    mut spares: Chain<TxBuffer>,
-    room: usize,
+    (mut spares, room): (Chain<TxBuffer>, usize),
 ) -> Result<Outgoing> {
     let mut messages = Chain::new();
     let mut copied = 0;
     while copied < wanted {
-        let part = (wanted - copied).min(room);
         let message = match spares.pop_front() {
             Some(message) => Ok(message),
             None => TxBuffer::for_tx(room),
@@ -1754,6 +1747,8 @@ fn copy_messages(
             Err(_) if copied > 0 => break,
             Err(error) => return Err(error),
         };
+        // Of a new one it may be less than was asked for.
+        let part = (wanted - copied).min(message.room());
         let got = message.append_from(from, part);
         copied += got;
         if got > 0 {

@@ -9,7 +9,8 @@ use super::{
     buffers::{
         Chain,
         Tx,
-        TxBuffer, //
+        TxBuffer,
+        TOGETHER, //
     },
     rx::{
         Broken,
@@ -27,6 +28,7 @@ use crate::{
     },
     virtio_fifo::{
         State,
+        TxHeader,
         STATE_LOOPBACK, //
     },
 };
@@ -39,12 +41,9 @@ use kernel::{
     },
 };
 
-/// Most payload bytes in one message.
-pub(crate) const MAX_PAYLOAD: usize = 32768 - 16;
-
 /// Least bytes of a write that the device reads from where they are. To pin pages and to wait for the
-/// device costs more than to copy few of them.
-pub(crate) const DIRECT: usize = 16384;
+/// device costs more than to copy few of them, for which nobody waits.
+pub(crate) const DIRECT: usize = 128 << 10;
 
 /// Most pages of one such message, and the least for which it is done.
 const DIRECT_PAGES: (usize, usize) = (32, 8);
@@ -57,12 +56,16 @@ pub(crate) const LOOK_MICROSECONDS: u32 = 100;
 /// where that is emulated it takes longer than a message.
 pub(crate) const ACK_MICROSECONDS: u32 = 10_000;
 
-/// Payload of a small message.
-const SMALL: usize = 4096 - 16;
+/// What messages have room for, and how many of a size are kept for the next writes: as many as a full FIFO
+/// consists of, within these bounds. New ones are dear, as the kernel fills them with zeros.
+const SIZES: [(usize, RangeInclusive<usize>); 3] = [
+    (4096 - TxHeader::LEN, 64..=256),
+    (TOGETHER, 8..=32),
+    (65536, 4..=16),
+];
 
-/// Messages kept for the next writes, small ones and larger ones: as many as a full FIFO consists of, within
-/// these bounds. New ones are dear, as the kernel fills them with zeros.
-const SPARES: (RangeInclusive<usize>, RangeInclusive<usize>) = (64..=256, 8..=32);
+/// The least queue for messages of two descriptors.
+const APART: u32 = 8;
 
 /// See the module.
 ///
@@ -75,11 +78,10 @@ pub(crate) struct TxSide {
     queue: Option<Queue<Tx>>,
     /// Messages that are not in the queue yet, oldest first: it has no room, or more may join them.
     pending: Chain<TxBuffer>,
-    /// Messages to be used again: writing allocates nothing while there are some.
-    small: Spares,
-    large: Spares,
-    /// Most payload of a message that is not direct.
-    room: usize,
+    /// Messages to be used again, of each of [`SIZES`]: writing allocates nothing while there are some.
+    spares: [Spares; 3],
+    /// The largest of them can be used.
+    apart: bool,
     /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
     spare_ack: Option<KBox<TxBuffer>>,
     /// `rx_consumed` should be told even if there is nothing else to send.
@@ -119,18 +121,21 @@ pub(crate) struct TxSide {
 
 /// Some messages of one size, to be used again.
 struct Spares {
+    /// Room for so much payload.
+    room: usize,
     messages: Chain<TxBuffer>,
     count: usize,
     most: usize,
 }
 
 impl Spares {
-    /// None yet, and `wanted` at most, within `bounds`.
-    fn new(bounds: RangeInclusive<usize>, wanted: usize) -> Self {
+    /// None yet, for a FIFO of this capacity.
+    fn new((room, bounds): (usize, RangeInclusive<usize>), capacity: usize) -> Self {
         Self {
+            room: room.min(capacity),
             messages: Chain::new(),
             count: 0,
-            most: wanted.clamp(*bounds.start(), *bounds.end()),
+            most: (capacity / room).clamp(*bounds.start(), *bounds.end()),
         }
     }
 
@@ -189,9 +194,8 @@ impl TxSide {
         Ok(Self {
             queue: None,
             pending: Chain::new(),
-            small: Spares::new(SPARES.0, capacity / SMALL),
-            large: Spares::new(SPARES.1, capacity / MAX_PAYLOAD),
-            room: MAX_PAYLOAD.min(capacity),
+            spares: SIZES.map(|size| Spares::new(size, capacity)),
+            apart: false,
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
             ack_later: false,
@@ -217,6 +221,7 @@ impl TxSide {
 
     /// Starts to send with `queue`.
     pub(crate) fn attach(&mut self, queue: Queue<Tx>) {
+        self.apart = queue.size() >= APART;
         self.queue = Some(queue);
     }
 
@@ -289,12 +294,15 @@ impl TxSide {
         self.is_congested() && !self.timer && self.in_flight == 0
     }
 
-    /// Payload that the messages of a write of `n` bytes have room for.
-    pub(crate) fn room_for(&self, n: usize) -> usize {
-        if n <= SMALL {
-            self.room.min(SMALL)
+    /// Spares for a write of `n` bytes: of the least size that takes all of it, or of the largest.
+    fn spares_for(&mut self, n: usize) -> &mut Spares {
+        let [small, medium, large] = &mut self.spares;
+        if n <= small.room {
+            small
+        } else if n <= medium.room || !self.apart {
+            medium
         } else {
-            self.room
+            large
         }
     }
 
@@ -307,37 +315,31 @@ impl TxSide {
         (pages >= least).then_some(pages)
     }
 
-    /// Messages for `n` bytes, or as many as there are. What is not sent comes back by
-    /// [`TxSide::keep`].
-    pub(crate) fn take_spares(&mut self, n: usize) -> Chain<TxBuffer> {
+    /// Messages for `n` bytes, or as many as there are, and what new ones should have room for. What is not
+    /// sent comes back by [`TxSide::keep`].
+    pub(crate) fn take_spares(&mut self, n: usize) -> (Chain<TxBuffer>, usize) {
         let mut taken = Chain::new();
-        let room = self.room_for(n);
-        let spares = if room <= SMALL {
-            &mut self.small
-        } else {
-            &mut self.large
-        };
-        for _ in 0..n.div_ceil(room) {
+        let spares = self.spares_for(n);
+        for _ in 0..n.div_ceil(spares.room) {
             let Some(message) = spares.take() else {
                 break;
             };
             taken.push_back(message);
         }
-        taken
+        (taken, spares.room)
     }
 
     /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
     pub(crate) fn keep(&mut self, messages: &mut Chain<TxBuffer>) {
         let mut rest = Chain::new();
         while let Some(message) = messages.pop_front() {
-            let spares = if message.room() <= SMALL {
-                &mut self.small
+            let room = message.room();
+            let unwanted = if self.abandoned || message.is_direct() {
+                Some(message)
             } else {
-                &mut self.large
+                self.spares_for(room).keep(message)
             };
-            if self.abandoned || message.is_direct() {
-                rest.push_back(message);
-            } else if let Some(message) = spares.keep(message) {
+            if let Some(message) = unwanted {
                 rest.push_back(message);
             }
         }

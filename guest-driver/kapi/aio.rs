@@ -310,6 +310,12 @@ impl UserSource {
         Ok(Self(unsafe { UserIter::copy(from.as_raw()) }?))
     }
 
+    /// Bytes that are left of it.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: The iterator is valid, a source, and used by nobody else meanwhile.
+        unsafe { IovIterSource::from_raw(self.0.iter.get()) }.len()
+    }
+
     /// Runs `work` with the source. From a work queue only. `None` when the process is gone.
     pub(crate) fn with<R>(&mut self, work: impl FnOnce(&mut IovIterSource<'_>) -> R) -> Option<R> {
         self.0.with(|iter| {

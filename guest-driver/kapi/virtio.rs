@@ -359,9 +359,18 @@ pub(crate) struct Packet<M> {
     readable: usize,
     writable: usize,
     /// What the device may read after the first `readable` bytes.
-    pages: Option<UserPages>,
+    behind: Behind,
     /// The driver's own.
     pub(crate) meta: M,
+}
+
+/// What follows the memory of a packet that the device reads.
+enum Behind {
+    Nothing,
+    /// More of the same, apart so that neither is an odd size; `kmalloc` memory too.
+    Buffer(KVec<u8>),
+    /// Pages of a process.
+    Pages(UserPages),
 }
 
 impl<M> Packet<M> {
@@ -382,33 +391,58 @@ impl<M> Packet<M> {
                 memory,
                 readable: 0,
                 writable: 0,
-                pages: None,
+                behind: Behind::Nothing,
                 meta,
             },
             GFP_KERNEL,
         )?)
     }
 
-    /// How many bytes can be there in all.
+    /// Adds a buffer with room for `size` bytes, if there is memory at hand: what is appended from now on
+    /// goes there. The device reads it after the memory that is exposed to it, none of which it may write.
+    pub(crate) fn extend_apart(&mut self, size: usize) -> Result {
+        self.behind = Behind::Buffer(KVec::with_capacity(size, GFP_NOWAIT | __GFP_NOWARN)?);
+        Ok(())
+    }
+
+    /// The buffer added by [`Packet::extend_apart`].
+    pub(crate) fn buffer(&self) -> Option<&KVec<u8>> {
+        match &self.behind {
+            Behind::Buffer(buffer) => Some(buffer),
+            Behind::Nothing | Behind::Pages(_) => None,
+        }
+    }
+
+    /// Where bytes are appended.
+    fn tail(&mut self) -> &mut KVec<u8> {
+        match &mut self.behind {
+            Behind::Buffer(buffer) => buffer,
+            Behind::Nothing | Behind::Pages(_) => &mut self.memory,
+        }
+    }
+
+    /// How many bytes can be in the memory.
     pub(crate) fn capacity(&self) -> usize {
         self.memory.capacity()
     }
 
     /// Puts `bytes` after those that are there; false, and nothing done, without room for all.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        bytes.len() <= self.memory.capacity() - self.memory.len()
+        let tail = self.tail();
+        bytes.len() <= tail.capacity() - tail.len()
             // Allocates nothing, as there is room.
-            && self.memory.extend_from_slice(bytes, GFP_NOWAIT).is_ok()
+            && tail.extend_from_slice(bytes, GFP_NOWAIT).is_ok()
     }
 
     /// Copies the next `n` bytes of `source`, or as many as there is room for, after those that are
     /// there; fewer means a bad address. May sleep.
     pub(crate) fn append_from(&mut self, source: &mut Source<'_, '_>, n: usize) -> usize {
-        let room = self.memory.spare_capacity_mut();
+        let tail = self.tail();
+        let room = tail.spare_capacity_mut();
         let n = n.min(room.len());
         let copied = room.get_mut(..n).map_or(0, |room| source.copy(room));
         // SAFETY: So many bytes of the room were written, and there were not more of it.
-        unsafe { self.memory.inc_len(copied) };
+        unsafe { tail.inc_len(copied) };
         copied
     }
 
@@ -416,22 +450,23 @@ impl<M> Packet<M> {
     /// cannot be had without sleeping. Any context.
     pub(crate) fn append_at_hand(&mut self, bytes: &UserBytes) -> bool {
         let n = bytes.len();
-        let Some(room) = self.memory.spare_capacity_mut().get_mut(..n) else {
+        let tail = self.tail();
+        let Some(room) = tail.spare_capacity_mut().get_mut(..n) else {
             return false;
         };
         let copied = bytes.copy_at_hand(room);
         if copied {
             // SAFETY: So many bytes of the room were written, and there were not more of it.
-            unsafe { self.memory.inc_len(n) };
+            unsafe { tail.inc_len(n) };
         }
         copied
     }
 
-    /// Forgets the bytes from `len` on.
+    /// Forgets the bytes from `len` on, where bytes are appended.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.readable = self.readable.min(len);
+        self.tail().truncate(len);
+        self.readable = self.readable.min(self.memory.len());
         self.writable = 0;
-        self.memory.truncate(len);
     }
 
     /// Lets the device read the first `readable` bytes, and write the `writable` bytes after them.
@@ -443,15 +478,18 @@ impl<M> Packet<M> {
 
     /// Lets the device read `pages` after the memory that is exposed to it, none of which it may write.
     pub(crate) fn attach(&mut self, pages: UserPages) {
-        self.pages = Some(pages);
+        self.behind = Behind::Pages(pages);
     }
 
     /// What was attached.
     pub(crate) fn pages(&self) -> Option<&UserPages> {
-        self.pages.as_ref()
+        match &self.behind {
+            Behind::Pages(pages) => Some(pages),
+            Behind::Nothing | Behind::Buffer(_) => None,
+        }
     }
 
-    /// The bytes that are there.
+    /// The bytes that are in the memory.
     ///
     /// A device that breaks the rules can still write to it: what decides anything is read by
     /// [`Packet::snapshot`].
@@ -530,7 +568,14 @@ impl<M: Send> Queue<M> {
         let vq = self.vq.as_ptr();
         let (readable, writable) = (packet.readable as u32, packet.writable as u32);
         let out: *mut c_void = packet.memory.as_mut_ptr().cast();
-        let table = packet.pages.as_ref().map(UserPages::table);
+        let (table, buffer) = match &mut packet.behind {
+            Behind::Pages(pages) => (Some(pages.table()), None),
+            Behind::Buffer(buffer) if !buffer.is_empty() => {
+                let length = buffer.len() as u32;
+                (None, Some((buffer.as_mut_ptr().cast::<c_void>(), length)))
+            }
+            Behind::Nothing | Behind::Buffer(_) => (None, None),
+        };
         // From here on the device may write to the memory: only raw pointers to it.
         let token = packet.into_foreign();
         let gfp = bindings::GFP_ATOMIC;
@@ -538,13 +583,16 @@ impl<M: Send> Queue<M> {
         // unused until the box comes back from the queue.
         let added = to_result(unsafe {
             let inward = out.byte_add(readable as usize);
-            match (readable, writable, table) {
-                (_, _, Some(table)) => {
+            match (readable, writable, table, buffer) {
+                (_, _, Some(table), _) => {
                     bindings::globalfifo_add_out_table(vq, out, readable, table, token, gfp)
                 }
-                (_, 0, None) => bindings::globalfifo_add_out(vq, out, readable, token, gfp),
-                (0, _, None) => bindings::globalfifo_add_in(vq, out, writable, token, gfp),
-                (_, _, None) => bindings::globalfifo_add_request(
+                (_, _, None, Some((buffer, length))) => bindings::globalfifo_add_out_pair(
+                    vq, out, readable, buffer, length, token, gfp,
+                ),
+                (_, 0, None, None) => bindings::globalfifo_add_out(vq, out, readable, token, gfp),
+                (0, _, None, None) => bindings::globalfifo_add_in(vq, out, writable, token, gfp),
+                (_, _, None, None) => bindings::globalfifo_add_request(
                     vq, out, readable, inward, writable, token, gfp,
                 ),
             }
