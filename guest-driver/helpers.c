@@ -107,6 +107,16 @@ int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, 
 	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
 }
 
+bool globalfifo_is_at_hand(struct iov_iter *from, size_t len)
+{
+	size_t left;
+
+	pagefault_disable();
+	left = fault_in_iov_iter_readable(from, len);
+	pagefault_enable();
+	return left == 0;
+}
+
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset)
 {

@@ -77,6 +77,8 @@ struct Events {
     queue: Option<Queue<()>>,
     /// The work queue is to go on; interrupts leave it alone until then.
     deferred: bool,
+    /// How many look for events themselves ([`super::watch::Lookout`]): meanwhile none is to interrupt.
+    lookouts: usize,
 }
 
 /// What came of taking an event.
@@ -128,7 +130,7 @@ impl Interrupts {
                 control,
                 fifos: SetOnce::new(),
                 events <- new_spinlock_irq!(
-                    Events { queue: None, deferred: false },
+                    Events { queue: None, deferred: false, lookouts: 0 },
                     "Interrupts::events"
                 ),
                 continuation <- new_work!("Interrupts::continuation"),
@@ -164,6 +166,7 @@ impl Interrupts {
     /// Takes one event. The buffer is posted again.
     fn next_event(&self) -> Taken {
         let mut events = self.events.lock();
+        let is_quiet = events.lookouts > 0;
         let Some(queue) = events.queue.as_mut() else {
             return Taken::Nothing;
         };
@@ -179,7 +182,7 @@ impl Interrupts {
                 queue.kick();
                 return Taken::Event(state);
             }
-            if queue.enable_interrupts() {
+            if is_quiet || queue.enable_interrupts() {
                 return if queue.is_broken() {
                     Taken::Broken
                 } else {
@@ -232,11 +235,38 @@ impl Interrupts {
         }
     }
 
+    /// From here on events do not interrupt; whoever says so looks for them.
+    pub(super) fn begin_lookout(&self) {
+        let mut events = self.events.lock();
+        events.lookouts += 1;
+        if let Some(queue) = events.queue.as_mut() {
+            queue.disable_interrupts();
+        }
+    }
+
+    /// Takes the events that are there.
+    pub(super) fn look_for_events(self: ArcBorrow<'_, Self>) {
+        self.event_interrupt();
+    }
+
+    /// The opposite of [`Interrupts::begin_lookout`]: the last one lets events interrupt again.
+    pub(super) fn end_lookout(self: ArcBorrow<'_, Self>) {
+        self.events.lock().lookouts -= 1;
+        self.event_interrupt();
+    }
+
     /// Does the work of interrupts that did not come; whether it is to look again soon, because they
     /// may yet.
     pub(super) fn look(self: ArcBorrow<'_, Self>) -> bool {
-        let look = self.events.lock().queue.as_mut().map(Queue::look);
-        if look == Some(Look::Missed) {
+        let (look, is_quiet) = {
+            let mut events = self.events.lock();
+            let look = events.queue.as_mut().map(Queue::look);
+            (look, events.lookouts > 0)
+        };
+        if is_quiet {
+            // Whoever looks may not get to it.
+            self.look_for_events();
+        } else if look == Some(Look::Missed) {
             self.take_events(true);
         }
         let mut again = look == Some(Look::Pending);

@@ -65,7 +65,10 @@ use super::{
         DIRECT,
         LOOK_MICROSECONDS, //
     },
-    watch::Watch,
+    watch::{
+        Lookout,
+        Watch, //
+    },
 };
 use crate::{
     kapi::{
@@ -1234,11 +1237,20 @@ impl Fifo {
     ) -> Result<Option<usize>> {
         let (mut total, mut end) = (0, 0);
         let (mut my_turn, mut pinned, mut clears) = (false, false, 0);
-        while let Some(message) = pin_message(from, wanted - total, num_pages) {
+        let mut lookout = None;
+        loop {
+            // Nobody's events wait for page faults.
+            if !from.is_at_hand(wanted - total, num_pages) {
+                lookout = None;
+            }
+            let Some(message) = pin_message(from, wanted - total, num_pages) else {
+                break;
+            };
             pinned = true;
             let length = message.payload_len();
             let mut messages = Chain::new();
             messages.push_back(message);
+            let events = lookout.get_or_insert_with(|| self.watch.lookout());
             let sent = self.change(|inner, effects| {
                 let credit = if my_turn {
                     inner.credit()
@@ -1262,6 +1274,7 @@ impl Fifo {
                 sent
             });
             total += sent;
+            events.look();
             if !my_turn {
                 from.put_back(length - sent);
                 break;
@@ -1273,7 +1286,7 @@ impl Fifo {
         }
         if total > 0 {
             self.stats.tx_direct.add(total as u64);
-            self.wait_for_acceptance(end)?;
+            self.wait_for_acceptance(end, lookout)?;
         }
         Ok(pinned.then_some(total))
     }
@@ -1569,7 +1582,11 @@ impl Fifo {
 
     /// Waits until the device has everything below `end`, whose memory is the caller's: so nothing
     /// ends it but death, a device that goes, or one that takes nothing for [`DRAIN_SECONDS`].
-    fn wait_for_acceptance(self: ArcBorrow<'_, Self>, end: u64) -> Result {
+    fn wait_for_acceptance(
+        self: ArcBorrow<'_, Self>,
+        end: u64,
+        lookout: Option<Lookout>,
+    ) -> Result {
         let mut accepted = false;
         let mut life = Ok(());
         let mut is_over = |inner: &Inner| {
@@ -1591,6 +1608,7 @@ impl Fifo {
                 break;
             }
         }
+        drop(lookout);
         if !over {
             self.sleep_until(Signals::Kill, is_over)?;
         }

@@ -8,6 +8,9 @@
 //! interrupt costs a second and that moment. With nothing open there is no timer: the machine sleeps.
 //! Those who wait without an open file (requests to the device, removal) look for themselves.
 //!
+//! Who writes much looks for events as well ([`Lookout`]): with credit for half of what the FIFO holds each,
+//! they come so often that their interrupts cost more than the copying.
+//!
 //! # Races
 //!
 //! - *The last close and the work's next round.* Both are decided under [`Watch::inner`]: the work puts
@@ -92,6 +95,28 @@ impl WorkItem for Watch {
     }
 }
 
+/// While somebody keeps the device busy, and so gets to look for its events soon: as long as there is one,
+/// events do not interrupt. In process context; not while sleeping for anything but memory, for there may be
+/// events for others. (If it has to wait for a processor, so have they, for [`PERIOD`] at most.)
+pub(crate) struct Lookout(Option<Arc<Interrupts>>);
+
+impl Lookout {
+    /// Takes the events that are there.
+    pub(crate) fn look(&self) {
+        if let Some(device) = &self.0 {
+            device.as_arc_borrow().look_for_events();
+        }
+    }
+}
+
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        if let Some(device) = &self.0 {
+            device.as_arc_borrow().end_lookout();
+        }
+    }
+}
+
 impl Watch {
     /// Watches nothing yet.
     pub(crate) fn new(queue: Arc<WorkQueue>) -> Result<Arc<Self>> {
@@ -124,6 +149,15 @@ impl Watch {
         if inner.open == 1 && inner.device.is_some() {
             self.start(PERIOD);
         }
+    }
+
+    /// Looks for events in place of interrupts, until that is dropped.
+    pub(crate) fn lookout(&self) -> Lookout {
+        let device = self.inner.lock().device.clone();
+        if let Some(device) = &device {
+            device.begin_lookout();
+        }
+        Lookout(device)
     }
 
     /// An open file is gone.

@@ -246,6 +246,13 @@ impl Drop for Landing {
 }
 
 impl Source<'_, '_> {
+    /// Whether the next bytes, at most `most` and at most `num_pages` pages, can be read without a page fault.
+    pub(crate) fn is_at_hand(&mut self, most: usize, num_pages: usize) -> bool {
+        let most = most.min(num_pages.saturating_mul(bindings::PAGE_SIZE));
+        // SAFETY: The iterator is valid.
+        unsafe { bindings::globalfifo_is_at_hand(self.iter().as_raw(), most) }
+    }
+
     /// Pins pages with the next bytes, at most `most`, into the capacity of `pages`: how many bytes,
     /// and where in the first page they begin.
     fn extract(
