@@ -528,25 +528,47 @@ impl Inner {
 
 /// For how long a reader looks for data before it sleeps: as long as the last one would have had to,
 /// if that is not too long.
-struct Patience(i64);
+struct Patience {
+    microseconds: i64,
+    /// How often in a row it was at its most, and in vain.
+    failures: u32,
+    /// So many waits that might have been short, but for the interrupt, until it is at its most again.
+    until_try: u32,
+}
 
 impl Patience {
-    const NONE: Self = Self(0);
+    const NONE: Self = Self {
+        microseconds: 0,
+        failures: 0,
+        until_try: 0,
+    };
     /// More is never worth it: to sleep and to be woken costs less.
     const MOST: i64 = 300;
-
-    /// Microseconds.
-    fn microseconds(&self) -> i64 {
-        self.0
-    }
+    /// What took no longer, sleep and interrupt included, may be found within [`Patience::MOST`].
+    const PERHAPS: i64 = 2 * Self::MOST;
+    /// It is tried one time in two to the power of this, at least.
+    const MOST_FAILURES: u32 = 8;
 
     /// Somebody had to wait for so many microseconds.
     fn learn(&mut self, waited: i64) {
-        self.0 = if waited <= Self::MOST {
-            Self::MOST
-        } else {
-            self.0 / 2
-        };
+        if waited <= Self::MOST {
+            *self = Self {
+                microseconds: Self::MOST,
+                ..Self::NONE
+            };
+            return;
+        }
+        if self.microseconds == Self::MOST {
+            self.failures = Self::MOST_FAILURES.min(self.failures + 1);
+            self.until_try = 1 << self.failures;
+        }
+        self.microseconds /= 2;
+        if waited <= Self::PERHAPS {
+            match self.until_try.checked_sub(1) {
+                Some(left) => self.until_try = left,
+                None => self.microseconds = Self::MOST,
+            }
+        }
     }
 }
 
@@ -1077,7 +1099,7 @@ impl Fifo {
         let patience = {
             let mut inner = self.inner.lock();
             let able = inner.check().is_ok() && !inner.looking && !inner.reading;
-            let patience = inner.patience.microseconds();
+            let patience = inner.patience.microseconds;
             if !able || patience == 0 {
                 return false;
             }

@@ -16,6 +16,7 @@ use globalfifo_guest_tests::fifo::{Fifo, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::libc::{self, O_NONBLOCK};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::sendfile::sendfile;
@@ -57,7 +58,7 @@ const DEAD: usize = 2;
 const CAPACITY: usize = 1 << 20;
 const PAGE: usize = 4096;
 /// Least bytes of a write that is not copied, docs/driver.md.
-const DIRECT: usize = 16384;
+const DIRECT: usize = 128 << 10;
 
 fn main() -> ExitCode {
     harness::main(TESTS)
@@ -97,7 +98,7 @@ fn unchanged() -> Result<()> {
     let sizes = [
         DIRECT,
         DIRECT + 1,
-        65_549,
+        200_013,
         64 * PAGE,
         64 * PAGE + 1,
         CAPACITY - 1,
@@ -136,10 +137,16 @@ fn free_at_once() -> Result<()> {
 fn copied() -> Result<()> {
     let fifo = open(LOOP, 0)?;
     fifo.clear()?;
-    let bytes = pattern(6, DIRECT - 1);
-    let direct = sent_directly(LOOP, || fifo.write_all(&bytes))?;
-    check_eq!(direct, 0);
-    check!(fifo.read_exact(bytes.len())? == bytes);
+    // Up to the room of a message and beyond, of each size of messages.
+    for size in [4080, 4081, 32_752, 32_753, 65_536, 65_537, DIRECT - 1] {
+        let bytes = pattern(6, size);
+        let direct = sent_directly(LOOP, || {
+            check_eq!(fifo.write(&bytes), Ok(size));
+            Ok(())
+        })?;
+        check_eq!((size, direct), (size, 0));
+        check!(fifo.read_exact(size)? == bytes);
+    }
     let fifo = open(LOOP, O_NONBLOCK)?;
     let bytes = pattern(7, 200_000);
     let direct = sent_directly(LOOP, || {
@@ -157,7 +164,7 @@ fn order() -> Result<()> {
     let bytes = pattern(8, 40 * 20_000);
     for round in 0..20 {
         let mut rest = bytes.as_slice();
-        let sizes = [1, 20_000, 300, 70_000, 33_000];
+        let sizes = [1, 20_000, 300, 170_000, 70_000, 33_000];
         let sizes = sizes.into_iter().cycle().skip(round);
         for size in sizes {
             if rest.is_empty() {
@@ -251,6 +258,17 @@ fn from_a_file() -> Result<()> {
     check_eq!(direct, 0);
     check!(fifo.read_exact(bytes.len())? == bytes);
     fs::remove_file(name)?;
+    // In one write, which is large enough.
+    let (from, to) = nix::unistd::pipe()?;
+    fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(CAPACITY)?))?;
+    check_eq!(nix::unistd::write(&to, &bytes), Ok(bytes.len()));
+    let direct = sent_directly(LOOP, || {
+        let moved = splice(&from, None, &fifo, None, bytes.len(), SpliceFFlags::empty());
+        check_eq!(moved, Ok(bytes.len()));
+        Ok(())
+    })?;
+    check_eq!(direct, 0);
+    check!(fifo.read_exact(bytes.len())? == bytes);
     Ok(())
 }
 
@@ -259,7 +277,7 @@ fn cancelled() -> Result<()> {
     let fifo = open(LOOP, 0)?;
     fifo.clear()?;
     let context = aio::Context::new(4)?;
-    let size = 10 * DIRECT;
+    let size = DIRECT / 4 * 5;
     let original = pattern(13, size);
     for _ in 0..200 {
         let mut bytes = original.clone();
@@ -280,7 +298,7 @@ fn cancelled() -> Result<()> {
 
 /// Each writes pieces of its own byte, of a size that they share; no piece is torn, as all fit.
 fn several_writers() -> Result<()> {
-    const PIECE: usize = 1 << 16;
+    const PIECE: usize = CAPACITY / 4;
     const ROUNDS: usize = 40;
     let fifo = open(LOOP, 0)?;
     fifo.clear()?;
@@ -337,8 +355,8 @@ fn stuck_writer() -> Result<std::process::Child> {
         .args([
             "if=/dev/zero",
             &format!("of={}", path(DEAD)),
-            "bs=32k",
-            "count=31",
+            "bs=128k",
+            "count=7",
         ])
         .stderr(Stdio::null())
         .spawn()?;
