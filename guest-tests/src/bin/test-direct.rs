@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{IoSlice, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::libc::{self, O_NONBLOCK};
+use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::sendfile::sendfile;
 use nix::sys::signal::{Signal, kill};
@@ -41,6 +43,7 @@ const TESTS: &[Test] = &[
         "a_writer_that_does_not_wait_hears_of_the_end_of_anothers_turn",
         turns,
     ),
+    ("others_hear_of_events_meanwhile", events_of_others),
     ("fork_in_another_thread_changes_nothing", fork_meanwhile),
     (
         "a_write_that_the_device_does_not_take_can_be_killed",
@@ -54,6 +57,7 @@ const TESTS: &[Test] = &[
 const LOOP: usize = 0;
 const NULL: usize = 1;
 const DEAD: usize = 2;
+const FICKLE: usize = 3;
 
 const CAPACITY: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -411,6 +415,48 @@ fn turns() -> Result<()> {
         check!(refused > 0 || thread::available_parallelism()?.get() == 1);
         Ok(())
     })
+}
+
+/// A large write looks for events in place of interrupts, those of other FIFOs too.
+fn events_of_others() -> Result<()> {
+    let over = AtomicBool::new(false);
+    let large = pattern(31, CAPACITY);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<()> {
+            let fifo = open(NULL, 0)?;
+            while !over.load(Ordering::Relaxed) {
+                fifo.write_all(&large)?;
+            }
+            Ok(())
+        });
+        let changes = changes(20);
+        over.store(true, Ordering::Relaxed);
+        let written = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
+        written?;
+        let took = changes?;
+        // What nobody looks for is found after a second; then it would be twenty of them.
+        check_eq!(
+            (took, took < harness::limit(Duration::from_secs(6))),
+            (took, true)
+        );
+        Ok(())
+    })
+}
+
+/// How long it takes until the other side of [`FICKLE`] has come or gone so many times.
+fn changes(count: u32) -> Result<Duration> {
+    let fifo = open(FICKLE, O_NONBLOCK)?;
+    let started = Instant::now();
+    for _ in 0..count {
+        let is_gone = || Ok::<_, anyhow::Error>(fifo.events()?.contains(PollFlags::POLLHUP));
+        let before = is_gone()?;
+        eventually("the other side comes or goes", || {
+            // It goes again when there is something for it to do.
+            let _ = fifo.write(b"x");
+            Ok(is_gone()? != before)
+        })?;
+    }
+    Ok(started.elapsed())
 }
 
 fn killed() -> Result<()> {
