@@ -78,11 +78,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What one wake-up of the worker may spend on one queue.
+    /// What one wake-up of the worker may spend on one queue before it goes on to the next: of what is looped
+    /// back, no more than a CPU still has in its own cache when it comes to copying it out.
     pub fn pass() -> Self {
         Self {
             chains: 256,
-            bytes: 1 << 20,
+            bytes: 1 << 18,
         }
     }
 
