@@ -59,6 +59,7 @@ ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t
 unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len);
 ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
 unsigned long globalfifo_iter_address(const struct iov_iter *iter);
+int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages);
 bool globalfifo_page_is_small_and_anonymous(struct page *page);
 void globalfifo_mark_dirty(struct page *page);
 bool globalfifo_page_is_mapped(struct page *page);

@@ -162,6 +162,19 @@ unsigned long globalfifo_iter_address(const struct iov_iter *iter)
 	return (unsigned long)iter_iov_addr(iter);
 }
 
+int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages)
+{
+	struct mm_struct *mm = current->mm;
+	long got;
+
+	/* Whoever has it for writing may wait for something. */
+	if (!mmap_read_trylock(mm))
+		return -EAGAIN;
+	got = pin_user_pages(start, count, FOLL_WRITE | FOLL_LONGTERM | FOLL_NOFAULT, pages);
+	mmap_read_unlock(mm);
+	return got;
+}
+
 bool globalfifo_page_is_small_and_anonymous(struct page *page)
 {
 	return PageAnon(page) && !PageCompound(page);

@@ -506,8 +506,9 @@ fn is_first_pinned(tree: &Tree) -> bool {
 /// What the first [`PINNED`] reads want, of those that nobody has tried to pin.
 fn untried(reads: &mut Tree) -> impl Iterator<Item = (Id, &mut Wants)> {
     let first = reads.iter_mut().take(PINNED);
-    first.filter_map(|(id, aio)| match &aio.wants {
-        Wants::Data(to) if aio.armed && to.is_untried() => Some((*id, &mut aio.wants)),
+    let armed = first.take_while(|(_, aio)| aio.armed);
+    armed.filter_map(|(id, aio)| match &aio.wants {
+        Wants::Data(to) if to.is_untried() => Some((*id, &mut aio.wants)),
         _ => None,
     })
 }

@@ -26,7 +26,10 @@ use crate::{
             Packet,
             Queue, //
         },
-        wait::Deadline, //
+        wait::{
+            Deadline,
+            NoPreemption, //
+        },
     },
     registry::{
         self,
@@ -75,6 +78,9 @@ const EVENT_BUDGET: usize = 16;
 struct Events {
     /// Until the device is taken away.
     queue: Option<Queue<()>>,
+    /// Somebody takes events: nobody else does meanwhile, for what they say of a FIFO holds in the order in
+    /// which they came. Whoever does keeps its CPU, and looks again for what came since.
+    taking: bool,
     /// The work queue is to go on; interrupts leave it alone until then.
     deferred: bool,
     /// How many look for events themselves ([`super::watch::Lookout`]): meanwhile none is to interrupt.
@@ -130,7 +136,7 @@ impl Interrupts {
                 control,
                 fifos: SetOnce::new(),
                 events <- new_spinlock_irq!(
-                    Events { queue: None, deferred: false, lookouts: 0 },
+                    Events { queue: None, taking: false, deferred: false, lookouts: 0 },
                     "Interrupts::events"
                 ),
                 continuation <- new_work!("Interrupts::continuation"),
@@ -163,11 +169,18 @@ impl Interrupts {
         self.fifos.as_ref().map_or(&[], |fifos| fifos)
     }
 
-    /// Takes one event. The buffer is posted again.
+    /// Takes one event. The buffer is posted again. If there is none, the caller's turn is over.
     fn next_event(&self) -> Taken {
         let mut events = self.events.lock();
-        let is_quiet = events.lookouts > 0;
-        let Some(queue) = events.queue.as_mut() else {
+        let taken = events.take();
+        events.taking = matches!(taken, Taken::Event(_));
+        taken
+    }
+}
+
+impl Events {
+    fn take(&mut self) -> Taken {
+        let Some(queue) = self.queue.as_mut() else {
             return Taken::Nothing;
         };
         loop {
@@ -182,7 +195,7 @@ impl Interrupts {
                 queue.kick();
                 return Taken::Event(state);
             }
-            if is_quiet || queue.enable_interrupts() {
+            if self.lookouts > 0 || queue.enable_interrupts() {
                 return if queue.is_broken() {
                     Taken::Broken
                 } else {
@@ -192,9 +205,16 @@ impl Interrupts {
         }
     }
 
-    /// Takes events as far as [`EVENT_BUDGET`] goes. If their interrupt was lost (`missed`), the FIFO
-    /// of the first counts that.
+}
+
+impl Interrupts {
+    /// Takes events as far as [`EVENT_BUDGET`] goes, unless somebody does. If their interrupt was lost
+    /// (`missed`), the FIFO of the first counts that. Any context.
     fn take_events(self: ArcBorrow<'_, Self>, mut missed: bool) {
+        let _no_preemption = NoPreemption::new();
+        if core::mem::replace(&mut self.events.lock().taking, true) {
+            return;
+        }
         for _ in 0..EVENT_BUDGET {
             let event = match self.next_event() {
                 Taken::Event(event) => event,
@@ -222,6 +242,7 @@ impl Interrupts {
             }
         }
         let mut events = self.events.lock();
+        events.taking = false;
         if events.queue.is_some() {
             events.deferred = true;
             // An error says that it is to run already.
@@ -251,6 +272,8 @@ impl Interrupts {
 
     /// The opposite of [`Interrupts::begin_lookout`]: the last one lets events interrupt again.
     pub(super) fn end_lookout(self: ArcBorrow<'_, Self>) {
+        // Between the two, neither an interrupt nor the watch would tell.
+        let _no_preemption = NoPreemption::new();
         self.events.lock().lookouts -= 1;
         self.event_interrupt();
     }

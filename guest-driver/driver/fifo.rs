@@ -866,7 +866,7 @@ impl Fifo {
         self.watch.closed();
     }
 
-    /// The device told where it stands. Called in hard interrupt context.
+    /// The device told where it stands. Any context.
     pub(crate) fn state_event(self: ArcBorrow<'_, Self>, state: &State) {
         self.change(|inner, effects| {
             if check_state(state, u32::from(self.index), self.capacity).is_err() {
@@ -1515,9 +1515,19 @@ impl Fifo {
         };
         self.inner.lock().aio.take_untried(&mut next);
         UserDest::pin_together(next.iter_mut().map(|(_, to)| to));
-        for (id, to) in next {
-            self.put_back(id, Wants::Data(to), None);
-        }
+        let (done, left) = {
+            let mut inner = self.inner.lock();
+            let precedence = inner.precedence();
+            let result = inner.check().err().map(Err);
+            for (id, to) in next {
+                inner.aio.put_back(id, Wants::Data(to), result);
+            }
+            let left = inner.left_by_requests(precedence);
+            (inner.aio.take_finished(), left)
+        };
+        self.stats.aio_ended.add(done.len() as u64);
+        done.complete();
+        self.notify(left);
     }
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {

@@ -413,7 +413,9 @@ impl TxSide {
             left -= length;
             message.place(self.sent);
             self.sent += length as u64;
-            let joined = !message.is_direct()
+            // Not what is large: it is copied once more, with interrupts off.
+            let joined = length <= TOGETHER
+                && !message.is_direct()
                 && self.pending.newest().is_some_and(|last| {
                     !last.is_direct() && last.append(message.payload()) //
                 });

@@ -103,7 +103,7 @@ impl Drop for UserPages {
 pub(super) enum Absent {
     /// Fault it in, which takes as long as whoever provides it does.
     Fault,
-    /// Leave it alone.
+    /// Leave it alone, also while the process's memory is being rearranged.
     Leave,
 }
 
@@ -158,18 +158,20 @@ impl Landing {
         )
         .ok()?;
         let mut pages = [ptr::null_mut(); Self::PAGES];
-        let no_fault = match absent {
-            Absent::Fault => 0,
-            Absent::Leave => bindings::FOLL_NOFAULT,
-        };
+        let (at, count) = (address as c_ulong, num_pages as c_int);
         // SAFETY: There is room for so many pages.
         let got = unsafe {
-            bindings::pin_user_pages_fast(
-                address as c_ulong,
-                num_pages as c_int,
-                bindings::FOLL_WRITE | bindings::FOLL_LONGTERM | no_fault,
-                pages.as_mut_ptr(),
-            )
+            match absent {
+                Absent::Fault => bindings::pin_user_pages_fast(
+                    at,
+                    count,
+                    bindings::FOLL_WRITE | bindings::FOLL_LONGTERM,
+                    pages.as_mut_ptr(),
+                ),
+                Absent::Leave => {
+                    bindings::globalfifo_pin_at_hand(at, count, pages.as_mut_ptr())
+                }
+            }
         };
         let got = usize::try_from(got).ok()?;
         let (mut offset, mut left) = (offset, len);

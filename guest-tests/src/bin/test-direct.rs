@@ -300,35 +300,37 @@ fn cancelled() -> Result<()> {
     Ok(())
 }
 
-/// Each writes pieces of its own byte, of a size that they share; no piece is torn, as all fit.
+/// Each writes pieces of its own byte, all of one size, in several messages; no piece is torn, as all of a round fit.
 fn several_writers() -> Result<()> {
-    const PIECE: usize = CAPACITY / 4;
+    const PIECE: usize = CAPACITY / 6;
     const ROUNDS: usize = 40;
     let fifo = open(LOOP, 0)?;
     fifo.clear()?;
-    let writers: Vec<_> = (1..=3_u8)
-        .map(|id| {
-            thread::spawn(move || -> Result<()> {
+    for _ in 0..ROUNDS {
+        thread::scope(|scope| {
+            let write = |id: u8| {
                 let fifo = open(LOOP, 0)?;
-                for _ in 0..ROUNDS {
+                for _ in 0..2 {
                     check_eq!(fifo.write(&[id; PIECE])?, PIECE);
                 }
                 Ok(())
-            })
-        })
-        .collect();
-    let mut counts = [0; 4];
-    for _ in 0..3 * ROUNDS {
-        let piece = fifo.read_exact(PIECE)?;
-        let id = *piece.first().context("empty")?;
-        check!(piece.iter().all(|byte| *byte == id));
-        *counts.get_mut(usize::from(id)).context("unknown writer")? += 1;
-    }
-    check_eq!(counts, [0, ROUNDS, ROUNDS, ROUNDS]);
-    for writer in writers {
-        writer
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            };
+            let writers: Vec<_> = (1..=3).map(|id| scope.spawn(move || write(id))).collect();
+            let mut counts = [0; 4];
+            for _ in 0..6 {
+                let piece = fifo.read_exact(PIECE)?;
+                let id = *piece.first().context("empty")?;
+                check!(piece.iter().all(|byte| *byte == id));
+                *counts.get_mut(usize::from(id)).context("unknown writer")? += 1;
+            }
+            check_eq!(counts, [0, 2, 2, 2]);
+            for writer in writers {
+                let written: Result<()> =
+                    writer.join().map_err(|_| anyhow!("a thread panicked"))?;
+                written?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })?;
     }
     Ok(())
 }
