@@ -97,6 +97,36 @@ enum Taken {
     Broken,
 }
 
+impl Events {
+    /// Takes one event. Its buffer is posted again. If there is none, events interrupt again, unless somebody
+    /// looks for them.
+    fn take(&mut self) -> Taken {
+        let Some(queue) = self.queue.as_mut() else {
+            return Taken::Nothing;
+        };
+        loop {
+            queue.disable_interrupts();
+            if let Some((packet, written)) = queue.get() {
+                let state = (written >= State::LEN)
+                    .then(|| packet.snapshot(0))
+                    .flatten()
+                    .map(State::from_bytes);
+                // There is room: it has just come out.
+                let _ = queue.add(packet);
+                queue.kick();
+                return Taken::Event(state);
+            }
+            if self.lookouts > 0 || queue.enable_interrupts() {
+                return if queue.is_broken() {
+                    Taken::Broken
+                } else {
+                    Taken::Nothing
+                };
+            }
+        }
+    }
+}
+
 /// What interrupts need to find their way. Reachable from interrupt handlers until the queues are
 /// gone.
 #[pin_data]
@@ -169,45 +199,14 @@ impl Interrupts {
         self.fifos.as_ref().map_or(&[], |fifos| fifos)
     }
 
-    /// Takes one event. The buffer is posted again. If there is none, the caller's turn is over.
+    /// Takes one event. If there is none, the caller's turn is over.
     fn next_event(&self) -> Taken {
         let mut events = self.events.lock();
         let taken = events.take();
         events.taking = matches!(taken, Taken::Event(_));
         taken
     }
-}
 
-impl Events {
-    fn take(&mut self) -> Taken {
-        let Some(queue) = self.queue.as_mut() else {
-            return Taken::Nothing;
-        };
-        loop {
-            queue.disable_interrupts();
-            if let Some((packet, written)) = queue.get() {
-                let state = (written >= State::LEN)
-                    .then(|| packet.snapshot(0))
-                    .flatten()
-                    .map(State::from_bytes);
-                // There is room: it has just come out.
-                let _ = queue.add(packet);
-                queue.kick();
-                return Taken::Event(state);
-            }
-            if self.lookouts > 0 || queue.enable_interrupts() {
-                return if queue.is_broken() {
-                    Taken::Broken
-                } else {
-                    Taken::Nothing
-                };
-            }
-        }
-    }
-
-}
-
-impl Interrupts {
     /// Takes events as far as [`EVENT_BUDGET`] goes, unless somebody does. If their interrupt was lost
     /// (`missed`), the FIFO of the first counts that. Any context.
     fn take_events(self: ArcBorrow<'_, Self>, mut missed: bool) {

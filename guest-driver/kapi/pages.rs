@@ -168,9 +168,7 @@ impl Landing {
                     bindings::FOLL_WRITE | bindings::FOLL_LONGTERM,
                     pages.as_mut_ptr(),
                 ),
-                Absent::Leave => {
-                    bindings::globalfifo_pin_at_hand(at, count, pages.as_mut_ptr())
-                }
+                Absent::Leave => bindings::globalfifo_pin_at_hand(at, count, pages.as_mut_ptr()),
             }
         };
         let got = usize::try_from(got).ok()?;

@@ -587,9 +587,9 @@ impl<M: Send> Queue<M> {
                 (_, _, Some(table), _) => {
                     bindings::globalfifo_add_out_table(vq, out, readable, table, token, gfp)
                 }
-                (_, _, None, Some((buffer, length))) => bindings::globalfifo_add_out_pair(
-                    vq, out, readable, buffer, length, token, gfp,
-                ),
+                (_, _, None, Some((buffer, length))) => {
+                    bindings::globalfifo_add_out_pair(vq, out, readable, buffer, length, token, gfp)
+                }
                 (_, 0, None, None) => bindings::globalfifo_add_out(vq, out, readable, token, gfp),
                 (0, _, None, None) => bindings::globalfifo_add_in(vq, out, writable, token, gfp),
                 (_, _, None, None) => bindings::globalfifo_add_request(
