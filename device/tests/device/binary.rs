@@ -152,7 +152,6 @@ fn a_signal_ends_it(
     drop(driver);
 }
 
-/// One VMM after another finds the same device, and none of them leaves anything open behind.
 /// No colours for files and journals.
 #[test]
 fn the_log_is_plain_text_that_names_what_is_served() {
@@ -167,6 +166,7 @@ fn the_log_is_plain_text_that_names_what_is_served() {
     assert!(line.ends_with(&tail), "{line:?}");
 }
 
+/// One VMM after another finds the same device, and none of them leaves anything open behind.
 #[test]
 fn vmm_after_vmm_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
