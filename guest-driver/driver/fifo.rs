@@ -1246,15 +1246,16 @@ impl Fifo {
         }
     }
 
-    /// Writes up to `wanted` bytes that the device reads where they are, and waits until it has; how many,
-    /// which is 0 when somebody else took the space. `None` when it cannot be done like that.
+    /// Writes up to `wanted` bytes that the device reads where they are, or more if they come to fit, and
+    /// waits until it has; how many, which is 0 when somebody else took the space. `None` when it cannot be
+    /// done like that.
     ///
     /// Piece by piece, so that the device is at the first while the next is being pinned. Meanwhile it is
     /// this writer's turn, which as that of a reader lasts as long as its page faults.
     fn write_direct(
         self: ArcBorrow<'_, Self>,
         from: &mut Source<'_, '_>,
-        wanted: usize,
+        mut wanted: usize,
         num_pages: usize,
     ) -> Result<Option<usize>> {
         let (mut total, mut end) = (0, 0);
@@ -1289,7 +1290,7 @@ impl Fifo {
                 };
                 end = inner.tx.positions().0;
                 if my_turn || sent > 0 {
-                    my_turn = sent == length && total + sent < wanted;
+                    my_turn = sent == length && !from.is_empty();
                     inner.turn_of_writer(my_turn, effects);
                 }
                 inner.pump(effects);
@@ -1301,9 +1302,16 @@ impl Fifo {
                 from.put_back(length - sent);
                 break;
             }
+            if total == wanted {
+                let more = self.look_for_credit(from.len(), events);
+                if more == 0 {
+                    break;
+                }
+                wanted += more;
+            }
         }
         if my_turn {
-            // What follows cannot be pinned.
+            // What follows does not fit, or cannot be pinned.
             self.change(|inner, effects| inner.turn_of_writer(false, effects));
         }
         if total > 0 {
@@ -1311,6 +1319,36 @@ impl Fifo {
             self.wait_for_acceptance(end, lookout)?;
         }
         Ok(pinned.then_some(total))
+    }
+
+    /// Looks for credit for more of a write whose turn it is, while the device is at what came before; for
+    /// how many of `most` bytes. None if others wait for their turn.
+    fn look_for_credit(self: ArcBorrow<'_, Self>, most: usize, events: &Lookout) -> usize {
+        let began = Instant::<Monotonic>::now();
+        while !relax() {
+            let credit = self.change(|inner, effects| {
+                if !inner.deferred.tx {
+                    inner.pump(effects);
+                }
+                let goes_on = inner.check().is_ok()
+                    && !inner.rx.hung_up()
+                    && !inner.write_contended
+                    && !inner.aio.want_space();
+                goes_on.then(|| inner.credit())
+            });
+            let Some(credit) = credit else {
+                break;
+            };
+            let fits = usize::try_from(credit).map_or(most, |credit| credit.min(most));
+            if fits >= most.min(DIRECT) {
+                return fits;
+            }
+            if began.elapsed().as_micros_ceil() >= SPIN_MICROSECONDS {
+                break;
+            }
+            events.look();
+        }
+        0
     }
 
     /// Writes by the way: all of it goes with the message that just waits for more, if there is one.

@@ -103,6 +103,11 @@ impl<'a, 'data> Source<'a, 'data> {
         self.iter.len()
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Copies into the beginning of `out`; fewer bytes than asked for means a bad address. May sleep.
     pub(super) fn copy(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
         let copied = self.iter.copy_from_iter_raw(out).len();
