@@ -235,6 +235,15 @@ impl TxBuffer {
         }
     }
 
+    /// Payload that it has room for beside what is there.
+    pub(crate) fn room_left(&self) -> usize {
+        if self.is_direct() {
+            0
+        } else {
+            self.room() - self.payload_len()
+        }
+    }
+
     /// How much there is before the payload, where the payload is.
     fn lead(&self) -> usize {
         match self.buffer() {

@@ -62,8 +62,7 @@ use super::{
         Pumped,
         TxSide,
         ACK_MICROSECONDS,
-        DIRECT,
-        LOOK_MICROSECONDS, //
+        DIRECT, //
     },
     watch::{
         Lookout,
@@ -130,7 +129,8 @@ use kernel::{
         new_spinlock_irq,
         Arc,
         ArcBorrow,
-        SpinLockIrq, //
+        SpinLockIrq,
+        SpinLockIrqGuard, //
     },
     time::{
         Instant,
@@ -201,8 +201,8 @@ struct Effects {
     work: bool,
     /// There is more to do than may be done at once.
     more: bool,
-    /// The transmit queue is to be looked at in a while.
-    timer: bool,
+    /// The transmit queue is to be looked at after so many microseconds.
+    timer: Option<u32>,
     /// The device is to be told what was read, in a longer while.
     ack_timer: bool,
     /// Messages that are done, to be freed.
@@ -243,6 +243,10 @@ struct Inner {
     deferred: Deferred,
     /// What a cancelled request left for calls, which the worker is to tell them.
     left_by_cancel: Events,
+    /// So many bytes of a call can join the message that waits for more, with nothing else to be looked at:
+    /// what [`Inner::may_go_along`] was when this was last changed by [`Fifo::change`], less what has joined
+    /// since. 0 after any other hold of the lock, see [`Fifo::lock`].
+    along: usize,
 }
 
 impl Inner {
@@ -276,6 +280,15 @@ impl Inner {
     /// As [`Inner::has_data`], for a call: requests that wait come first.
     fn has_data_for_calls(&self) -> bool {
         self.has_data() && !self.aio.want_data()
+    }
+
+    /// How many bytes of a call can join the message that waits for more.
+    fn may_go_along(&mut self) -> usize {
+        let room = self.tx.room_to_join();
+        if room == 0 || self.check().is_err() || self.rx.hung_up() {
+            return 0;
+        }
+        usize::try_from(self.credit_for_calls()).map_or(room, |credit| credit.min(room))
     }
 
     /// As [`Inner::credit_for_calls`], for one who will wait, or come back: if it is somebody's turn, its end
@@ -387,7 +400,7 @@ impl Inner {
                 ack_timer,
                 ..
             }) => {
-                effects.timer |= timer;
+                effects.timer = timer.or(effects.timer);
                 effects.ack_timer |= ack_timer;
                 self.stats.tx_messages.add(messages);
                 self.stats.tx_bytes.add(joined);
@@ -686,6 +699,7 @@ impl Fifo {
             patience: Patience::NONE,
             deferred: Deferred::default(),
             left_by_cancel: Events::NONE,
+            along: 0,
         };
         inner.apply_flags(&state, &mut Effects::new());
         Arc::pin_init(
@@ -723,7 +737,7 @@ impl Fifo {
         for _ in 0..count {
             buffers.push_back(RxBuffer::for_rx(size)?);
         }
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         inner.rx.attach(rx);
         inner.tx.attach(tx);
         while let Some(buffer) = buffers.pop_front() {
@@ -760,7 +774,7 @@ impl Fifo {
             || {
                 self.look();
             },
-            || self.inner.lock().tx.is_drained(),
+            || self.lock().tx.is_drained(),
         );
         matches!(waited, Ok(Waited::Done))
     }
@@ -891,9 +905,10 @@ impl Fifo {
         effects.land = inner.begin_landing();
         effects.work = inner.have_work();
         effects.complete = inner.aio.begin_completing();
-        if effects.timer {
+        inner.along = inner.may_go_along();
+        if let Some(microseconds) = effects.timer {
             // Under the lock, so that none starts after the queues are taken out.
-            self.timer.start(self.into(), LOOK_MICROSECONDS);
+            self.timer.start(self.into(), microseconds);
         }
         if effects.ack_timer {
             self.ack_timer.start(self.into(), ACK_MICROSECONDS);
@@ -901,6 +916,13 @@ impl Fifo {
         drop(inner);
         self.perform(effects);
         result
+    }
+
+    /// For a change that wakes nobody, and leads to nothing else.
+    fn lock(&self) -> SpinLockIrqGuard<'_, Inner> {
+        let mut inner = self.inner.lock();
+        inner.along = 0;
+        inner
     }
 
     /// See [`Fifo::change`]. Called from any context, without the lock.
@@ -958,7 +980,7 @@ impl Fifo {
         };
         let mut left = COMPLETIONS;
         while left > 0 {
-            let batch = self.inner.lock().aio.next_accepted(left);
+            let batch = self.lock().aio.next_accepted(left);
             // Counted first, so that whoever sees a completion sees it counted.
             let Some(batch) = batch else {
                 return;
@@ -968,7 +990,7 @@ impl Fifo {
             batch.complete();
             left = left.saturating_sub(count);
         }
-        self.inner.lock().deferred.completions = true;
+        self.lock().deferred.completions = true;
         self.continue_later();
     }
 
@@ -1054,7 +1076,7 @@ impl Fifo {
     ) -> Result<usize> {
         loop {
             // An answer must not overtake the completion of an earlier request.
-            let behind = request.can_be_deferred() && self.inner.lock().aio.is_serving();
+            let behind = request.can_be_deferred() && self.lock().aio.is_serving();
             if !behind {
                 if let Some(read) = self.try_read(to, Reader::Call)? {
                     if request.can_be_deferred() {
@@ -1078,7 +1100,7 @@ impl Fifo {
             if !self.look_for_data(began) {
                 self.wait
                     .wait(WaitFor::Readable, Signals::Interrupt, None, || {
-                        let mut inner = self.inner.lock();
+                        let mut inner = self.lock();
                         // Whoever reads now may leave something, and wakes those who said so.
                         let reading = inner.reading;
                         inner.read_contended |= reading;
@@ -1086,7 +1108,7 @@ impl Fifo {
                     })?;
             }
             let waited = began.elapsed().as_micros_ceil();
-            self.inner.lock().patience.learn(waited);
+            self.lock().patience.learn(waited);
         }
     }
 
@@ -1097,7 +1119,7 @@ impl Fifo {
     /// tells them. So it is not preempted, and stops when others want the CPU.
     fn look_for_data(self: ArcBorrow<'_, Self>, began: Instant<Monotonic>) -> bool {
         let patience = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let able = inner.check().is_ok() && !inner.looking && !inner.reading;
             let patience = inner.patience.microseconds;
             if !able || patience == 0 {
@@ -1134,7 +1156,7 @@ impl Fifo {
         reader: Reader,
     ) -> Result<Option<usize>> {
         let mut buffer = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             inner.check()?;
             if inner.reading {
                 inner.read_contended = true;
@@ -1195,7 +1217,7 @@ impl Fifo {
     ) -> Result<usize> {
         loop {
             let (wanted, direct, spares) = {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 inner.check()?;
                 if inner.rx.hung_up() {
                     return Err(EPIPE);
@@ -1218,7 +1240,7 @@ impl Fifo {
                 return Ok(written);
             }
             if wanted > 0 && written.is_none() {
-                let spares = spares.unwrap_or_else(|| self.inner.lock().tx.take_spares(wanted));
+                let spares = spares.unwrap_or_else(|| self.lock().tx.take_spares(wanted));
                 let mut outgoing = copy_messages(from, wanted, spares)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
@@ -1240,7 +1262,7 @@ impl Fifo {
             }
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
-                    let mut inner = self.inner.lock();
+                    let mut inner = self.lock();
                     inner.check().is_err() || inner.rx.hung_up() || inner.credit_or_wait() > 0
                 })?;
         }
@@ -1352,25 +1374,21 @@ impl Fifo {
     }
 
     /// Writes by the way: all of it goes with the message that just waits for more, if there is one.
+    #[inline]
     pub(crate) fn write_along(self: ArcBorrow<'_, Self>, from: &UserBytes) -> Option<usize> {
         let length = from.len();
         if length == 0 || length > ALONG {
             return None;
         }
-        let (written, enough) = {
+        let enough = {
             let mut inner = self.inner.lock();
-            if inner.check().is_err()
-                || inner.rx.hung_up()
-                || inner.credit_for_calls() < length as u64
-            {
-                return None;
-            }
+            inner.along = inner.along.checked_sub(length)?;
             inner.tx.join(from)?
         };
         if enough {
             self.change(Inner::pump);
         }
-        Some(written)
+        Some(length)
     }
 
     /// Sends what fits of `outgoing`, in one piece.
@@ -1415,7 +1433,7 @@ impl Fifo {
     ) -> Result<usize> {
         let memory = Reservation::new(GFP_KERNEL)?;
         let id = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             inner.check()?;
             let Some(wants) = wants(&mut inner) else {
                 return Ok(0);
@@ -1451,7 +1469,7 @@ impl Fifo {
     fn serve_in_place(self: ArcBorrow<'_, Self>) {
         for _ in 0..LANDINGS {
             let (next, work) = {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let (data, _) = inner.for_requests();
                 let next = inner.aio.take_landing(data);
                 let work = next.is_none() && inner.have_work();
@@ -1469,7 +1487,7 @@ impl Fifo {
                 .with_landing(|to| self.try_read(to, Reader::Worker).transpose())
                 .flatten();
             let (done, left) = {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let precedence = inner.precedence();
                 let result = result.or(inner.check().err().map(Err));
                 let done = inner.aio.put_back_landing(id, to, result);
@@ -1487,7 +1505,7 @@ impl Fifo {
             self.notify(left);
         }
         let work = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             inner.aio.end_serving();
             inner.have_work()
         };
@@ -1499,7 +1517,7 @@ impl Fifo {
     /// Serves requests as long as there is something for them; after some, others in the work queue
     /// come first. Only one such call runs at a time.
     fn serve_requests(self: ArcBorrow<'_, Self>) {
-        if !self.inner.lock().aio.begin_serving() {
+        if !self.lock().aio.begin_serving() {
             // Who is at it starts this again.
             return;
         }
@@ -1507,7 +1525,7 @@ impl Fifo {
         let mut pin = false;
         for _ in 0..JOBS {
             let (finished, left, job) = {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let (data, space) = inner.for_requests();
                 let left = core::mem::replace(&mut inner.left_by_cancel, Events::NONE);
                 let finished = inner.aio.take_finished();
@@ -1529,7 +1547,7 @@ impl Fifo {
                 None => return,
             }
         }
-        self.inner.lock().aio.end_serving();
+        self.lock().aio.end_serving();
         self.start_worker();
     }
 
@@ -1551,10 +1569,10 @@ impl Fifo {
         let Ok(mut next) = KVec::with_capacity(PINNED, GFP_KERNEL) else {
             return;
         };
-        self.inner.lock().aio.take_untried(&mut next);
+        self.lock().aio.take_untried(&mut next);
         UserDest::pin_together(next.iter_mut().map(|(_, to)| to));
         let (done, left) = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let precedence = inner.precedence();
             let result = inner.check().err().map(Err);
             for (id, to) in next {
@@ -1570,7 +1588,7 @@ impl Fifo {
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {
         let (wanted, spares) = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let credit = usize::try_from(inner.credit()).unwrap_or(usize::MAX);
             let wanted = credit.min(from.len());
             (wanted, inner.tx.take_spares(wanted))
@@ -1604,7 +1622,7 @@ impl Fifo {
     /// The worker is done with a request for now, or for good with a `result`.
     fn put_back(self: ArcBorrow<'_, Self>, id: Id, wants: Wants, result: Option<Result<usize>>) {
         let (done, alive, left) = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let precedence = inner.precedence();
             let alive = inner.check();
             let result = result.or(alive.err().map(Err));
@@ -1638,7 +1656,7 @@ impl Fifo {
     /// life.
     pub(crate) fn flush(self: ArcBorrow<'_, Self>) -> Result {
         let target = {
-            let inner = self.inner.lock();
+            let inner = self.lock();
             inner.check()?;
             inner.tx.positions().0
         };
@@ -1710,9 +1728,9 @@ impl Fifo {
             || {
                 self.look();
             },
-            || is_over(&self.inner.lock()),
+            || is_over(&self.lock()),
         );
-        self.inner.lock().tx.end_wait();
+        self.lock().tx.end_wait();
         match waited? {
             Waited::Done => Ok(()),
             Waited::TimedOut => Err(EIO),
@@ -1761,7 +1779,7 @@ impl Fifo {
 
     /// Bytes that can be read without waiting.
     pub(crate) fn level(&self) -> Result<u64> {
-        let inner = self.inner.lock();
+        let inner = self.lock();
         inner.check()?;
         Ok(inner.rx.level())
     }
@@ -1771,7 +1789,7 @@ impl Cancel for Fifo {
     fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
         // Not by `change`, which might complete others' and wakes: impossible under AIO's lock.
         let work = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let precedence = inner.precedence();
             inner.aio.cancel(id);
             let left = inner.left_by_requests(precedence);
@@ -1795,7 +1813,7 @@ impl Effects {
             land: false,
             work: false,
             more: false,
-            timer: false,
+            timer: None,
             ack_timer: false,
             messages: Chain::new(),
         }

@@ -62,6 +62,7 @@ impl FileOperations for Fifo {
         Fifo::write(self, request, from)
     }
 
+    #[inline]
     fn write_at_hand(self: ArcBorrow<'_, Self>, bytes: UserBytes) -> Option<usize> {
         self.write_along(&bytes)
     }

@@ -49,7 +49,11 @@ pub(crate) const DIRECT: usize = 128 << 10;
 const DIRECT_PAGES: (usize, usize) = (32, 8);
 
 /// How long what may be done together can wait for more.
-pub(crate) const LOOK_MICROSECONDS: u32 = 100;
+const LOOK_MICROSECONDS: u32 = 100;
+
+/// The same in a stream of small writes that fill one message after another: most of these are posted when
+/// they are full, and the timer is only for the last. The more often it expires the more it costs.
+const STREAM_MICROSECONDS: u32 = 400;
 
 /// How long the device may not know what was read: longer than an answer takes to be written, as that tells,
 /// too; and longer than a tick, for it is the next timer to expire that the CPU's has to be set for, and
@@ -106,6 +110,10 @@ pub(crate) struct TxSide {
     /// When the last of those was put there, and whether data has come from the device since.
     last_post: Option<Instant<Monotonic>>,
     answered: bool,
+    /// The message that waits, if there is one, was held back.
+    held_back: bool,
+    /// The last message was, until it was full.
+    streaming: bool,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
     limit: u64,
     /// Bytes that have joined the message that waits, since it was pumped.
@@ -114,6 +122,8 @@ pub(crate) struct TxSide {
     waiting: u32,
     /// The timer will pump, or has just expired.
     timer: bool,
+    expired: bool,
+    /// Nothing is to be held back any longer.
     hurry: bool,
     /// The device gets nothing more, and is not listened to.
     abandoned: bool,
@@ -181,8 +191,8 @@ pub(crate) struct Pumped {
     moved: bool,
     /// There is more to be moved, and no interrupt will tell of it.
     pub(crate) more: bool,
-    /// It should be pumped again after [`LOOK_MICROSECONDS`], by the timer.
-    pub(crate) timer: bool,
+    /// It should be pumped again after so many microseconds, by the timer.
+    pub(crate) timer: Option<u32>,
     /// The device should be told what was read after [`ACK_MICROSECONDS`], by the other timer.
     pub(crate) ack_timer: bool,
 }
@@ -210,10 +220,13 @@ impl TxSide {
             carrying: 0,
             last_post: None,
             answered: false,
+            held_back: false,
+            streaming: false,
             limit: state.tx_limit,
             joined: 0,
             waiting: 0,
             timer: false,
+            expired: false,
             hurry: false,
             abandoned: false,
         })
@@ -431,22 +444,27 @@ impl TxSide {
         n - left
     }
 
-    /// Copies all of `from` into the message that waits for more, if there is one and the memory is
-    /// there: how many bytes, and whether it should now be pumped. The caller has checked the credit.
-    pub(crate) fn join(&mut self, from: &UserBytes) -> Option<(usize, bool)> {
-        let length = from.len();
+    /// Room in the message that waits for more, if there is one.
+    pub(crate) fn room_to_join(&mut self) -> usize {
         // Without the timer nobody would post it.
         if !self.timer || self.waiting > 0 || self.abandoned {
-            return None;
+            return 0;
         }
+        self.pending.only().map_or(0, |message| message.room_left())
+    }
+
+    /// Copies all of `from` into the message that waits for more, if the memory is there: whether it should
+    /// now be pumped. The caller has looked at [`TxSide::room_to_join`] and the credit.
+    #[inline]
+    pub(crate) fn join(&mut self, from: &UserBytes) -> Option<bool> {
         let message = self.pending.only()?;
-        if message.is_direct() || !message.append_at_hand(from) {
+        if !message.append_at_hand(from) {
             return None;
         }
-        let enough = message.is_nearly_full();
-        self.sent += length as u64;
-        self.joined += length as u64;
-        Some((length, enough))
+        let length = from.len() as u64;
+        self.sent += length;
+        self.joined += length;
+        Some(message.is_nearly_full())
     }
 
     /// Data has come from the device. Where that is not what was written here, it may be an answer: then
@@ -463,10 +481,10 @@ impl TxSide {
         held_back
     }
 
-    /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done now.
+    /// The timer that [`Pumped::timer`] asked for has expired: what it was for is to be done by the next pump.
     pub(crate) fn look_expired(&mut self) {
         self.timer = false;
-        self.hurry = true;
+        self.expired = true;
     }
 
     /// The timer that [`Pumped::ack_timer`] asked for has expired: what was read is to be told now,
@@ -492,7 +510,10 @@ impl TxSide {
             ..Pumped::default()
         };
         let mut budget = BUDGET;
-        let hurry = core::mem::take(&mut self.hurry);
+        // In a stream the message that waits has mostly just begun: then it waits on.
+        let is_stream = self.streaming && others == Await::None;
+        let expired = core::mem::take(&mut self.expired) && !is_stream;
+        let hurry = core::mem::take(&mut self.hurry) || expired;
         while !self.abandoned {
             pumped.moved = false;
             self.reclaim(&mut budget, done, &mut pumped);
@@ -514,7 +535,11 @@ impl TxSide {
             let due = held_back || together && self.carrying > 0;
             if due && !self.timer && self.queue.is_some() {
                 self.timer = true;
-                pumped.timer = true;
+                pumped.timer = Some(if self.streaming && others == Await::None {
+                    STREAM_MICROSECONDS
+                } else {
+                    LOOK_MICROSECONDS
+                });
             }
             if self.ack_later && !self.ack_timer && self.queue.is_some() {
                 self.ack_timer = true;
@@ -600,18 +625,20 @@ impl TxSide {
         while *budget > 0 && !self.pending.is_empty() {
             held_back = !at_once && self.may_wait(rx_consumed);
             if held_back {
+                self.held_back = true;
                 break;
             }
             let Some(message) = self.pending.pop_front() else {
                 break;
             };
-            let end = message.tx_end();
+            let (end, full) = (message.tx_end(), message.is_nearly_full());
             if let Some(message) = self.add(message, rx_consumed)? {
                 self.pending.push_front(message);
                 return Ok(false);
             }
             self.posted = end;
             self.carrying += 1;
+            self.streaming = core::mem::take(&mut self.held_back) && full;
             self.last_post = Some(Instant::now());
             self.answered = false;
             *budget -= 1;
