@@ -7,6 +7,7 @@ mod depth;
 mod facts;
 mod meter;
 mod notify;
+mod place;
 mod streams;
 mod waiters;
 

@@ -21,6 +21,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::mkfifo;
 
 use super::meter::{Latencies, Meter};
+use super::place::Place;
 use crate::aio::{Context, Iocb};
 use crate::fifo::Fifo;
 use crate::signals;
@@ -59,7 +60,12 @@ pub fn notify(path: &str, by: Notice, time: Duration) -> Result<Measured> {
     let mut wait = Wait::new(&fifo, by)?;
     let (ask, asked) = mpsc::channel();
     let writer = Fifo::open_as(path, false, true, 0)?;
-    let writing = thread::spawn(move || write_when_asked(&writer, &asked));
+    let place = Place::beside_interrupts((!pipe).then_some(path))?;
+    let elsewhere = place.elsewhere();
+    let writing = thread::spawn(move || {
+        elsewhere()?;
+        write_when_asked(&writer, &asked)
+    });
     let mut latencies = Latencies::new()?;
     let meter = Meter::begin((!pipe).then_some(path))?;
     let mut events = 0;

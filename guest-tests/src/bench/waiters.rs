@@ -12,6 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::meter::{Latencies, Meter, slab};
+use super::place::Place;
 use crate::aio::{Context, Iocb};
 use crate::fifo::Fifo;
 use crate::harness::SOON;
@@ -29,6 +30,7 @@ const EVENT: usize = 8;
 /// Measures one kind with so many of them.
 pub fn waiters(paths: &[String], by: Waiter, count: usize, time: Duration) -> Result<Measured> {
     allow_descriptors(count)?;
+    let _place = Place::beside_interrupts(paths.first().map(String::as_str))?;
     let writers = paths
         .iter()
         .map(|path| {
