@@ -600,6 +600,8 @@ impl TxSide {
     fn may_wait(&mut self, rx_consumed: u64) -> bool {
         self.waiting == 0
             && !self.answered
+            // In a loopback FIFO, who has read everything waits for this.
+            && !(self.loopback && rx_consumed >= self.posted)
             // Nothing can join when there is no credit, and somebody may wait for more of it.
             && self.credit(rx_consumed) > 0
             && self
