@@ -76,6 +76,8 @@ pub struct Extent {
     depths: &'static [usize],
     waiters: &'static [usize],
     millis: u64,
+    /// For round trips, of which the slowest hundredth is to be told: each has to be made often.
+    round_trip_millis: u64,
     /// Also beside vsock, of which no goal speaks.
     vsock: bool,
     /// Rounds.
@@ -92,6 +94,7 @@ impl Extent {
         depths: &[1, 2, 4, 8, 16, 32, 64, 128, 256],
         waiters: &[1, 10, 100, 1000, 10_000],
         millis: 400,
+        round_trip_millis: 800,
         vsock: true,
         rounds: 5,
         idle: Some((4000, 5)),
@@ -104,6 +107,7 @@ impl Extent {
         depths: &[1, 32],
         waiters: &[1, 10_000],
         millis: 150,
+        round_trip_millis: 500,
         vsock: false,
         rounds: 3,
         idle: None,
@@ -213,7 +217,7 @@ fn round_trips(extent: &Extent) -> Vec<Trial> {
         .flat_map(|size| {
             ways().map(|(name, way)| {
                 let work = Work::RoundTrip { way, size: *size };
-                Trial::new(Group::RoundTrip, *size, name, work, extent.millis)
+                Trial::new(Group::RoundTrip, *size, name, work, extent.round_trip_millis)
             })
         })
         .collect()
