@@ -23,6 +23,8 @@ use event_manager::Events;
 use event_manager::MutEventSubscriber;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::recv;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt;
 use tracing::debug;
 use tracing::error;
 use tracing::info;
@@ -48,6 +50,11 @@ use crate::spec::Role;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long to wait after a failure to accept, which is a lack of something.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes that the kernel is asked to hold for a peer: what it lets anybody have, unless it was told otherwise
+/// (`net.core.wmem_max`), and twice what one has without asking. Each time that it holds so much, what follows is
+/// copied once more, and waits for the event loop.
+const SEND_BUFFER: usize = 212_992;
 
 /// How peers come.
 #[derive(Debug)]
@@ -176,6 +183,9 @@ impl Unix {
 
     /// A new peer.
     fn begin(&mut self, stream: UnixStream, ops: &mut EventOps<'_>) {
+        if let Err(error) = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER) {
+            debug!(fifo = self.pump.index(), %error, "cannot have a larger send buffer");
+        }
         let watched = stream
             .set_nonblocking(true)
             .map_err(|error| error.to_string())

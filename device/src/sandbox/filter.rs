@@ -160,6 +160,13 @@ fn restricted() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
     let this_process = getpid().as_raw();
     Ok(vec![
         (libc::SYS_getsockopt, one_of(1, &[libc::SOL_SOCKET])?),
+        (
+            libc::SYS_setsockopt,
+            vec![SeccompRule::new(vec![
+                argument(1, -1, libc::SOL_SOCKET)?,
+                argument(2, -1, libc::SO_SNDBUF)?,
+            ])?],
+        ),
         (libc::SYS_mmap, without(2, libc::PROT_EXEC)?),
         (libc::SYS_mprotect, without(2, libc::PROT_EXEC)?),
         // A thread of this process, in this process's namespaces.
@@ -217,15 +224,19 @@ fn without(index: u8, bits: c_int) -> Result<Vec<SeccompRule>, BackendError> {
     Ok(vec![masked(index, bits, 0)?])
 }
 
+fn masked(index: u8, mask: c_int, value: c_int) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![argument(index, mask, value)?])
+}
+
 /// The argument at `index`, seen through `mask`, is `value`. All of them are of type `int`, or
 /// the kernel cuts them to 32 bits.
-fn masked(index: u8, mask: c_int, value: c_int) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(
+fn argument(index: u8, mask: c_int, value: c_int) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(
         index,
         SeccompCmpArgLen::Dword,
         SeccompCmpOp::MaskedEq(bits(mask)),
         bits(value),
-    )?])
+    )
 }
 
 fn bits(value: c_int) -> u64 {
