@@ -1260,6 +1260,12 @@ impl Fifo {
                 let from = UserSource::remember(from.iter())?;
                 return self.defer(request, |_| Some(Wants::Space(from)));
             }
+            if from.len() >= DIRECT {
+                let lookout = self.watch.lookout();
+                if self.look_for_credit(from.len(), &lookout) > 0 {
+                    continue;
+                }
+            }
             self.wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
                     let mut inner = self.lock();
