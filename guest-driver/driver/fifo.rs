@@ -1291,7 +1291,9 @@ impl Fifo {
         let mut lookout = None;
         loop {
             // Nobody's events wait for page faults.
-            if !from.is_at_hand(wanted - total, num_pages) {
+            if from.is_at_hand(wanted - total, num_pages) {
+                lookout.get_or_insert_with(|| self.watch.lookout());
+            } else {
                 lookout = None;
             }
             let Some(message) = pin_message(from, wanted - total, num_pages) else {
