@@ -72,6 +72,7 @@ bool globalfifo_use_mm(struct mm_struct *mm);
 unsigned long globalfifo_file_count(struct file *file);
 ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len);
 bool globalfifo_relax(void);
+bool globalfifo_others_want_cpu(void);
 void globalfifo_preempt_disable(void);
 void globalfifo_preempt_enable(void);
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent);

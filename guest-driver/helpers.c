@@ -291,6 +291,11 @@ bool globalfifo_relax(void)
 	return need_resched() || signal_pending(current);
 }
 
+bool globalfifo_others_want_cpu(void)
+{
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
+}
+
 void globalfifo_preempt_disable(void)
 {
 	preempt_disable();

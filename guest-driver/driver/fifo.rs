@@ -98,6 +98,7 @@ use crate::{
         },
         wait::{
             new_wait_queue,
+            others_want_cpu,
             relax,
             Deadline,
             Events,
@@ -234,6 +235,8 @@ struct Inner {
     writing: bool,
     /// Another writer found that, and waits.
     write_contended: bool,
+    /// How many calls sleep until there is space.
+    space_waiters: u32,
     /// How often the FIFO was cleared.
     clears: u64,
     /// A reader looks for data again and again, so that no interrupt needs to tell of it.
@@ -694,6 +697,7 @@ impl Fifo {
             read_contended: false,
             writing: false,
             write_contended: false,
+            space_waiters: 0,
             clears: 0,
             looking: false,
             patience: Patience::NONE,
@@ -1260,17 +1264,22 @@ impl Fifo {
                 let from = UserSource::remember(from.iter())?;
                 return self.defer(request, |_| Some(Wants::Space(from)));
             }
-            if from.len() >= DIRECT {
+            // In smaller FIFOs there never is so much, and who fills them looks longer than it takes to be woken.
+            if from.len() >= DIRECT && self.capacity as usize >= 2 * DIRECT {
                 let lookout = self.watch.lookout();
                 if self.look_for_credit(from.len(), &lookout) > 0 {
                     continue;
                 }
             }
-            self.wait
+            self.lock().space_waiters += 1;
+            let waited = self
+                .wait
                 .wait(WaitFor::Writable, Signals::Interrupt, None, || {
                     let mut inner = self.lock();
                     inner.check().is_err() || inner.rx.hung_up() || inner.credit_or_wait() > 0
-                })?;
+                });
+            self.lock().space_waiters -= 1;
+            waited?;
         }
     }
 
@@ -1351,11 +1360,13 @@ impl Fifo {
         Ok(pinned.then_some(total))
     }
 
-    /// Looks for credit for more of a write whose turn it is, while the device is at what came before; for
-    /// how many of `most` bytes. None if others wait for their turn.
+    /// Looks for credit for (more of) a write, while the device is at what came before; for how many of `most`
+    /// bytes. None if others wait for their turn, or for the CPU: who makes room may be among them.
     fn look_for_credit(self: ArcBorrow<'_, Self>, most: usize, events: &Lookout) -> usize {
+        // The device tells credit when half of what the FIFO holds is free; a little is not worth pinning.
+        let least = most.min(DIRECT).min(self.capacity as usize / 2);
         let began = Instant::<Monotonic>::now();
-        while !relax() {
+        while !relax() && !others_want_cpu() {
             let credit = self.change(|inner, effects| {
                 if !inner.deferred.tx {
                     inner.pump(effects);
@@ -1363,6 +1374,7 @@ impl Fifo {
                 let goes_on = inner.check().is_ok()
                     && !inner.rx.hung_up()
                     && !inner.write_contended
+                    && inner.space_waiters == 0
                     && !inner.aio.want_space();
                 goes_on.then(|| inner.credit())
             });
@@ -1370,7 +1382,7 @@ impl Fifo {
                 break;
             };
             let fits = usize::try_from(credit).map_or(most, |credit| credit.min(most));
-            if fits >= most.min(DIRECT) {
+            if fits >= least.max(1) {
                 return fits;
             }
             if began.elapsed().as_micros_ceil() >= SPIN_MICROSECONDS {
@@ -1391,7 +1403,8 @@ impl Fifo {
         let enough = {
             let mut inner = self.inner.lock();
             inner.along = inner.along.checked_sub(length)?;
-            inner.tx.join(from)?
+            // Nothing can follow it without credit.
+            inner.tx.join(from)? || inner.along == 0
         };
         if enough {
             self.change(Inner::pump);

@@ -122,6 +122,8 @@ pub(crate) struct TxSide {
     waiting: u32,
     /// The timer will pump, or has just expired.
     timer: bool,
+    /// It is the one of a stream.
+    long_timer: bool,
     expired: bool,
     /// Nothing is to be held back any longer.
     hurry: bool,
@@ -226,6 +228,7 @@ impl TxSide {
             joined: 0,
             waiting: 0,
             timer: false,
+            long_timer: false,
             expired: false,
             hurry: false,
             abandoned: false,
@@ -533,9 +536,12 @@ impl TxSide {
                 || self.ack_due
                 || !self.pending.is_empty() && !held_back;
             let due = held_back || together && self.carrying > 0;
-            if due && !self.timer && self.queue.is_some() {
+            let in_stream = self.streaming && others == Await::None;
+            let runs = self.timer && (in_stream || !self.long_timer);
+            if due && !runs && self.queue.is_some() {
                 self.timer = true;
-                pumped.timer = Some(if self.streaming && others == Await::None {
+                self.long_timer = in_stream;
+                pumped.timer = Some(if in_stream {
                     STREAM_MICROSECONDS
                 } else {
                     LOOK_MICROSECONDS

@@ -274,6 +274,13 @@ pub(crate) fn relax() -> bool {
     unsafe { bindings::globalfifo_relax() }
 }
 
+/// Whether another task was woken that is to have this CPU in its turn, be it at the next tick only (where the kernel
+/// preempts lazily, which [`relax`] does not mind).
+pub(crate) fn others_want_cpu() -> bool {
+    // SAFETY: May be called by any task.
+    unsafe { bindings::globalfifo_others_want_cpu() }
+}
+
 /// While it exists, the task keeps its CPU, except for interrupts. It must not sleep.
 pub(crate) struct NoPreemption(NotThreadSafe);
 

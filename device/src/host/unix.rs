@@ -22,6 +22,7 @@ use event_manager::EventSet;
 use event_manager::Events;
 use event_manager::MutEventSubscriber;
 use nix::sys::socket::MsgFlags;
+use nix::sys::socket::getsockopt;
 use nix::sys::socket::recv;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt;
@@ -183,7 +184,14 @@ impl Unix {
 
     /// A new peer.
     fn begin(&mut self, stream: UnixStream, ops: &mut EventOps<'_>) {
-        if let Err(error) = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER) {
+        // The kernel says twice what it was asked for.
+        let enlarged = getsockopt(&stream, sockopt::SndBuf).and_then(|bytes| {
+            if bytes < 2 * SEND_BUFFER {
+                setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = enlarged {
             debug!(fifo = self.pump.index(), %error, "cannot have a larger send buffer");
         }
         let watched = stream

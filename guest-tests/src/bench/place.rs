@@ -63,5 +63,7 @@ fn interrupted_cpu(path: &str) -> Result<usize> {
     let number = line.split(':').next().unwrap_or_default().trim();
     let file = format!("/proc/irq/{number}/effective_affinity_list");
     let cpu = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    cpu.trim().parse().with_context(|| format!("{file}: {cpu:?}"))
+    cpu.trim()
+        .parse()
+        .with_context(|| format!("{file}: {cpu:?}"))
 }

@@ -34,6 +34,11 @@ const TESTS: &[Test] = &[
     ),
     ("large_and_small_writes_keep_their_order", order),
     ("a_write_beyond_the_space_takes_what_fits", partial),
+    ("a_write_goes_on_with_room_that_comes", goes_on),
+    (
+        "a_write_larger_than_the_fifo_arrives_unchanged",
+        larger_than_the_fifo,
+    ),
     ("a_write_that_reaches_beyond_memory_is_cut", beyond_memory),
     ("vectors_of_odd_sizes", vectors),
     ("what_a_file_holds_is_copied", from_a_file),
@@ -191,6 +196,43 @@ fn partial() -> Result<()> {
     check_eq!(fifo.write(first), Ok(300_000));
     check_eq!(fifo.write(second), Ok(CAPACITY - 300_000));
     check!(bytes.starts_with(&fifo.read_exact(CAPACITY)?));
+    check_eq!(fifo.level()?, 0);
+    Ok(())
+}
+
+/// The device disposes of it faster than it is written, so it need not end with the room there was at first. (It may:
+/// others may want the CPU.)
+fn goes_on() -> Result<()> {
+    const TRIES: usize = 100;
+    let fifo = open(NULL, 0)?;
+    let bytes = vec![1; 4 * CAPACITY];
+    let mut written = Vec::new();
+    let direct = sent_directly(NULL, || {
+        for _ in 0..TRIES {
+            let count = fifo.write(&bytes)?;
+            check!((1..=bytes.len()).contains(&count));
+            written.push(count);
+        }
+        Ok(())
+    })?;
+    check!(written.iter().any(|count| *count > CAPACITY));
+    let total: usize = written.iter().sum();
+    check!(direct <= u64::try_from(total)?);
+    Ok(())
+}
+
+/// However it goes on, and wherever it ends.
+fn larger_than_the_fifo() -> Result<()> {
+    let fifo = open(LOOP, 0)?;
+    fifo.clear()?;
+    let bytes = pattern(21, 9 * CAPACITY + 12_345);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| open(LOOP, 0)?.write_all(&bytes));
+        for piece in bytes.chunks(100_003) {
+            check!(fifo.read_exact(piece.len())? == piece);
+        }
+        writer.join().map_err(|_| anyhow!("a thread panicked"))?
+    })?;
     check_eq!(fifo.level()?, 0);
     Ok(())
 }

@@ -217,7 +217,13 @@ fn round_trips(extent: &Extent) -> Vec<Trial> {
         .flat_map(|size| {
             ways().map(|(name, way)| {
                 let work = Work::RoundTrip { way, size: *size };
-                Trial::new(Group::RoundTrip, *size, name, work, extent.round_trip_millis)
+                Trial::new(
+                    Group::RoundTrip,
+                    *size,
+                    name,
+                    work,
+                    extent.round_trip_millis,
+                )
             })
         })
         .collect()
