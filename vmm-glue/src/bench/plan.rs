@@ -109,7 +109,7 @@ impl Extent {
         millis: 150,
         round_trip_millis: 500,
         vsock: false,
-        rounds: 3,
+        rounds: 5,
         idle: None,
     };
 }
