@@ -7,7 +7,7 @@ use maud::html;
 
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 70.0;
+const LEFT: f64 = 82.0;
 const RIGHT: f64 = 545.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 252.0;
@@ -16,7 +16,7 @@ const BAR: f64 = 30.0;
 /// Where bars begin: their names are longer than those of ticks.
 const BAR_LEFT: f64 = 120.0;
 /// Where they end at most, for their figures to fit behind them.
-const BAR_RIGHT: f64 = 430.0;
+const BAR_RIGHT: f64 = 405.0;
 
 /// More than so many marks stand in each other's way.
 const MOST_MARKS: usize = 6;
