@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Lines shown when the machine fails.
 const TAIL: usize = 20;
@@ -38,6 +39,22 @@ const COMPLAINTS: [&str; 22] = [
 /// The last lines of the console, for people.
 pub fn tail(path: &Path) -> String {
     crate::causes::tail(&read(path), TAIL)
+}
+
+/// Waits for what the kernel has logged and not printed yet: it prints by a thread of its own, a little later.
+pub fn wait_until_quiet(path: &Path) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    const PAUSES: u32 = 10;
+    let length = || fs::metadata(path).map_or(0, |file| file.len());
+    let mut before = length();
+    for _ in 0..PAUSES {
+        std::thread::sleep(PAUSE);
+        let now = length();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// Lines by which the kernel complains.

@@ -340,6 +340,7 @@ impl Machine {
 
     /// Warns of what the guest's kernel complained of.
     pub fn tell_complaints(&self) {
+        console::wait_until_quiet(&self.run.console());
         for line in console::complaints(&self.run.console()) {
             ui::warn(&format!("the guest's kernel says: {line}"));
         }
