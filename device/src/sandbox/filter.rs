@@ -224,6 +224,7 @@ fn without(index: u8, bits: c_int) -> Result<Vec<SeccompRule>, BackendError> {
     Ok(vec![masked(index, bits, 0)?])
 }
 
+/// Nothing but what [`argument`] says.
 fn masked(index: u8, mask: c_int, value: c_int) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![argument(index, mask, value)?])
 }
