@@ -256,6 +256,8 @@ struct Queue {
     kick: EventFd,
     call: EventFd,
     avail: u16,
+    /// What is made available does not show in the ring's index yet.
+    held: bool,
     /// `avail` when the device was last told.
     told: u16,
     used: u16,
@@ -271,6 +273,7 @@ impl Queue {
             kick: EventFd::new(EFD_NONBLOCK).unwrap(),
             call: EventFd::new(EFD_NONBLOCK).unwrap(),
             avail: 0,
+            held: false,
             told: 0,
             used: 0,
             free: (0..size).rev().collect(),
@@ -566,10 +569,25 @@ impl Driver {
         let entry = queue.at(AVAIL_OFFSET + 4 + 2 * slot);
         self.ram.write_obj(head.to_le(), entry).unwrap();
         queue.avail = queue.avail.wrapping_add(1);
-        let index = queue.at(AVAIL_OFFSET + 2);
-        self.ram
-            .store(queue.avail.to_le(), index, Ordering::Release)
-            .unwrap();
+        if !queue.held {
+            let index = queue.at(AVAIL_OFFSET + 2);
+            self.ram
+                .store(queue.avail.to_le(), index, Ordering::Release)
+                .unwrap();
+        }
+    }
+
+    /// Makes available in one step what `post` makes available: a device that looks at the queue
+    /// unasked, as it may at any time, finds all of it or nothing.
+    pub fn at_once(&mut self, queue: u16, post: impl FnOnce(&mut Self)) {
+        self.queues[usize::from(queue)].held = true;
+        post(self);
+        let index = {
+            let queue = &mut self.queues[usize::from(queue)];
+            queue.held = false;
+            queue.avail
+        };
+        self.set_avail_index(queue, index);
     }
 
     /// Moves the available index by force.

@@ -13,11 +13,13 @@ use crate::common::EVENT_IDX;
 use crate::common::Host;
 
 fn post_burst(driver: &mut Driver, count: u8) {
-    for byte in 0..count {
-        let header = driver.tx_header(0);
-        driver.post_tx(0, header, &[byte]);
-        driver.streams[0].sent += 1;
-    }
+    driver.at_once(tx_queue(0), |driver| {
+        for byte in 0..count {
+            let header = driver.tx_header(0);
+            driver.post_tx(0, header, &[byte]);
+            driver.streams[0].sent += 1;
+        }
+    });
 }
 
 /// One interrupt for all the buffers of a pass.
@@ -101,13 +103,15 @@ fn a_long_queue_is_worked_off_in_parts() {
     driver.start(&[]);
     driver.init();
     driver.interrupts(tx_queue(0));
-    let header = driver.tx_header(0);
-    driver.post_tx(0, header, &vec![1; 1 << 20]);
-    driver.streams[0].sent += 1 << 20;
-    for _ in 0..250 {
+    driver.at_once(tx_queue(0), |driver| {
         let header = driver.tx_header(0);
-        driver.post_tx(0, header, &[]);
-    }
+        driver.post_tx(0, header, &vec![1; 1 << 20]);
+        driver.streams[0].sent += 1 << 20;
+        for _ in 0..250 {
+            let header = driver.tx_header(0);
+            driver.post_tx(0, header, &[]);
+        }
+    });
     driver.kick(tx_queue(0));
     for _ in 0..10 {
         driver.barrier();
