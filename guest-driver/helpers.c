@@ -18,6 +18,10 @@
 #include <linux/uio.h>
 #include <linux/workqueue.h>
 
+#ifdef CONFIG_X86
+#include <asm/cpufeature.h>
+#endif
+
 #include "bindings.h"
 
 int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -125,6 +129,15 @@ ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t
 		return -EINVAL;
 
 	return iov_iter_extract_pages(from, pages, len, count, 0, offset);
+}
+
+bool globalfifo_has_fast_strings(void)
+{
+#ifdef CONFIG_X86
+	return boot_cpu_has(X86_FEATURE_ERMS) || boot_cpu_has(X86_FEATURE_FSRM);
+#else
+	return true;
+#endif
 }
 
 /* Not __copy_from_user_inatomic(), which checks again that there is room in the object. */

@@ -151,6 +151,10 @@ pub(crate) const DRAIN_SECONDS: u8 = 5;
 /// How long to look for what the device does at once before sleeping.
 const SPIN_MICROSECONDS: i64 = 200;
 
+/// Least bytes of a write that looks for events while it copies: they come for each half of what the FIFO
+/// holds, and an interrupt costs more than to copy so much.
+const LOOKOUT: usize = 16 << 10;
+
 /// Most bytes that are copied under the lock.
 const ALONG: usize = 512;
 
@@ -1245,7 +1249,10 @@ impl Fifo {
             }
             if wanted > 0 && written.is_none() {
                 let spares = spares.unwrap_or_else(|| self.lock().tx.take_spares(wanted));
-                let mut outgoing = copy_messages(from, wanted, spares)?;
+                // Nobody's events wait for page faults.
+                let looks = wanted >= LOOKOUT && from.is_at_hand(wanted, usize::MAX);
+                let events = looks.then(|| self.watch.lookout());
+                let mut outgoing = copy_messages(from, wanted, spares, events.as_ref())?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
                 } else {
@@ -1264,8 +1271,8 @@ impl Fifo {
                 let from = UserSource::remember(from.iter())?;
                 return self.defer(request, |_| Some(Wants::Space(from)));
             }
-            // In smaller FIFOs there never is so much, and who fills them looks longer than it takes to be woken.
-            if from.len() >= DIRECT && self.capacity as usize >= 2 * DIRECT {
+            // Who fills a smaller FIFO looks longer than it takes to be woken.
+            if from.len() >= LOOKOUT && self.capacity as usize >= 2 * DIRECT {
                 let lookout = self.watch.lookout();
                 if self.look_for_credit(from.len(), &lookout) > 0 {
                     continue;
@@ -1617,7 +1624,7 @@ impl Fifo {
         if wanted == 0 {
             return self.put_back(id, Wants::Space(from), None);
         }
-        let copied = from.with(|iter| copy_messages(&mut Source::new(iter), wanted, spares));
+        let copied = from.with(|iter| copy_messages(&mut Source::new(iter), wanted, spares, None));
         let mut outgoing = match copied {
             Some(Ok(copied)) => copied,
             Some(Err(error)) => return self.put_back(id, Wants::Space(from), Some(Err(error))),
@@ -1861,6 +1868,7 @@ fn copy_messages(
     from: &mut Source<'_, '_>,
     wanted: usize,
     (mut spares, room): (Chain<TxBuffer>, usize),
+    events: Option<&Lookout>,
 ) -> Result<Outgoing> {
     let mut messages = Chain::new();
     let mut copied = 0;
@@ -1883,6 +1891,9 @@ fn copy_messages(
         }
         if got < part {
             break;
+        }
+        if let Some(events) = events {
+            events.look();
         }
     }
     if copied == 0 {

@@ -258,6 +258,13 @@ fn beyond_memory() -> Result<()> {
     check_eq!(write(memory, whole), Ok(isize::try_from(good)?));
     check!(fifo.read_exact(good)? == bytes);
     check_eq!(write(end, whole - good), Err(Errno::EFAULT));
+    // Too few to be read where they are, and with any alignment: all that is there counts all the same.
+    for count in [1, 7, 8, 63, 4095, 4097, 12_345, 70_001] {
+        // SAFETY: Within what is mapped.
+        let start = unsafe { end.byte_sub(count) };
+        check_eq!(write(start, count + 5000), Ok(isize::try_from(count)?));
+        check!(fifo.read_exact(count)? == bytes[good - count..]);
+    }
     check_eq!(fifo.level()?, 0);
     // SAFETY: What is left of the mapping, which nobody uses.
     check_eq!(unsafe { libc::munmap(memory, good) }, 0);
@@ -463,8 +470,17 @@ fn turns() -> Result<()> {
 
 /// A large write looks for events in place of interrupts, those of other FIFOs too.
 fn events_of_others() -> Result<()> {
+    // Read where they are, and copied.
+    for size in [CAPACITY, 64 << 10] {
+        events_beside_writes(size).with_context(|| format!("writes of {size} bytes"))?;
+    }
+    Ok(())
+}
+
+/// That others' events come in time while a writer writes, `size` bytes each time, and once it has ended.
+fn events_beside_writes(size: usize) -> Result<()> {
     let over = AtomicBool::new(false);
-    let large = pattern(31, CAPACITY);
+    let large = pattern(31, size);
     thread::scope(|scope| {
         let writer = scope.spawn(|| -> Result<()> {
             let fifo = open(NULL, 0)?;
