@@ -70,14 +70,24 @@ impl Completions {
     /// Completes them, in order, each with what it has come to. Not under a lock.
     pub(crate) fn complete(mut self) {
         while let Some(node) = take_first(&mut self.0) {
-            let (_, aio) = node.to_key_value();
-            let result = aio.result.unwrap_or(match aio.wants {
-                Wants::Acceptance { bytes, .. } => Ok(bytes),
-                Wants::Data(_) | Wants::Space(_) | Wants::Worker => Err(EIO),
-            });
-            drop(aio.wants);
-            aio.pending.complete(result);
+            Completion(node).complete();
         }
+    }
+}
+
+/// One such request.
+pub(crate) struct Completion(Node);
+
+impl Completion {
+    /// As [`Completions::complete`].
+    pub(crate) fn complete(self) {
+        let (_, aio) = self.0.to_key_value();
+        let result = aio.result.unwrap_or(match aio.wants {
+            Wants::Acceptance { bytes, .. } => Ok(bytes),
+            Wants::Data(_) | Wants::Space(_) | Wants::Worker => Err(EIO),
+        });
+        drop(aio.wants);
+        aio.pending.complete(result);
     }
 }
 
@@ -256,10 +266,10 @@ impl Requests {
     }
 
     /// The read that is first in line, if there is `data`, and its memory is pinned.
-    pub(crate) fn take_landing(&mut self, data: bool) -> Option<(Id, UserDest)> {
+    pub(crate) fn take_landing(&mut self, data: bool) -> Option<UserDest> {
         if data && is_first_pinned(&self.reads) {
-            if let Some((id, Wants::Data(to))) = take_wants(&mut self.reads) {
-                return Some((id, to));
+            if let Some((_, Wants::Data(to))) = take_wants(&mut self.reads) {
+                return Some(to);
             }
         }
         self.serving = false;
@@ -344,18 +354,19 @@ impl Requests {
         }
     }
 
-    /// As [`Requests::put_back`] for a read that was served in place; if it has a `result`, it is the
-    /// caller's to complete, alone.
+    /// As [`Requests::put_back`] for what [`Requests::take_landing`] has given, which is still first in line; if
+    /// it has a `result`, it is the caller's to complete.
     pub(crate) fn put_back_landing(
         &mut self,
-        id: Id,
         to: UserDest,
         result: Option<Result<usize>>,
-    ) -> Option<Completions> {
-        self.put_back(id, Wants::Data(to), result);
-        let mut done = Tree::new();
-        done.insert(self.finished.remove_node(&id)?);
-        Some(Completions(done))
+    ) -> Option<Completion> {
+        let mut first = self.reads.cursor_front_mut()?;
+        let (_, aio) = first.current_mut();
+        aio.wants = Wants::Data(to);
+        aio.result = result.or(aio.cancelled.then_some(Err(ECANCELED)));
+        let is_over = aio.result.is_some();
+        is_over.then(|| Completion(first.remove_current().1))
     }
 
     /// Notes what the device has accepted.

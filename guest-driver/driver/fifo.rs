@@ -1389,7 +1389,7 @@ impl Fifo {
                 break;
             };
             let fits = usize::try_from(credit).map_or(most, |credit| credit.min(most));
-            if fits >= least.max(1) {
+            if fits >= least {
                 return fits;
             }
             if began.elapsed().as_micros_ceil() >= SPIN_MICROSECONDS {
@@ -1503,7 +1503,7 @@ impl Fifo {
                 let work = next.is_none() && inner.have_work();
                 (next, work)
             };
-            let Some((id, mut to)) = next else {
+            let Some(mut to) = next else {
                 // From here on it is somebody else's turn.
                 if work {
                     self.start_worker();
@@ -1518,7 +1518,7 @@ impl Fifo {
                 let mut inner = self.lock();
                 let precedence = inner.precedence();
                 let result = result.or(inner.check().err().map(Err));
-                let done = inner.aio.put_back_landing(id, to, result);
+                let done = inner.aio.put_back_landing(to, result);
                 (done, inner.left_by_requests(precedence))
             };
             if let Some(done) = done {

@@ -226,7 +226,7 @@ impl Drop for UserIter {
 pub(crate) struct UserDest {
     iter: UserIter,
     /// The same place, if it is pinned.
-    landing: Option<KBox<Landing>>,
+    landing: Option<Landing>,
     /// Nobody has tried to pin it.
     untried: bool,
 }

@@ -129,13 +129,12 @@ impl Landing {
     const PAGES: usize = 2;
 
     /// Pins all that `to` stands for, the user memory of the current process. `None` when it is not of
-    /// the kind described, or there is no memory; and with [`Absent::Leave`] when it is not in reach as it
-    /// is. May sleep.
+    /// the kind described; and with [`Absent::Leave`] when it is not in reach as it is. May sleep.
     ///
     /// # Safety
     ///
     /// `to` is user-backed.
-    pub(super) unsafe fn pin(to: &mut IovIterDest<'_>, absent: Absent) -> Option<KBox<Self>> {
+    pub(super) unsafe fn pin(to: &mut IovIterDest<'_>, absent: Absent) -> Option<Self> {
         let len = to.len();
         // SAFETY: A valid iterator, and user-backed by the safety requirements.
         let (in_one_piece, address) = unsafe {
@@ -149,14 +148,10 @@ impl Landing {
         if len == 0 || in_one_piece != len || num_pages > Self::PAGES {
             return None;
         }
-        let mut landing = KBox::new(
-            Self {
-                pieces: Default::default(),
-                count: 0,
-            },
-            GFP_KERNEL,
-        )
-        .ok()?;
+        let mut landing = Self {
+            pieces: Default::default(),
+            count: 0,
+        };
         let mut pages = [ptr::null_mut(); Self::PAGES];
         let (at, count) = (address as c_ulong, num_pages as c_int);
         // SAFETY: There is room for so many pages.
