@@ -56,7 +56,7 @@ int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, 
 bool globalfifo_is_at_hand(struct iov_iter *from, size_t len);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset);
-bool globalfifo_has_fast_strings(void);
+bool globalfifo_runs_in_tcg(void);
 unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len);
 ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
 unsigned long globalfifo_iter_address(const struct iov_iter *iter);

@@ -12,6 +12,7 @@
 #include <linux/preempt.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
@@ -20,6 +21,7 @@
 
 #ifdef CONFIG_X86
 #include <asm/cpufeature.h>
+#include <asm/cpuid/api.h>
 #endif
 
 #include "bindings.h"
@@ -131,12 +133,12 @@ ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t
 	return iov_iter_extract_pages(from, pages, len, count, 0, offset);
 }
 
-bool globalfifo_has_fast_strings(void)
+bool globalfifo_runs_in_tcg(void)
 {
 #ifdef CONFIG_X86
-	return boot_cpu_has(X86_FEATURE_ERMS) || boot_cpu_has(X86_FEATURE_FSRM);
+	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && cpuid_base_hypervisor("TCGTCGTCGTCG", 0);
 #else
-	return true;
+	return false;
 #endif
 }
 
@@ -306,7 +308,7 @@ bool globalfifo_relax(void)
 
 bool globalfifo_others_want_cpu(void)
 {
-	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY) || !single_task_running();
 }
 
 void globalfifo_preempt_disable(void)

@@ -174,12 +174,13 @@ impl Requests {
     }
 
     /// Lets others complete request `id`, unless it was cancelled, `alive` says that it should fail
-    /// (`sending`, if its bytes are on their way), or nothing is left to wait for: its bytes are below
-    /// `accepted`, or not among those `sent`.
+    /// (`writing`, if it wants space, `sending`, if its bytes are on their way), or nothing is left to
+    /// wait for: its bytes are below `accepted`, or not among those `sent`.
     pub(crate) fn arm(
         &mut self,
         id: Id,
         alive: Result,
+        writing: Result,
         sending: Result,
         accepted: u64,
         sent: u64,
@@ -194,7 +195,8 @@ impl Requests {
                 // Accepted behind others, which complete first.
                 Wants::Acceptance { end, .. } if *end <= accepted => Ok(()),
                 Wants::Acceptance { .. } => sending,
-                Wants::Data(_) | Wants::Space(_) | Wants::Worker => alive,
+                Wants::Space(_) => writing,
+                Wants::Data(_) | Wants::Worker => alive,
             };
             let answer = match (&aio.wants, alive) {
                 (Wants::Acceptance { end, bytes }, _)
@@ -363,6 +365,7 @@ impl Requests {
     ) -> Option<Completion> {
         let mut first = self.reads.cursor_front_mut()?;
         let (_, aio) = first.current_mut();
+        debug_assert!(matches!(aio.wants, Wants::Worker));
         aio.wants = Wants::Data(to);
         aio.result = result.or(aio.cancelled.then_some(Err(ECANCELED)));
         let is_over = aio.result.is_some();

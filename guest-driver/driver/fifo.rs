@@ -265,6 +265,15 @@ impl Inner {
         }
     }
 
+    /// As [`Inner::check`], for who writes: `EPIPE` when the other side is gone.
+    fn check_writing(&self) -> Result {
+        self.check()?;
+        if self.rx.hung_up() {
+            return Err(EPIPE);
+        }
+        Ok(())
+    }
+
     /// As [`Inner::check`], for what was written before: it still goes to a device that is being taken
     /// away, until its queues are.
     fn check_sending(&self) -> Result {
@@ -1102,7 +1111,7 @@ impl Fifo {
             });
             if request.can_be_deferred() {
                 let to = UserDest::remember(to, may_pin)?;
-                return self.defer(request, |_| Some(Wants::Data(to)));
+                return self.defer(request, |_| Ok(Some(Wants::Data(to))));
             }
             let began = Instant::now();
             if !self.look_for_data(began) {
@@ -1224,12 +1233,9 @@ impl Fifo {
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
         loop {
-            let (wanted, direct, spares) = {
+            let (wanted, direct, spares, lookout) = {
                 let mut inner = self.lock();
-                inner.check()?;
-                if inner.rx.hung_up() {
-                    return Err(EPIPE);
-                }
+                inner.check_writing()?;
                 let credit = usize::try_from(inner.credit_or_wait()).unwrap_or(usize::MAX);
                 let wanted = credit.min(from.len());
                 // Not what is put aside: it can end, by a cancel, before the device has read it.
@@ -1238,7 +1244,9 @@ impl Fifo {
                     .then(|| inner.tx.direct_pages())
                     .flatten();
                 let spares = direct.is_none().then(|| inner.tx.take_spares(wanted));
-                (wanted, direct, spares)
+                // A loopback FIFO has no events of credit.
+                let lookout = wanted >= LOOKOUT && !inner.tx.is_loopback();
+                (wanted, direct, spares, lookout)
             };
             let written = match direct {
                 Some(num_pages) => self.write_direct(from, wanted, num_pages)?,
@@ -1249,10 +1257,8 @@ impl Fifo {
             }
             if wanted > 0 && written.is_none() {
                 let spares = spares.unwrap_or_else(|| self.lock().tx.take_spares(wanted));
-                // Nobody's events wait for page faults.
-                let looks = wanted >= LOOKOUT && from.is_at_hand(wanted, usize::MAX);
-                let events = looks.then(|| self.watch.lookout());
-                let mut outgoing = copy_messages(from, wanted, spares, events.as_ref())?;
+                let mut events = lookout.then(|| self.watch.lookout());
+                let mut outgoing = copy_messages(from, wanted, spares, &mut events)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
                 } else {
@@ -1269,7 +1275,10 @@ impl Fifo {
             }
             if request.can_be_deferred() {
                 let from = UserSource::remember(from.iter())?;
-                return self.defer(request, |_| Some(Wants::Space(from)));
+                return self.defer(request, |inner| {
+                    inner.check_writing()?;
+                    Ok(Some(Wants::Space(from)))
+                });
             }
             // Who fills a smaller FIFO looks longer than it takes to be woken.
             if from.len() >= LOOKOUT && self.capacity as usize >= 2 * DIRECT {
@@ -1422,7 +1431,7 @@ impl Fifo {
     /// Sends what fits of `outgoing`, in one piece.
     fn send(self: ArcBorrow<'_, Self>, outgoing: &mut Outgoing) -> Result<Written> {
         self.change(|inner, effects| {
-            inner.check()?;
+            inner.check_writing()?;
             let credit = inner.credit_or_wait();
             let bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             inner.pump(effects);
@@ -1441,10 +1450,11 @@ impl Fifo {
     ) -> Result<Written> {
         let mut bytes = 0;
         let answer = self.defer(request, |inner| {
+            inner.check_writing()?;
             let credit = inner.credit_or_wait();
             bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             let end = inner.tx.positions().0;
-            (bytes > 0).then_some(Wants::Acceptance { end, bytes })
+            Ok((bytes > 0).then_some(Wants::Acceptance { end, bytes }))
         });
         match answer {
             Err(error) if error != EIOCBQUEUED => Err(error),
@@ -1457,13 +1467,13 @@ impl Fifo {
     fn defer(
         self: ArcBorrow<'_, Self>,
         request: &Request,
-        wants: impl FnOnce(&mut Inner) -> Option<Wants>,
+        wants: impl FnOnce(&mut Inner) -> Result<Option<Wants>>,
     ) -> Result<usize> {
         let memory = Reservation::new(GFP_KERNEL)?;
         let id = {
             let mut inner = self.lock();
             inner.check()?;
-            let Some(wants) = wants(&mut inner) else {
+            let Some(wants) = wants(&mut inner)? else {
                 return Ok(0);
             };
             let id = inner.aio.next_id();
@@ -1476,6 +1486,7 @@ impl Fifo {
             let armed = inner.aio.arm(
                 id,
                 inner.check(),
+                inner.check_writing(),
                 inner.check_sending(),
                 inner.tx.accepted(),
                 inner.tx.positions().0,
@@ -1624,7 +1635,8 @@ impl Fifo {
         if wanted == 0 {
             return self.put_back(id, Wants::Space(from), None);
         }
-        let copied = from.with(|iter| copy_messages(&mut Source::new(iter), wanted, spares, None));
+        let copied =
+            from.with(|iter| copy_messages(&mut Source::new(iter), wanted, spares, &mut None));
         let mut outgoing = match copied {
             Some(Ok(copied)) => copied,
             Some(Err(error)) => return self.put_back(id, Wants::Space(from), Some(Err(error))),
@@ -1633,7 +1645,7 @@ impl Fifo {
         // Nobody else writes while a request is first in line, so all of it still fits.
         let sent = self.change(|inner, effects| {
             let credit = inner.credit();
-            inner.check()?;
+            inner.check_writing()?;
             let bytes = inner.enqueue(&mut outgoing.messages, outgoing.bytes, credit);
             let end = inner.tx.positions().0;
             inner
@@ -1652,7 +1664,10 @@ impl Fifo {
         let (done, alive, left) = {
             let mut inner = self.lock();
             let precedence = inner.precedence();
-            let alive = inner.check();
+            let alive = match wants {
+                Wants::Space(_) => inner.check_writing(),
+                _ => inner.check(),
+            };
             let result = result.or(alive.err().map(Err));
             inner.aio.put_back(id, wants, result);
             let left = inner.left_by_requests(precedence);
@@ -1863,12 +1878,12 @@ struct Written {
 }
 
 /// Copies up to `wanted` bytes into messages, `spares` and then new ones, with room for so many bytes each. Some
-/// bytes, or an error.
+/// bytes, or an error. Looks for `events` between them, and ends that before a page fault.
 fn copy_messages(
     from: &mut Source<'_, '_>,
     wanted: usize,
     (mut spares, room): (Chain<TxBuffer>, usize),
-    events: Option<&Lookout>,
+    events: &mut Option<Lookout>,
 ) -> Result<Outgoing> {
     let mut messages = Chain::new();
     let mut copied = 0;
@@ -1884,6 +1899,10 @@ fn copy_messages(
         };
         // Of a new one it may be less than was asked for.
         let part = (wanted - copied).min(message.room());
+        // Nobody's events wait for page faults.
+        if events.is_some() && !from.is_at_hand(part, usize::MAX) {
+            *events = None;
+        }
         let got = message.append_from(from, part);
         copied += got;
         if got > 0 {

@@ -271,6 +271,11 @@ impl TxSide {
         self.queue.as_mut().map_or(Look::Quiet, Queue::look)
     }
 
+    /// Whether what is written comes back: then credit follows from what is read here.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
     /// Whether a loopback device cannot have this `position` of the rx stream yet.
     pub(crate) fn is_beyond(&self, position: u64) -> bool {
         self.loopback && position > self.posted

@@ -10,13 +10,26 @@ use super::bindings;
 use core::mem::MaybeUninit;
 use kernel::{
     iov::IovIterSource,
-    prelude::*, //
+    prelude::*,
+    sync::SetOnce, //
 };
 
-/// Least bytes that are copied without string instructions where the CPU does not say that these are fast: QEMU's
-/// translator makes a loop of them that stores its registers with each eight bytes. What the kernel has for that
-/// leaves nothing in the cache, where a device behind a real CPU finds at least what is short.
-const NONTEMPORAL: usize = 4096;
+/// Least bytes that are copied without string instructions by QEMU's translator, which makes a loop of them that
+/// stores its registers with each eight bytes. What the kernel has for that bypasses the cache, which the translator
+/// does not mind, but a real CPU would: the device looks for the bytes at once.
+const NO_STRINGS: usize = 4096;
+
+/// Whether that translator runs this, once it is known.
+static IN_TCG: SetOnce<bool> = SetOnce::new();
+
+fn runs_in_tcg() -> bool {
+    IN_TCG.copy().unwrap_or_else(|| {
+        // SAFETY: It asks the CPU, which may be done anywhere.
+        let answer = unsafe { bindings::globalfifo_runs_in_tcg() };
+        IN_TCG.populate(answer);
+        answer
+    })
+}
 
 /// One read or write in progress, `struct kiocb`.
 ///
@@ -116,8 +129,7 @@ impl<'a, 'data> Source<'a, 'data> {
     /// Copies into the beginning of `out`; fewer bytes than asked for means a bad address. May sleep.
     pub(super) fn copy(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
         let mut copied = 0;
-        // SAFETY: It only looks at what the CPU can do.
-        if out.len() >= NONTEMPORAL && !unsafe { bindings::globalfifo_has_fast_strings() } {
+        if out.len() >= NO_STRINGS && runs_in_tcg() {
             // SAFETY: The iterator is valid, and `out` has room for so many bytes.
             copied = unsafe {
                 bindings::_copy_from_iter_nocache(
