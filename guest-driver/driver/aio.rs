@@ -259,7 +259,7 @@ impl Requests {
                 || space && is_first_ready(&self.writes))
     }
 
-    /// Whether the caller is to serve reads in place, until [`Requests::take_landing`] is `None`: there is
+    /// Whether the caller is to serve reads in place, until [`Requests::goes_on_landing`] is false: there is
     /// data, and the memory for it is pinned.
     pub(crate) fn begin_landing(&mut self, data: bool) -> bool {
         let begin = !self.serving && data && is_first_pinned(&self.reads);
@@ -267,15 +267,25 @@ impl Requests {
         begin
     }
 
-    /// The read that is first in line, if there is `data`, and its memory is pinned.
-    pub(crate) fn take_landing(&mut self, data: bool) -> Option<UserDest> {
-        if data && is_first_pinned(&self.reads) {
-            if let Some((_, Wants::Data(to))) = take_wants(&mut self.reads) {
-                return Some(to);
+    /// Whether there still is a read to be served in place; if not, the caller's turn is over.
+    pub(crate) fn goes_on_landing(&mut self, data: bool) -> bool {
+        self.serving = data && is_first_pinned(&self.reads);
+        self.serving
+    }
+
+    /// The read that is first in line and to be served in place, if it wants `most` bytes at most.
+    pub(crate) fn take_landing(&mut self, most: usize) -> Option<UserDest> {
+        let mut first = self.reads.cursor_front_mut()?;
+        let (_, aio) = first.current_mut();
+        match mem::replace(&mut aio.wants, Wants::Worker) {
+            Wants::Data(to) if aio.armed && to.pinned_len().is_some_and(|len| len <= most) => {
+                Some(to)
+            }
+            other => {
+                aio.wants = other;
+                None
             }
         }
-        self.serving = false;
-        None
     }
 
     /// Whether the caller, the worker, is to serve requests, until [`Requests::take_job`] is `None`.
@@ -513,7 +523,7 @@ fn is_first_ready(tree: &Tree) -> bool {
 fn is_first_pinned(tree: &Tree) -> bool {
     tree.cursor_front().is_some_and(|first| {
         let (_, aio) = first.current();
-        aio.armed && matches!(&aio.wants, Wants::Data(to) if to.is_pinned())
+        aio.armed && matches!(&aio.wants, Wants::Data(to) if to.pinned_len().is_some())
     })
 }
 

@@ -38,6 +38,7 @@
 use super::{
     aio::{
         Armed,
+        Completion,
         Job,
         Requests,
         Reservation,
@@ -202,6 +203,8 @@ struct Effects {
     complete: bool,
     /// Reads can go on where this happens.
     land: bool,
+    /// The first of them, which is done.
+    landed: Option<Completion>,
     /// Requests can go on.
     work: bool,
     /// There is more to do than may be done at once.
@@ -379,6 +382,52 @@ impl Inner {
     fn begin_landing(&mut self) -> bool {
         let (data, _) = self.for_requests();
         self.aio.begin_landing(data)
+    }
+
+    /// Serves the read that is first in line and to be served in place, if it is short and there is enough in one
+    /// buffer: to be completed after the lock is released, before anything else is served.
+    fn land(&mut self, effects: &mut Effects) -> Option<Completion> {
+        if !self.for_requests().0 {
+            return None;
+        }
+        let mut to = self.aio.take_landing(ALONG)?;
+        let read = to
+            .with_landing(|to| self.read_at_once(to, effects))
+            .flatten();
+        self.put_back_landing(to, read.map(Ok))
+    }
+
+    /// Reads all that is there, or as much as `to` takes, if that is in one buffer and somewhere.
+    fn read_at_once(&mut self, to: &mut IovIterDest<'_>, effects: &mut Effects) -> Option<usize> {
+        let wanted = usize::try_from(self.rx.level()).map_or(to.len(), |level| level.min(to.len()));
+        let buffer = self.rx.take()?;
+        let read = match buffer.unread().get(..wanted) {
+            Some(bytes) => to.copy_to_iter(bytes),
+            None => 0,
+        };
+        self.rx.give_back(buffer, read);
+        if read > 0 {
+            self.end_read(effects);
+        }
+        (read > 0).then_some(read)
+    }
+
+    /// The read that was first in line has been served in place, or could not be.
+    fn put_back_landing(
+        &mut self,
+        to: UserDest,
+        result: Option<Result<usize>>,
+    ) -> Option<Completion> {
+        let result = result.or(self.check().err().map(Err));
+        let done = self.aio.put_back_landing(to, result)?;
+        // Counted first, so that whoever sees a completion sees it counted.
+        if let Some(Ok(_)) = result {
+            self.stats.aio_in_place.add(1);
+            self.stats.aio_by_interrupt.add(1);
+        } else {
+            self.stats.aio_ended.add(1);
+        }
+        Some(done)
     }
 
     /// Whether the worker is to go on with requests.
@@ -918,8 +967,11 @@ impl Fifo {
         let mut inner = self.inner.lock();
         let precedence = inner.precedence();
         let result = change(&mut inner, &mut effects);
-        effects.events |= inner.left_by_requests(precedence);
         effects.land = inner.begin_landing();
+        if effects.land {
+            effects.landed = inner.land(&mut effects);
+        }
+        effects.events |= inner.left_by_requests(precedence);
         effects.work = inner.have_work();
         effects.complete = inner.aio.begin_completing();
         inner.along = inner.may_go_along();
@@ -946,6 +998,9 @@ impl Fifo {
     fn perform(self: ArcBorrow<'_, Self>, effects: Effects) {
         if effects.complete {
             self.complete_accepted(effects.interrupt);
+        }
+        if let Some(landed) = effects.landed {
+            landed.complete();
         }
         if effects.land {
             self.serve_in_place();
@@ -1507,41 +1562,27 @@ impl Fifo {
     /// left. From any context, without the lock.
     fn serve_in_place(self: ArcBorrow<'_, Self>) {
         for _ in 0..LANDINGS {
-            let (next, work) = {
+            let (goes_on, work) = {
                 let mut inner = self.lock();
                 let (data, _) = inner.for_requests();
-                let next = inner.aio.take_landing(data);
-                let work = next.is_none() && inner.have_work();
-                (next, work)
+                let goes_on = inner.aio.goes_on_landing(data);
+                (goes_on, inner.have_work())
             };
-            let Some(mut to) = next else {
+            if !goes_on {
                 // From here on it is somebody else's turn.
                 if work {
                     self.start_worker();
                 }
                 return;
-            };
-            // `None` as well if it is somebody's turn, or the memory is elsewhere by now.
-            let result = to
-                .with_landing(|to| self.try_read(to, Reader::Worker).transpose())
-                .flatten();
-            let (done, left) = {
-                let mut inner = self.lock();
-                let precedence = inner.precedence();
-                let result = result.or(inner.check().err().map(Err));
-                let done = inner.aio.put_back_landing(to, result);
-                (done, inner.left_by_requests(precedence))
-            };
-            if let Some(done) = done {
-                if let Some(Ok(_)) = result {
-                    self.stats.aio_in_place.add(1);
-                    self.stats.aio_by_interrupt.add(1);
-                } else {
-                    self.stats.aio_ended.add(1);
-                }
-                done.complete();
             }
-            self.notify(left);
+            let (landed, next) = self.change(|inner, effects| match inner.land(effects) {
+                Some(landed) => (Some(landed), None),
+                None => (None, inner.aio.take_landing(usize::MAX)),
+            });
+            let landed = landed.or_else(|| self.serve_landing(next?));
+            if let Some(landed) = landed {
+                landed.complete();
+            }
         }
         let work = {
             let mut inner = self.lock();
@@ -1551,6 +1592,22 @@ impl Fifo {
         if work {
             self.start_worker();
         }
+    }
+
+    /// Serves a read whose memory is pinned, that [`Inner::land`] does not: as any other reader, piece by piece.
+    fn serve_landing(self: ArcBorrow<'_, Self>, mut to: UserDest) -> Option<Completion> {
+        // `None` as well if it is somebody's turn, or the memory is elsewhere by now.
+        let result = to
+            .with_landing(|to| self.try_read(to, Reader::Worker).transpose())
+            .flatten();
+        let (landed, left) = {
+            let mut inner = self.lock();
+            let precedence = inner.precedence();
+            let landed = inner.put_back_landing(to, result);
+            (landed, inner.left_by_requests(precedence))
+        };
+        self.notify(left);
+        landed
     }
 
     /// Serves requests as long as there is something for them; after some, others in the work queue
@@ -1575,7 +1632,7 @@ impl Fifo {
             finished.complete();
             match job {
                 Some(Job::Read(id, to)) => {
-                    pin |= !to.is_pinned();
+                    pin |= to.pinned_len().is_none();
                     self.serve_read(id, to);
                 }
                 Some(Job::Write(id, from)) => self.serve_write(id, from),
@@ -1854,6 +1911,7 @@ impl Effects {
             interrupt: false,
             complete: false,
             land: false,
+            landed: None,
             work: false,
             more: false,
             timer: None,

@@ -273,9 +273,9 @@ impl UserDest {
         });
     }
 
-    /// Whether [`UserDest::with_landing`] is possible.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.landing.is_some()
+    /// How many bytes there are for [`UserDest::with_landing`], if that is possible.
+    pub(crate) fn pinned_len(&self) -> Option<usize> {
+        self.landing.as_ref().map(Landing::len)
     }
 
     /// Runs `work` with the destination, from the beginning, in any context. `None` when it is not pinned

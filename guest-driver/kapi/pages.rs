@@ -192,6 +192,14 @@ impl Landing {
         Some(landing)
     }
 
+    /// Bytes.
+    pub(super) fn len(&self) -> usize {
+        self.pieces()
+            .iter()
+            .map(|piece| piece.bv_len as usize)
+            .sum()
+    }
+
     fn pieces(&self) -> &[bindings::bio_vec] {
         self.pieces.get(..self.count).unwrap_or(&[])
     }
@@ -207,7 +215,6 @@ impl Landing {
         if !is_mapped {
             return None;
         }
-        let len = pieces.iter().map(|piece| piece.bv_len as usize).sum();
         let iter = Opaque::<bindings::iov_iter>::uninit();
         // SAFETY: The pieces outlive the iterator, which is written before it is used, by nobody else; it is
         // a destination.
@@ -217,7 +224,7 @@ impl Landing {
                 bindings::ITER_DEST,
                 pieces.as_ptr(),
                 pieces.len(),
-                len,
+                self.len(),
             );
             IovIterDest::from_raw(iter.get())
         };
