@@ -18,8 +18,9 @@
 //!
 //! A read that was put aside is served by the worker, which enters the memory of its process; or in place
 //! ([`Fifo::serve_in_place`]), where its memory is pinned: in an interrupt as well, as that neither sleeps
-//! nor takes long. One of the two at a time ([`Requests::begin_serving`]), so that reads end in order.
-//! Once the worker had to serve one, it pins the next in line ([`Fifo::pin_next`]).
+//! nor takes long, and if it is short in the hold of the lock that finds the data ([`Inner::land`]). One of the
+//! two at a time ([`Requests::begin_serving`]), so that reads end in order. Once the worker had to serve one,
+//! it pins the next in line ([`Fifo::pin_next`]).
 //!
 //! AIO's own lock is held around [`Cancel::cancel`], which takes `inner`; so nothing of AIO is called
 //! under `inner`, and requests are completed after it is released ([`Fifo::complete_accepted`]). A reader's or a
@@ -156,7 +157,7 @@ const SPIN_MICROSECONDS: i64 = 200;
 /// holds, and an interrupt costs more than to copy so much.
 const LOOKOUT: usize = 16 << 10;
 
-/// Most bytes that are copied under the lock.
+/// Most bytes that are copied under the lock at a time.
 const ALONG: usize = 512;
 
 /// Requests to complete at a time.
@@ -390,7 +391,7 @@ impl Inner {
         if !self.for_requests().0 {
             return None;
         }
-        let mut to = self.aio.take_landing(ALONG)?;
+        let to = self.aio.take_landing(ALONG)?;
         let read = to
             .with_landing(|to| self.read_at_once(to, effects))
             .flatten();
@@ -1596,10 +1597,12 @@ impl Fifo {
 
     /// Serves a read whose memory is pinned, that [`Inner::land`] does not: as any other reader, piece by piece.
     fn serve_landing(self: ArcBorrow<'_, Self>, mut to: UserDest) -> Option<Completion> {
-        // `None` as well if it is somebody's turn, or the memory is elsewhere by now.
-        let result = to
-            .with_landing(|to| self.try_read(to, Reader::Worker).transpose())
-            .flatten();
+        let result = to.with_landing(|to| self.try_read(to, Reader::Worker).transpose());
+        if result.is_none() {
+            to.forget_landing();
+        }
+        // `None` if the memory is elsewhere by now, or it is somebody's turn.
+        let result = result.flatten();
         let (landed, left) = {
             let mut inner = self.lock();
             let precedence = inner.precedence();

@@ -278,17 +278,18 @@ impl UserDest {
         self.landing.as_ref().map(Landing::len)
     }
 
-    /// Runs `work` with the destination, from the beginning, in any context. `None` when it is not pinned
-    /// (any more, from then on): the process has unmapped it.
+    /// Runs `work` with the destination, from the beginning, in any context. `None` when it is not pinned, or
+    /// the process has unmapped it.
     pub(crate) fn with_landing<R>(
-        &mut self,
+        &self,
         work: impl FnOnce(&mut IovIterDest<'_>) -> R,
     ) -> Option<R> {
-        let result = self.landing.as_ref()?.with(work);
-        if result.is_none() {
-            self.landing = None;
-        }
-        result
+        self.landing.as_ref()?.with(work)
+    }
+
+    /// Lets go of the pinned memory. Not under a lock, as it may be freed by that.
+    pub(crate) fn forget_landing(&mut self) {
+        self.landing = None;
     }
 
     /// Runs `work` with the destination. From a work queue only. `None` when the process is gone.
