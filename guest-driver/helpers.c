@@ -12,7 +12,6 @@
 #include <linux/preempt.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/stat.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
@@ -308,7 +307,7 @@ bool globalfifo_relax(void)
 
 bool globalfifo_others_want_cpu(void)
 {
-	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY) || !single_task_running();
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
 }
 
 void globalfifo_preempt_disable(void)

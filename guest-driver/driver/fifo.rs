@@ -580,7 +580,7 @@ impl Inner {
     fn end_read(&mut self, effects: &mut Effects) {
         self.watch_space(effects, |this, _| this.rx.consume_given());
         self.reading = false;
-        effects.next_reader = core::mem::take(&mut self.read_contended);
+        effects.next_reader |= core::mem::take(&mut self.read_contended);
         let (consumed, empty) = (self.rx.consumed(), self.rx.level() == 0);
         self.tx.note_consumed(consumed, empty);
         self.pump(effects);
@@ -656,6 +656,8 @@ impl Patience {
 enum Reader {
     /// A system call.
     Call,
+    /// One that is a request, and can be put aside.
+    Request,
     /// The worker, for the request that is first in line.
     Worker,
 }
@@ -1148,15 +1150,16 @@ impl Fifo {
         to: &mut IovIterDest<'_>,
     ) -> Result<usize> {
         loop {
-            // An answer must not overtake the completion of an earlier request.
-            let behind = request.can_be_deferred() && self.lock().aio.is_serving();
-            if !behind {
-                if let Some(read) = self.try_read(to, Reader::Call)? {
-                    if request.can_be_deferred() {
-                        self.stats.aio_at_submit.add(1);
-                    }
-                    return Ok(read);
+            let reader = if request.can_be_deferred() {
+                Reader::Request
+            } else {
+                Reader::Call
+            };
+            if let Some(read) = self.try_read(to, reader)? {
+                if reader == Reader::Request {
+                    self.stats.aio_at_submit.add(1);
                 }
+                return Ok(read);
             }
             if request.must_not_wait() {
                 return Err(EAGAIN);
@@ -1235,7 +1238,13 @@ impl Fifo {
                 inner.read_contended = true;
                 return Ok(None);
             }
-            if reader == Reader::Call && inner.aio.want_data() {
+            let behind = match reader {
+                Reader::Call => inner.aio.want_data(),
+                // Its answer must not overtake the completion of an earlier one either.
+                Reader::Request => inner.aio.want_data() || inner.aio.is_serving(),
+                Reader::Worker => false,
+            };
+            if behind {
                 return Ok(None);
             }
             let Some(buffer) = inner.rx.take() else {
@@ -1289,7 +1298,7 @@ impl Fifo {
         from: &mut Source<'_, '_>,
     ) -> Result<usize> {
         loop {
-            let (wanted, direct, spares, lookout) = {
+            let (wanted, direct, spares, least_look) = {
                 let mut inner = self.lock();
                 inner.check_writing()?;
                 let credit = usize::try_from(inner.credit_or_wait()).unwrap_or(usize::MAX);
@@ -1300,9 +1309,13 @@ impl Fifo {
                     .then(|| inner.tx.direct_pages())
                     .flatten();
                 let spares = direct.is_none().then(|| inner.tx.take_spares(wanted));
-                // A loopback FIFO has no events of credit.
-                let lookout = wanted >= LOOKOUT && !inner.tx.is_loopback();
-                (wanted, direct, spares, lookout)
+                // A loopback FIFO has no events of credit, and who makes room may wait for this CPU.
+                let least_look = if inner.tx.is_loopback() {
+                    DIRECT
+                } else {
+                    LOOKOUT
+                };
+                (wanted, direct, spares, least_look)
             };
             let written = match direct {
                 Some(num_pages) => self.write_direct(from, wanted, num_pages)?,
@@ -1313,7 +1326,7 @@ impl Fifo {
             }
             if wanted > 0 && written.is_none() {
                 let spares = spares.unwrap_or_else(|| self.lock().tx.take_spares(wanted));
-                let mut events = lookout.then(|| self.watch.lookout());
+                let mut events = (wanted >= least_look).then(|| self.watch.lookout());
                 let mut outgoing = copy_messages(from, wanted, spares, &mut events)?;
                 let written = if request.can_be_deferred() {
                     self.send_request(request, &mut outgoing)?
@@ -1337,7 +1350,7 @@ impl Fifo {
                 });
             }
             // Who fills a smaller FIFO looks longer than it takes to be woken.
-            if from.len() >= LOOKOUT && self.capacity as usize >= 2 * DIRECT {
+            if from.len() >= least_look && self.capacity as usize >= 2 * DIRECT {
                 let lookout = self.watch.lookout();
                 if self.look_for_credit(from.len(), &lookout) > 0 {
                     continue;
@@ -1580,9 +1593,11 @@ impl Fifo {
                 Some(landed) => (Some(landed), None),
                 None => (None, inner.aio.take_landing(usize::MAX)),
             });
-            let landed = landed.or_else(|| self.serve_landing(next?));
             if let Some(landed) = landed {
                 landed.complete();
+            }
+            if let Some(to) = next {
+                self.serve_landing(to);
             }
         }
         let work = {
@@ -1596,7 +1611,7 @@ impl Fifo {
     }
 
     /// Serves a read whose memory is pinned, that [`Inner::land`] does not: as any other reader, piece by piece.
-    fn serve_landing(self: ArcBorrow<'_, Self>, mut to: UserDest) -> Option<Completion> {
+    fn serve_landing(self: ArcBorrow<'_, Self>, mut to: UserDest) {
         let result = to.with_landing(|to| self.try_read(to, Reader::Worker).transpose());
         if result.is_none() {
             to.forget_landing();
@@ -1609,8 +1624,10 @@ impl Fifo {
             let landed = inner.put_back_landing(to, result);
             (landed, inner.left_by_requests(precedence))
         };
+        if let Some(landed) = landed {
+            landed.complete();
+        }
         self.notify(left);
-        landed
     }
 
     /// Serves requests as long as there is something for them; after some, others in the work queue

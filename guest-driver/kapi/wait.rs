@@ -274,8 +274,8 @@ pub(crate) fn relax() -> bool {
     unsafe { bindings::globalfifo_relax() }
 }
 
-/// Whether another task waits for this CPU, be it that it gets it at the next tick only (where the kernel preempts
-/// lazily, which [`relax`] does not mind) or when the current one has had its time.
+/// Whether another task was woken that is to have this CPU in its turn, be it at the next tick only (where the kernel
+/// preempts lazily, which [`relax`] does not mind).
 pub(crate) fn others_want_cpu() -> bool {
     // SAFETY: May be called by any task.
     unsafe { bindings::globalfifo_others_want_cpu() }
