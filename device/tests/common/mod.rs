@@ -563,17 +563,15 @@ impl Driver {
     }
 
     /// Puts `head` into the available ring.
-    pub fn make_available(&mut self, queue: u16, head: u16) {
-        let queue = &mut self.queues[usize::from(queue)];
+    pub fn make_available(&mut self, number: u16, head: u16) {
+        let queue = &mut self.queues[usize::from(number)];
         let slot = u64::from(queue.avail % queue.size);
         let entry = queue.at(AVAIL_OFFSET + 4 + 2 * slot);
         self.ram.write_obj(head.to_le(), entry).unwrap();
         queue.avail = queue.avail.wrapping_add(1);
-        if !queue.held {
-            let index = queue.at(AVAIL_OFFSET + 2);
-            self.ram
-                .store(queue.avail.to_le(), index, Ordering::Release)
-                .unwrap();
+        let (held, index) = (queue.held, queue.avail);
+        if !held {
+            self.set_avail_index(number, index);
         }
     }
 
@@ -582,12 +580,8 @@ impl Driver {
     pub fn at_once(&mut self, queue: u16, post: impl FnOnce(&mut Self)) {
         self.queues[usize::from(queue)].held = true;
         post(self);
-        let index = {
-            let queue = &mut self.queues[usize::from(queue)];
-            queue.held = false;
-            queue.avail
-        };
-        self.set_avail_index(queue, index);
+        self.queues[usize::from(queue)].held = false;
+        self.set_avail_index(queue, self.avail_index(queue));
     }
 
     /// Moves the available index by force.
