@@ -240,15 +240,20 @@ pub struct Worker {
 struct Linger {
     time: Duration,
     last: Option<Instant>,
-    /// How often it was in vain since it was not.
+    /// How often a trial was in vain since one was not.
     vain: u32,
     /// Opportunities to be let pass.
     pass: u32,
+    /// The last announcement decided for the stay that goes on, which is no rest of earlier ones.
+    on_trial: bool,
 }
 
 impl Linger {
-    /// More than that is never waited for: a thread that is woken costs about as much.
+    /// More than that is not waited for as a rule: a thread that is woken costs about as much.
     const MOST: Duration = Duration::from_micros(100);
+    /// Announcements that are no further apart could have been spared: until one is heard takes up to half of
+    /// this, which would not pass if this thread had stayed.
+    const NEAR: Duration = Duration::from_micros(200);
     /// One pass does not keep the other queues waiting for longer.
     const PASS: Duration = Duration::from_millis(1);
     /// At most two to the power of this many opportunities are let pass.
@@ -257,12 +262,18 @@ impl Linger {
     /// The driver has announced something `now`: how long to stay.
     fn begin(&mut self, now: Instant) -> Duration {
         let since = |last| now.saturating_duration_since(last);
-        if self.last.is_some_and(|last| since(last) < Self::MOST) {
+        self.on_trial = self.last.is_some_and(|last| since(last) < Self::NEAR);
+        if self.on_trial {
             if self.pass > 0 {
                 self.pass -= 1;
                 return Duration::ZERO;
             }
-            self.time = Self::MOST;
+            // The rarer the trials, the more each has to tell.
+            self.time = if self.vain > 0 {
+                Self::NEAR
+            } else {
+                Self::MOST
+            };
         }
         self.time
     }
@@ -272,9 +283,11 @@ impl Linger {
         match found {
             Some(true) => (self.vain, self.pass) = (0, 0),
             Some(false) => {
-                self.time /= 2;
-                self.vain = (self.vain + 1).min(Self::DOUBT);
-                self.pass = 1 << self.vain;
+                self.time = self.time.min(Self::MOST) / 2;
+                if self.on_trial {
+                    self.vain = (self.vain + 1).min(Self::DOUBT);
+                    self.pass = 1 << self.vain;
+                }
             }
             None => {}
         }
@@ -825,6 +838,39 @@ mod tests {
         assert!(linger.time < Duration::from_micros(1));
     }
 
+    /// Each announcement takes so long to be heard that they are further apart than what they announce would be.
+    #[test]
+    fn the_worker_tries_to_stay_where_waking_it_is_what_takes_long() {
+        let start = Instant::now();
+        let mut linger = Linger::default();
+        linger.ended(start, None);
+        let next = after(start, 150);
+        assert_eq!(linger.begin(next), Linger::MOST);
+        linger.ended(next, Some(false));
+        for n in 1..=2 {
+            assert_eq!(linger.begin(next), Duration::ZERO, "{n}");
+            linger.ended(next, None);
+        }
+        // In doubt, as long as would have spared the last one.
+        assert_eq!(linger.begin(next), Linger::NEAR);
+    }
+
+    #[test]
+    fn what_is_left_of_earlier_stays_does_not_put_off_the_next_trial() {
+        let mut now = Instant::now();
+        let mut linger = Linger::default();
+        linger.ended(now, None);
+        assert_eq!(linger.begin(now), Linger::MOST);
+        linger.ended(now, Some(false));
+        let doubt = (linger.vain, linger.pass);
+        for _ in 0..20 {
+            now += 2 * Linger::NEAR;
+            assert!(linger.begin(now) < Linger::MOST);
+            linger.ended(now, Some(false));
+        }
+        assert_eq!((linger.vain, linger.pass), doubt);
+    }
+
     /// There and back, over and over: what comes next needs the answer first.
     #[test]
     fn the_worker_seldom_stays_where_answers_are_waited_for() {
@@ -833,7 +879,7 @@ mod tests {
         let mut stayed = 0;
         for _ in 0..1000 {
             let time = linger.begin(now);
-            stayed += u32::from(time == Linger::MOST);
+            stayed += u32::from(time >= Linger::MOST);
             linger.ended(now, (time > Duration::ZERO).then_some(false));
             now += Linger::MOST / 2;
         }

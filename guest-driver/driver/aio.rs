@@ -339,6 +339,19 @@ impl Requests {
         }
     }
 
+    /// Gives a task that submits the first of those that [`Requests::take_untried`] would give out, if it is of the
+    /// same process. That does not make it the one who serves: the others are served meanwhile.
+    pub(crate) fn take_untried_of_current(&mut self) -> Option<(Id, UserDest)> {
+        let (id, wants) = untried(&mut self.reads).next()?;
+        match mem::replace(wants, Wants::Worker) {
+            Wants::Data(to) if to.is_of_current() => Some((id, to)),
+            other => {
+                *wants = other;
+                None
+            }
+        }
+    }
+
     /// The worker is done with a request: it has a `result`, or wants something else. A write that
     /// was sent waits for acceptance, one that found no space after all stays first in line.
     pub(crate) fn put_back(&mut self, id: Id, wants: Wants, result: Option<Result<usize>>) {

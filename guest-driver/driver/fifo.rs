@@ -1169,6 +1169,9 @@ impl Fifo {
                 inner.aio.may_pin()
             });
             if request.can_be_deferred() {
+                if !may_pin {
+                    self.pin_ahead();
+                }
                 let to = UserDest::remember(to, may_pin)?;
                 return self.defer(request, |_| Ok(Some(Wants::Data(to))));
             }
@@ -1700,6 +1703,20 @@ impl Fifo {
         self.stats.aio_ended.add(done.len() as u64);
         done.complete();
         self.notify(left);
+    }
+
+    /// As [`Fifo::pin_next`], one, by a task of the same process that queues another: who submits a read for each
+    /// that is completed never needs the worker.
+    fn pin_ahead(self: ArcBorrow<'_, Self>) {
+        let Some((id, mut to)) = self.lock().aio.take_untried_of_current() else {
+            return;
+        };
+        to.pin_by_current();
+        // If data came for it meanwhile, nobody could serve it.
+        self.change(|inner, _| {
+            let result = inner.check().err().map(Err);
+            inner.aio.put_back(id, Wants::Data(to), result);
+        });
     }
 
     fn serve_write(self: ArcBorrow<'_, Self>, id: Id, mut from: UserSource) {

@@ -251,6 +251,23 @@ impl UserDest {
         self.untried
     }
 
+    /// Whether it is in the memory of the current process.
+    pub(crate) fn is_of_current(&self) -> bool {
+        let current = kernel::current!();
+        current
+            .mm()
+            .is_some_and(|mm| ptr::eq(mm.as_raw(), self.iter.mm.as_raw()))
+    }
+
+    /// Pins it, as [`UserDest::pin_together`] does, by a task of the process ([`UserDest::is_of_current`]).
+    pub(crate) fn pin_by_current(&mut self) {
+        self.untried = false;
+        // SAFETY: The iterator is valid, a destination, user-backed, and used by nobody else meanwhile.
+        let to = unsafe { IovIterDest::from_raw(self.iter.iter.get()) };
+        // SAFETY: Likewise.
+        self.landing = unsafe { Landing::pin(to, Absent::Leave) };
+    }
+
     /// Pins the memory of those that belong to the same process as the first, as far as it is in reach and
     /// can be pinned. From a work queue only.
     pub(crate) fn pin_together<'a>(mut several: impl Iterator<Item = &'a mut Self>) {

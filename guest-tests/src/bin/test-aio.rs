@@ -16,6 +16,8 @@ use globalfifo_guest_tests::{check, check_eq, system, victim};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
 
 const TESTS: &[Test] = &[
     (
@@ -37,6 +39,14 @@ const TESTS: &[Test] = &[
     ("a_small_read_is_served_in_place", in_place),
     ("few_reads_are_served_in_place", few_in_place),
     ("reads_behind_are_pinned_as_they_come_up", pinned_later),
+    (
+        "who_submits_a_read_for_each_completed_needs_no_worker",
+        pinned_ahead,
+    ),
+    (
+        "a_submitter_pins_no_memory_of_another_process",
+        of_another_process,
+    ),
     ("memory_never_touched_is_not_pinned_later", untouched),
     ("vectors_with_empty_and_odd_segments", vectors),
     ("a_thousand_and_twenty_four_segments", many_segments),
@@ -308,6 +318,95 @@ fn pinned_later() -> Result<()> {
     // The first eight, and most of those behind: the work queue serves one and pins the next eight, if the
     // next byte is not here by then.
     check_eq!((in_place, (9..100).contains(&in_place)), (in_place, true));
+    Ok(())
+}
+
+fn pinned_ahead() -> Result<()> {
+    const IN_LINE: usize = 20;
+    const COUNT: u8 = 60;
+    let fifo = Fifo::open_empty(0)?;
+    let context = Context::new(32)?;
+    let before = served_in_place()?;
+    let mut rooms = vec![0xff_u8; COUNT.into()];
+    let mut reads: Vec<Iocb> = (0..)
+        .zip(rooms.chunks_mut(1))
+        .map(|(n, room)| Iocb::read(&fifo, room).data(n))
+        .collect();
+    let (first, later) = reads.split_at_mut(IN_LINE);
+    check_eq!(context.submit_all(first), Ok(IN_LINE));
+    let served = |n: u8| {
+        fifo.write_all(&[n])?;
+        let event = context.event()?;
+        check_eq!((event.data, event.res), (n.into(), 1));
+        check_eq!((n, served_in_place()? - before), (n, u64::from(n) + 1));
+        anyhow::Ok(())
+    };
+    let mut bytes = 0..COUNT;
+    for read in later {
+        bytes.next().map_or(Ok(()), served)?;
+        // Another has become the eighth in line.
+        context.submit(read)?;
+    }
+    for n in bytes.by_ref().take(8) {
+        served(n)?;
+    }
+    // With nobody who submits, it is the worker's turn.
+    let behind: Vec<u8> = bytes.collect();
+    fifo.write_all(&behind)?;
+    check_eq!(context.events(behind.len(), behind.len(), SOON)?.len(), 12);
+    check_eq!(rooms, (0..COUNT).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn of_another_process() -> Result<()> {
+    const COUNT: u8 = 20;
+    let fifo = Fifo::open_empty(0)?;
+    let waiting = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+    // Where it is in both processes, with something else in it.
+    let mut rooms = vec![0xff_u8; COUNT.into()];
+    // SAFETY: This process has one thread, so that its child can do everything.
+    let child = match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let result = reads_of_child(&fifo, &mut rooms, &waiting);
+            if let Err(error) = &result {
+                eprintln!("{error:?}");
+            }
+            // SAFETY: Ends the process.
+            unsafe { libc::_exit(result.is_err().into()) }
+        }
+    };
+    waiting.read()?;
+    let context = Context::new(32)?;
+    let mut reads: Vec<Iocb> = rooms
+        .chunks_mut(1)
+        .map(|room| Iocb::read(&fifo, room))
+        .collect();
+    for (n, read) in (0..COUNT).zip(&mut reads) {
+        fifo.write_all(&[n])?;
+        context.submit(read)?;
+    }
+    check_eq!(waitpid(child, None)?, WaitStatus::Exited(child, 0));
+    check_eq!(rooms, vec![0xff; COUNT.into()]);
+    fifo.write_all(&vec![1; COUNT.into()])?;
+    let events = context.events(reads.len(), reads.len(), SOON)?;
+    check!(events.iter().all(|event| event.res == 1));
+    check_eq!(rooms, vec![1; COUNT.into()]);
+    Ok(())
+}
+
+/// Reads of a byte into each room, which are first in line when `waiting` is written to.
+fn reads_of_child(fifo: &Fifo, rooms: &mut [u8], waiting: &EventFd) -> Result<()> {
+    let context = Context::new(32)?;
+    let mut reads: Vec<Iocb> = rooms
+        .chunks_mut(1)
+        .map(|room| Iocb::read(fifo, room))
+        .collect();
+    check_eq!(context.submit_all(&mut reads), Ok(reads.len()));
+    waiting.write(1)?;
+    let events = context.events(reads.len(), reads.len(), SOON)?;
+    check!(events.iter().all(|event| event.res == 1));
+    check_eq!(rooms, (0_u8..).take(rooms.len()).collect::<Vec<_>>());
     Ok(())
 }
 
