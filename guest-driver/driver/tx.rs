@@ -51,8 +51,9 @@ const DIRECT_PAGES: (usize, usize) = (32, 8);
 /// How long what may be done together can wait for more.
 const LOOK_MICROSECONDS: u32 = 100;
 
-/// The same in a stream of small writes that fill one message after another: most of these are posted when
-/// they are full, and the timer is only for the last. The more often it expires the more it costs.
+/// The same in a stream of small writes that fill one message after another, which are larger then: most of
+/// these are posted when they are full, and the timer is only for the last. The more often it expires the more
+/// it costs.
 const STREAM_MICROSECONDS: u32 = 400;
 
 /// How long the device may not know what was read: longer than an answer takes to be written, as that tells,
@@ -62,11 +63,18 @@ pub(crate) const ACK_MICROSECONDS: u32 = 10_000;
 
 /// What messages have room for, and how many of a size are kept for the next writes: as many as a full FIFO
 /// consists of, within these bounds. New ones are dear, as the kernel fills them with zeros.
-const SIZES: [(usize, RangeInclusive<usize>); 3] = [
+///
+/// The second size is that of a stream of writes that would fit into the first: as many times as large as it
+/// may wait longer.
+const SIZES: [(usize, RangeInclusive<usize>); 4] = [
     (4096 - TxHeader::LEN, 64..=256),
+    (4 * 4096 - TxHeader::LEN, 16..=64),
     (TOGETHER, 8..=32),
     (65536, 4..=16),
 ];
+
+/// A FIFO is to hold so many messages of a stream, so that neither side waits for the other.
+const STREAM_MESSAGES: usize = 8;
 
 /// The least queue for messages of two descriptors.
 const APART: u32 = 8;
@@ -83,7 +91,7 @@ pub(crate) struct TxSide {
     /// Messages that are not in the queue yet, oldest first: it has no room, or more may join them.
     pending: Chain<TxBuffer>,
     /// Messages to be used again, of each of [`SIZES`]: writing allocates nothing while there are some.
-    spares: [Spares; 3],
+    spares: [Spares; SIZES.len()],
     /// The largest of them can be used.
     apart: bool,
     /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
@@ -203,10 +211,15 @@ impl TxSide {
     /// Starts where the device stands.
     pub(crate) fn new(state: &State) -> Result<Self> {
         let capacity = state.capacity as usize;
+        let mut spares = SIZES.map(|size| Spares::new(size, capacity));
+        let [small, stream, ..] = &mut spares;
+        stream.room = stream
+            .room
+            .min((capacity / STREAM_MESSAGES).max(small.room));
         Ok(Self {
             queue: None,
             pending: Chain::new(),
-            spares: SIZES.map(|size| Spares::new(size, capacity)),
+            spares,
             apart: false,
             spare_ack: Some(TxBuffer::for_tx(0)?),
             ack_due: false,
@@ -315,16 +328,26 @@ impl TxSide {
         self.is_congested() && !self.timer && self.in_flight == 0
     }
 
-    /// Spares for a write of `n` bytes: of the least size that takes all of it, or of the largest.
-    fn spares_for(&mut self, n: usize) -> &mut Spares {
-        let [small, medium, large] = &mut self.spares;
-        if n <= small.room {
-            small
-        } else if n <= medium.room || !self.apart {
-            medium
+    /// Room that messages of a write of `n` bytes should have.
+    fn room_for(&self, n: usize) -> usize {
+        let [small, stream, together, apart] = &self.spares;
+        let spares = if n <= small.room {
+            if self.streaming {
+                stream
+            } else {
+                small
+            }
+        } else if n <= together.room || !self.apart {
+            together
         } else {
-            large
-        }
+            apart
+        };
+        spares.room
+    }
+
+    /// Spares with that room. Those of a small FIFO may all have the same: then the first are used.
+    fn spares_of(&mut self, room: usize) -> Option<&mut Spares> {
+        self.spares.iter_mut().find(|spares| spares.room == room)
     }
 
     /// Most pages of the payload of a direct message; `None` when there is to be none: a message and
@@ -340,14 +363,16 @@ impl TxSide {
     /// sent comes back by [`TxSide::keep`].
     pub(crate) fn take_spares(&mut self, n: usize) -> (Chain<TxBuffer>, usize) {
         let mut taken = Chain::new();
-        let spares = self.spares_for(n);
-        for _ in 0..n.div_ceil(spares.room) {
-            let Some(message) = spares.take() else {
-                break;
-            };
-            taken.push_back(message);
+        let room = self.room_for(n);
+        if let Some(spares) = self.spares_of(room) {
+            for _ in 0..n.div_ceil(room) {
+                let Some(message) = spares.take() else {
+                    break;
+                };
+                taken.push_back(message);
+            }
         }
-        (taken, spares.room)
+        (taken, room)
     }
 
     /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
@@ -358,7 +383,10 @@ impl TxSide {
             let unwanted = if self.abandoned || message.is_direct() {
                 Some(message)
             } else {
-                self.spares_for(room).keep(message)
+                match self.spares_of(room) {
+                    Some(spares) => spares.keep(message),
+                    None => Some(message),
+                }
             };
             if let Some(message) = unwanted {
                 rest.push_back(message);
@@ -621,7 +649,16 @@ impl TxSide {
                 .is_some_and(|message| !message.is_nearly_full())
             && self
                 .last_post
-                .is_some_and(|last| last.elapsed().as_micros_ceil() < LOOK_MICROSECONDS.into())
+                .is_some_and(|last| last.elapsed().as_micros_ceil() < self.patience().into())
+    }
+
+    /// How long small writes may wait for more, in microseconds.
+    fn patience(&self) -> u32 {
+        if self.streaming {
+            STREAM_MICROSECONDS
+        } else {
+            LOOK_MICROSECONDS
+        }
     }
 
     /// Posts what is to be posted; whether a message is held back for others to join it. That is decided

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use globalfifo_guest_tests::fifo::{Fifo, pattern};
-use globalfifo_guest_tests::harness::{self, Test};
-use globalfifo_guest_tests::{check_eq, system};
+use globalfifo_guest_tests::harness::{self, Test, eventually};
+use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
 use nix::libc::O_NONBLOCK;
 use nix::poll::PollFlags;
@@ -15,6 +15,10 @@ const TESTS: &[Test] = &[
     ("each_fifo_has_its_own_capacity", capacities),
     ("fifos_do_not_touch_each_other", independent),
     ("a_fifo_of_one_byte_works", one_byte),
+    (
+        "the_end_of_a_stream_of_small_writes_arrives_by_itself",
+        end_of_stream,
+    ),
     ("unread_bytes_of_all_survive_unbind", survive),
 ];
 
@@ -65,6 +69,30 @@ fn one_byte() -> Result<()> {
         fifo.wait_level(1)?;
         check_eq!(fifo.read(2), Ok(vec![byte]));
     }
+    Ok(())
+}
+
+/// Small writes that follow each other go together, in larger messages the longer they do. Wherever they stop, the
+/// last one arrives though nothing comes after it (not even a read), and not by the look for what was left behind.
+fn end_of_stream() -> Result<()> {
+    const SIZE: usize = 60;
+    let fifo = open(1)?;
+    let count = |name| system::counter(1, name);
+    let left_behind = count("left_behind")?;
+    for round in 0..64 {
+        let writes = 700 + usize::try_from(round)? * 5;
+        let bytes = pattern(round, writes * SIZE);
+        let (arrived, messages) = (count("rx_bytes")?, count("tx_messages")?);
+        for piece in bytes.chunks(SIZE) {
+            check_eq!(fifo.write(piece), Ok(SIZE));
+        }
+        let expected = arrived + u64::try_from(bytes.len())?;
+        eventually("all of it arrives", || Ok(count("rx_bytes")? == expected))?;
+        let messages = count("tx_messages")? - messages;
+        check!(messages <= u64::try_from(writes / 4)?);
+        check!(fifo.read_exact(bytes.len())? == bytes);
+    }
+    check_eq!(count("left_behind")?, left_behind);
     Ok(())
 }
 
