@@ -120,7 +120,7 @@ pub(crate) struct TxSide {
     answered: bool,
     /// The message that waits, if there is one, was held back.
     held_back: bool,
-    /// The last message was, until it was full.
+    /// The last message was, until it was full, and nobody waited for it.
     streaming: bool,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
     limit: u64,
@@ -213,9 +213,8 @@ impl TxSide {
         let capacity = state.capacity as usize;
         let mut spares = SIZES.map(|size| Spares::new(size, capacity));
         let [small, stream, ..] = &mut spares;
-        stream.room = stream
-            .room
-            .min((capacity / STREAM_MESSAGES).max(small.room));
+        let share = (capacity / STREAM_MESSAGES).saturating_sub(TxHeader::LEN);
+        stream.room = stream.room.min(share.max(small.room));
         Ok(Self {
             queue: None,
             pending: Chain::new(),
@@ -553,8 +552,7 @@ impl TxSide {
         while !self.abandoned {
             pumped.moved = false;
             self.reclaim(&mut budget, done, &mut pumped);
-            let at_once = hurry || others == Await::Interrupt;
-            let held_back = self.post(rx_consumed, at_once, &mut budget, &mut pumped)?;
+            let held_back = self.post(rx_consumed, hurry, others, &mut budget, &mut pumped)?;
             if budget == 0 {
                 if let Some(queue) = self.queue.as_mut() {
                     queue.disable_interrupts();
@@ -667,10 +665,12 @@ impl TxSide {
     fn post(
         &mut self,
         rx_consumed: u64,
-        at_once: bool,
+        hurry: bool,
+        others: Await,
         budget: &mut usize,
         pumped: &mut Pumped,
     ) -> Result<bool, Broken> {
+        let at_once = hurry || others == Await::Interrupt;
         let mut held_back = false;
         while *budget > 0 && !self.pending.is_empty() {
             held_back = !at_once && self.may_wait(rx_consumed);
@@ -688,7 +688,7 @@ impl TxSide {
             }
             self.posted = end;
             self.carrying += 1;
-            self.streaming = core::mem::take(&mut self.held_back) && full;
+            self.streaming = core::mem::take(&mut self.held_back) && full && others == Await::None;
             self.last_post = Some(Instant::now());
             self.answered = false;
             *budget -= 1;

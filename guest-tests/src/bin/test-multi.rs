@@ -2,6 +2,7 @@
 //! `--fifo loopback --fifo loopback,capacity=65536 --fifo loopback,capacity=1`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use globalfifo_guest_tests::fifo::{Fifo, pattern};
@@ -72,27 +73,32 @@ fn one_byte() -> Result<()> {
     Ok(())
 }
 
-/// Small writes that follow each other go together, in larger messages the longer they do. Wherever they stop, the
-/// last one arrives though nothing comes after it (not even a read), and not by the look for what was left behind.
+/// Small writes that follow each other go together. Wherever they stop, the last one arrives though nothing comes
+/// after it (not even a read), and not by the driver's look for what was left behind, once a second.
 fn end_of_stream() -> Result<()> {
     const SIZE: usize = 60;
+    const ROUNDS: u32 = 64;
     let fifo = open(1)?;
     let count = |name| system::counter(1, name);
     let left_behind = count("left_behind")?;
-    for round in 0..64 {
-        let writes = 700 + usize::try_from(round)? * 5;
-        let bytes = pattern(round, writes * SIZE);
+    let mut waited = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let writes = 700 + round as usize * 5;
+        let bytes = pattern(u64::from(round), writes * SIZE);
         let (arrived, messages) = (count("rx_bytes")?, count("tx_messages")?);
         for piece in bytes.chunks(SIZE) {
             check_eq!(fifo.write(piece), Ok(SIZE));
         }
         let expected = arrived + u64::try_from(bytes.len())?;
+        let written = Instant::now();
         eventually("all of it arrives", || Ok(count("rx_bytes")? == expected))?;
+        waited += written.elapsed();
         let messages = count("tx_messages")? - messages;
         check!(messages <= u64::try_from(writes / 4)?);
         check!(fifo.read_exact(bytes.len())? == bytes);
     }
     check_eq!(count("left_behind")?, left_behind);
+    check!(waited < Duration::from_millis(100) * ROUNDS);
     Ok(())
 }
 
