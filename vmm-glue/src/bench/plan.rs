@@ -179,7 +179,8 @@ impl Trial {
     }
 }
 
-/// Everything to measure in a round; with patterns, only what has one of them in its name. Peers follow one another.
+/// Everything to measure in a round; with patterns, only what has one of them in its name. What is compared follows
+/// one another.
 pub fn trials(extent: &Extent, only: &[String]) -> Vec<Trial> {
     let mut trials = round_trips(extent);
     trials.extend(throughput(extent));
@@ -326,8 +327,8 @@ pub const WAITERS: [(Waiter, &str); 5] = [
 
 fn waiters(extent: &Extent) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for count in extent.waiters.iter().copied() {
-        for (by, name) in WAITERS {
+    for (by, name) in WAITERS {
+        for count in extent.waiters.iter().copied() {
             let work = Work::Waiters {
                 paths: (FIFOS..FIFOS + CROWD).map(path).collect(),
                 by,

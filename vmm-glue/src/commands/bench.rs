@@ -109,7 +109,7 @@ fn rounds(
         if !ui::has_bars() {
             ui::say(&format!("measuring, round {round} of {rounds}"));
         }
-        for trial in trials {
+        for trial in in_turn(trials, round) {
             bar.set_message(trial.name());
             // What did not work once would take its time limit again.
             let known_bad = results.troubles().contains_key(&trial.way)
@@ -132,6 +132,16 @@ fn rounds(
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Every other round is backwards: what comes first in one comes last in the next, so that neither a change of the
+/// machine's speed nor what a measurement leaves behind favours one of two that are compared.
+fn in_turn(trials: &[Trial], round: usize) -> Box<dyn Iterator<Item = &Trial> + '_> {
+    if round % 2 == 1 {
+        Box::new(trials.iter())
+    } else {
+        Box::new(trials.iter().rev())
+    }
 }
 
 fn finish(report: &Report, out: &Path) -> Result<u8> {
