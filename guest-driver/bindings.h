@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What bindgen reads: kernel headers that the kernel crate does not bind, constants that are casts
- * (which bindgen skips), and the shims of helpers.c for macros and inline functions.
+ * (which bindgen skips), and the functions of helpers.c, helpers_fast.c and splice.c.
  */
 #ifndef GLOBALFIFO_BINDINGS_H
 #define GLOBALFIFO_BINDINGS_H
@@ -24,6 +24,7 @@ static const unsigned int GLOBALFIFO_FIFO_CLEAR = FIFO_CLEAR;
 static const unsigned int GLOBALFIFO_ALIAS_CLEAR = GLOBALFIFO_IOC_CLEAR;
 static const int GLOBALFIFO_IOCB_AIO_RW = (__force int)IOCB_AIO_RW;
 static const int GLOBALFIFO_IOCB_NOWAIT = (__force int)IOCB_NOWAIT;
+static const int GLOBALFIFO_IOCB_DSYNC = (__force int)IOCB_DSYNC;
 static const fmode_t GLOBALFIFO_FMODE_READ = FMODE_READ;
 static const fmode_t GLOBALFIFO_FMODE_WRITE = FMODE_WRITE;
 static const fmode_t GLOBALFIFO_FMODE_NOWAIT = FMODE_NOWAIT;
@@ -35,27 +36,50 @@ static const unsigned int GLOBALFIFO_EPOLLHUP = (__force unsigned int)EPOLLHUP;
 static const unsigned int GLOBALFIFO_EPOLLRDNORM = (__force unsigned int)EPOLLRDNORM;
 static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWRNORM;
 static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
-static const unsigned int GLOBALFIFO_SPLICE_F_NONBLOCK = SPLICE_F_NONBLOCK;
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
 static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 
-int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
-			void (*callback)(struct virtqueue *vq));
+/* helpers.c */
+int globalfifo_find_vqs(struct virtio_device *vdev, unsigned int count, const char *const *names,
+			struct virtqueue **vqs, void (*callback)(struct virtqueue *vq));
 void globalfifo_device_ready(struct virtio_device *vdev);
-void globalfifo_reset_and_del_vqs(struct virtio_device *vdev);
+bool globalfifo_has_feature(const struct virtio_device *vdev, unsigned int bit);
+void globalfifo_del_vqs(struct virtio_device *vdev);
 int globalfifo_get_config_u32(struct virtio_device *vdev, unsigned int offset, void *buf);
 int globalfifo_add_out(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_in(struct virtqueue *vq, void *buf, unsigned int len, void *token, gfp_t gfp);
 int globalfifo_add_request(struct virtqueue *vq, void *out, unsigned int out_len, void *in,
 			   unsigned int in_len, void *token, gfp_t gfp);
+dev_t globalfifo_devt(unsigned int major, unsigned int minor);
+struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
+				      const char *name);
+int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
+bool globalfifo_use_mm(struct mm_struct *mm);
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high);
+void globalfifo_nofault_begin(void);
+void globalfifo_nofault_end(void);
+bool globalfifo_need_resched(void);
+void globalfifo_get_module(void);
+void globalfifo_put_module(void);
+void *globalfifo_current_files(void);
+bool globalfifo_has_descriptor(struct file *file, fl_owner_t owner);
+bool globalfifo_opener_may_write(struct file *file);
+
+/* splice.c */
+ssize_t globalfifo_splice_read(struct file *in, struct pipe_inode_info *pipe, size_t len,
+			       unsigned int flags, int (*wait)(struct file *, bool));
+ssize_t globalfifo_splice_write(struct pipe_inode_info *pipe, struct file *out, size_t len,
+				unsigned int flags, int (*wait)(struct file *, bool));
+
+/* helpers_fast.c */
 int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int first_len, void *second,
 			    unsigned int second_len, void *token, gfp_t gfp);
 int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
 			     void *token, gfp_t gfp);
 bool globalfifo_is_at_hand(struct iov_iter *from, size_t len);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
-			     unsigned int count, size_t *offset);
+			     unsigned int count, size_t *offset, bool present);
 bool globalfifo_runs_in_tcg(void);
 unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len);
 ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
@@ -64,18 +88,11 @@ int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages);
 bool globalfifo_page_is_small_and_anonymous(struct page *page);
 void globalfifo_mark_dirty(struct page *page);
 bool globalfifo_page_is_mapped(struct page *page);
-dev_t globalfifo_devt(unsigned int major, unsigned int minor);
-struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
-				      const char *name);
-int globalfifo_put_user_int(int value, unsigned long to);
-int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
-bool globalfifo_use_mm(struct mm_struct *mm);
-unsigned long globalfifo_file_count(struct file *file);
-ssize_t globalfifo_splice_read_nowait(struct file *in, struct pipe_inode_info *pipe, size_t len);
 bool globalfifo_relax(void);
 bool globalfifo_others_want_cpu(void);
 void globalfifo_preempt_disable(void);
 void globalfifo_preempt_enable(void);
-struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool urgent);
+bool globalfifo_mappings_begin(struct mm_struct *mm, unsigned int *seq);
+bool globalfifo_mappings_changed(struct mm_struct *mm, unsigned int seq);
 
 #endif

@@ -6,8 +6,8 @@
 //! `/dev/globalfifo0` and on. `docs/virtio-fifo.md` specifies the device; [`virtio_fifo`] is its wire
 //! format, the same source that the device is built from.
 //!
-//! - [`kapi`]: safe abstractions over C interfaces; all unsafe code but this file's and
-//!   [`registry`]'s.
+//! - [`kapi`]: safe abstractions over C interfaces, and all unsafe code but the initialisation of a static here
+//!   and in [`registry`].
 //! - [`driver`]: the driver's logic, safe Rust.
 //! - [`registry`]: minor numbers, device nodes, debugfs.
 
@@ -25,6 +25,7 @@ use kernel::{
 mod driver;
 mod kapi;
 mod registry;
+mod uapi;
 #[expect(
     dead_code,
     unreachable_pub,
@@ -52,7 +53,7 @@ module! {
 #[pin_data]
 struct GlobalFifo {
     #[pin]
-    _driver: Registration<virtio::Adapter<FifoDriver>>,
+    _driver: Registration<virtio::Adapter<FifoDriver<Registry>>>,
     _registry: Registry,
 }
 
@@ -61,7 +62,7 @@ impl InPlaceModule for GlobalFifo {
         let id = module_parameters::virtio_id.value();
         try_pin_init!(Self {
             // SAFETY: Called once, by the module's initialisation, before the driver is registered.
-            _registry: unsafe { Registry::start(c"globalfifo", module, id) }?,
+            _registry: unsafe { Registry::start(c"globalfifo", id) }?,
             _driver <- Registration::new(c"globalfifo", module),
         })
     }

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Which minor number stands for which FIFO, and what the module shows of them: device nodes and
-//! debugfs folders.
+//! Minor numbers, device nodes, debugfs folders, work queues: what exists once for the module.
 
 use crate::{
     driver::{
         self,
-        Fifo, //
+        Fifo,
+        FifoFile,
+        Queues, //
     },
     kapi::{
-        chardev,
-        virtio::IdTable,
-        workqueue::{
-            Urgency,
-            WorkQueue, //
+        chardev::{
+            self,
+            Mode, //
         },
+        fasync::FasyncList,
+        virtio::IdTable, //
     },
     virtio_fifo::DEFAULT_DEVICE_ID,
+    GlobalFifo, //
 };
 use kernel::{
     debugfs,
@@ -30,34 +32,33 @@ use kernel::{
 };
 
 /// The device id served; see the module parameter `virtio_id`.
-pub(crate) static ID_TABLE: IdTable = IdTable::new(DEFAULT_DEVICE_ID);
+static ID_TABLE: IdTable = IdTable::new(DEFAULT_DEVICE_ID);
 
 struct Inner {
-    /// By minor number.
-    fifos: KVec<Option<Arc<Fifo>>>,
+    /// State of each minor number.
+    minors: KVec<Minor>,
     shown: Option<KBox<Shown>>,
 }
 
-/// Where work is done.
-#[derive(Clone)]
-pub(crate) struct Queues {
-    /// Requests, for which a process waits.
-    pub(crate) requests: Arc<WorkQueue>,
-    /// What a device leaves to do, which may be without end.
-    pub(crate) rest: Arc<WorkQueue>,
+/// State of a minor number.
+enum Minor {
+    Free,
+    /// Its node or folder is being made, or is still there.
+    Reserved,
+    Used(Arc<Fifo>),
 }
 
 struct Shown {
     queues: Queues,
-    chardev: chardev::Registration<Fifo>,
+    chardev: Arc<chardev::Registration<Registry>>,
     debugfs: debugfs::Dir,
 }
 
 global_lock! {
-    // SAFETY: Initialised by `Registry::start` before anything else can use it: the character
-    // device and the virtio driver are registered after that.
+    // SAFETY: Initialised by `Registry::start` before anything else can use it: the character device and the virtio
+    // driver are registered after that.
     unsafe(uninit) static REGISTRY: Mutex<Inner> = Inner {
-        fifos: KVec::new(),
+        minors: KVec::new(),
         shown: None,
     };
 }
@@ -66,37 +67,22 @@ global_lock! {
 pub(crate) struct Registry(());
 
 impl Registry {
-    /// Reserves minor numbers, the class and the debugfs folder under `name`, and takes the device
-    /// id.
+    /// Reserves the major number, the class and the debugfs folder under `name`, and takes the device id.
     ///
     /// # Safety
     ///
     /// Called once, from the module's initialisation, before the driver is registered.
-    pub(crate) unsafe fn start(
-        name: &'static CStr,
-        module: &'static ThisModule,
-        device_id: u32,
-    ) -> Result<Self> {
+    pub(crate) unsafe fn start(name: &'static CStr, device_id: u32) -> Result<Self> {
         // SAFETY: By the safety requirements, once.
         unsafe { REGISTRY.init() };
         // SAFETY: By the safety requirements, before the driver that uses it is registered.
         unsafe { ID_TABLE.set(device_id) };
-        let chardev = chardev::Registration::new(name, module)?;
-        let debugfs = debugfs::Dir::new(name);
-        let queues = Queues {
-            requests: Arc::new(WorkQueue::new(name, Urgency::Soon)?, GFP_KERNEL)?,
-            rest: Arc::new(
-                WorkQueue::new(c"globalfifo-rest", Urgency::InTurn)?,
-                GFP_KERNEL,
-            )?,
-        };
         let shown = Shown {
-            queues,
-            chardev,
-            debugfs,
+            queues: Queues::new()?,
+            chardev: chardev::Registration::new(name)?,
+            debugfs: debugfs::Dir::new(name),
         };
-        let shown = KBox::new(shown, GFP_KERNEL)?;
-        REGISTRY.lock().shown = Some(shown);
+        REGISTRY.lock().shown = Some(KBox::new(shown, GFP_KERNEL)?);
         Ok(Self(()))
     }
 }
@@ -104,76 +90,119 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         let mut inner = REGISTRY.lock();
-        let gone = (inner.shown.take(), core::mem::take(&mut inner.fifos));
+        let gone = (inner.shown.take(), core::mem::take(&mut inner.minors));
         drop(inner);
         if let Some(shown) = &gone.0 {
-            // Work holds FIFOs, and these the queues: none is left after this, so that it is not
-            // a queue's own work that drops it. What is left of a device that is gone can put in
-            // requests, which leave nothing.
-            shown.queues.rest.drain();
-            shown.queues.requests.drain();
+            shown.queues.drain();
         }
         drop(gone);
     }
 }
 
-/// Where work is done.
-pub(crate) fn work_queues() -> Result<Queues> {
-    let inner = REGISTRY.lock();
-    let queues = inner.shown.as_ref().map(|shown| shown.queues.clone());
-    queues.ok_or(ENODEV)
-}
-
 /// A FIFO that user space can open; withdrawn on drop. Files that are open stay open.
 pub(crate) struct Published {
-    minor: u32,
-    _node: chardev::Node,
+    /// Dropped in this order: no new file is opened, the node and the folder go, and the number is free again.
+    _lookup: Lookup,
+    _node: chardev::Node<Registry>,
     _folder: driver::Folder,
+    _slot: Slot,
 }
 
-impl Drop for Published {
+/// What finds a FIFO by its minor number.
+struct Lookup(usize);
+
+impl Drop for Lookup {
     fn drop(&mut self) {
-        let mut inner = REGISTRY.lock();
-        let fifo = inner
-            .fifos
-            .get_mut(self.minor as usize)
-            .and_then(Option::take);
-        drop(inner);
+        let fifo = set(self.0, Minor::Reserved);
         drop(fifo);
     }
 }
 
-/// Gives `fifo` the lowest free minor number and shows it.
-pub(crate) fn publish(parent: &Device, fifo: &Arc<Fifo>) -> Result<Published> {
-    let mut inner = REGISTRY.lock();
-    let inner = &mut *inner;
-    let shown = inner.shown.as_ref().ok_or(ENODEV)?;
-    let minor = match inner.fifos.iter().position(Option::is_none) {
-        Some(free) => free,
-        None => {
-            inner.fifos.push(None, GFP_KERNEL)?;
-            inner.fifos.len() - 1
+/// A minor number, which nobody else gets.
+struct Slot(usize);
+
+impl Slot {
+    /// Reserves the lowest free number.
+    fn reserve() -> Result<Self> {
+        let mut inner = REGISTRY.lock();
+        let free = inner.minors.iter().position(|minor| matches!(minor, Minor::Free));
+        let minor = match free {
+            Some(free) => free,
+            None if inner.minors.len() >= chardev::MINORS as usize => return Err(ENOSPC),
+            None => {
+                inner.minors.push(Minor::Free, GFP_KERNEL)?;
+                inner.minors.len() - 1
+            }
+        };
+        if let Some(slot) = inner.minors.get_mut(minor) {
+            *slot = Minor::Reserved;
         }
-    };
-    if minor >= chardev::MINORS as usize {
-        return Err(ENOSPC);
+        Ok(Self(minor))
     }
-    let name = CString::try_from_fmt(fmt!("globalfifo{minor}"))?;
-    let folder = driver::show(&shown.debugfs, &name, fifo.stats().clone())?;
-    let node = shown.chardev.create_node(parent, &name, minor as u32)?;
-    if let Some(slot) = inner.fifos.get_mut(minor) {
-        *slot = Some(fifo.clone());
-    }
-    Ok(Published {
-        minor: minor as u32,
-        _node: node,
-        _folder: folder,
-    })
 }
 
-/// What a minor number stands for.
-pub(crate) fn find(minor: u32) -> Result<Arc<Fifo>> {
-    let inner = REGISTRY.lock();
-    let fifo = inner.fifos.get(minor as usize).and_then(Option::as_ref);
-    fifo.cloned().ok_or(ENODEV)
+impl Drop for Slot {
+    fn drop(&mut self) {
+        set(self.0, Minor::Free);
+    }
+}
+
+/// Sets the state of a minor number; the FIFO that it stood for.
+fn set(minor: usize, state: Minor) -> Option<Arc<Fifo>> {
+    let mut inner = REGISTRY.lock();
+    let slot = inner.minors.get_mut(minor)?;
+    match core::mem::replace(slot, state) {
+        Minor::Used(fifo) => Some(fifo),
+        Minor::Free | Minor::Reserved => None,
+    }
+}
+
+impl driver::Host for Registry {
+    type Published = Published;
+
+    fn id_table() -> &'static IdTable {
+        &ID_TABLE
+    }
+
+    fn work_queues() -> Result<Queues> {
+        let inner = REGISTRY.lock();
+        let queues = inner.shown.as_ref().map(|shown| shown.queues.clone());
+        queues.ok_or(ENODEV)
+    }
+
+    /// Gives `fifo` the lowest free minor number and shows it.
+    fn publish(parent: &Device, fifo: &Arc<Fifo>) -> Result<Published> {
+        let slot = Slot::reserve()?;
+        let minor = slot.0;
+        let name = CString::try_from_fmt(fmt!("globalfifo{minor}"))?;
+        let (folder, chardev) = {
+            let inner = REGISTRY.lock();
+            let shown = inner.shown.as_ref().ok_or(ENODEV)?;
+            let folder = driver::show(&shown.debugfs, &name, fifo.stats.clone())?;
+            (folder, shown.chardev.clone())
+        };
+        // Before the node, which udev opens at once.
+        set(minor, Minor::Used(fifo.clone()));
+        let lookup = Lookup(minor);
+        let node = chardev.as_arc_borrow().create_node(parent, &name, minor as u32)?;
+        Ok(Published {
+            _lookup: lookup,
+            _node: node,
+            _folder: folder,
+            _slot: slot,
+        })
+    }
+}
+
+impl chardev::Open for Registry {
+    type File = FifoFile;
+    type OwnerModule = GlobalFifo;
+
+    fn open(minor: u32, mode: Mode) -> Result<(Arc<FifoFile>, Arc<FasyncList>)> {
+        let fifo = match REGISTRY.lock().minors.get(minor as usize) {
+            Some(Minor::Used(fifo)) => fifo.clone(),
+            Some(Minor::Free | Minor::Reserved) | None => return Err(ENODEV),
+        };
+        FifoFile::open(fifo, mode)
+    }
 }

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The buffers that travel through the virtqueues, and a queue of them.
+//! The buffers that travel through the virtqueues: messages with a header, and their payload.
 //!
-//! A list node is part of each buffer, so that queueing one never allocates: it happens in interrupt
-//! context, where losing data for want of memory is not an option.
+//! Must not know queues, nor what a FIFO makes of a message.
 
+use super::chain::Linked;
+#[cfg(GLOBALFIFO_FAST)]
+use crate::kapi::pages::{
+    UserBytes,
+    UserPages, //
+};
 use crate::{
     kapi::{
-        pages::UserPages,
+        source::Source,
         virtio::Packet, //
     },
     virtio_fifo::{
@@ -15,93 +20,9 @@ use crate::{
         TxHeader, //
     },
 };
-use core::mem;
 use kernel::prelude::*;
 
-/// Something with a place for the next in a [`Chain`].
-pub(crate) trait Linked: Sized {
-    /// The place.
-    fn next(&mut self) -> &mut Option<KBox<Self>>;
-}
-
-/// A first-in-first-out chain, all operations O(1) amortised, without allocation.
-///
-/// Two stacks: `back` takes what comes, newest first; `front` gives, oldest first, and is filled by
-/// turning `back` round when it is empty.
-pub(crate) struct Chain<T: Linked> {
-    front: Option<KBox<T>>,
-    back: Option<KBox<T>>,
-}
-
-impl<T: Linked> Chain<T> {
-    /// An empty chain.
-    pub(crate) const fn new() -> Self {
-        Self {
-            front: None,
-            back: None,
-        }
-    }
-
-    /// Whether there is nothing in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.front.is_none() && self.back.is_none()
-    }
-
-    /// Adds the newest.
-    pub(crate) fn push_back(&mut self, mut link: KBox<T>) {
-        *link.next() = self.back.take();
-        self.back = Some(link);
-    }
-
-    /// Gives back what was the oldest.
-    pub(crate) fn push_front(&mut self, mut link: KBox<T>) {
-        *link.next() = self.front.take();
-        self.front = Some(link);
-    }
-
-    /// Takes the oldest.
-    pub(crate) fn pop_front(&mut self) -> Option<KBox<T>> {
-        if self.front.is_none() {
-            while let Some(mut link) = self.back.take() {
-                self.back = link.next().take();
-                self.push_front(link);
-            }
-        }
-        let mut link = self.front.take()?;
-        self.front = link.next().take();
-        Some(link)
-    }
-
-    /// The one that is in it, if it is alone.
-    pub(crate) fn only(&mut self) -> Option<&mut T> {
-        match (&mut self.front, &mut self.back) {
-            (Some(link), None) | (None, Some(link)) => {
-                let alone = link.next().is_none();
-                alone.then_some(&mut **link)
-            }
-            _ => None,
-        }
-    }
-
-    /// The newest, if it came after the last turn-round.
-    pub(crate) fn newest(&mut self) -> Option<&mut T> {
-        self.back.as_deref_mut()
-    }
-
-    /// Takes all of them.
-    pub(crate) fn take(&mut self) -> Self {
-        mem::replace(self, Self::new())
-    }
-}
-
-impl<T: Linked> Drop for Chain<T> {
-    fn drop(&mut self) {
-        // One by one: dropping the head would recurse as deep as the chain is long.
-        while self.pop_front().is_some() {}
-    }
-}
-
-/// What the driver knows of a receive buffer.
+/// State of a receive buffer.
 pub(crate) struct Rx {
     next: Option<KBox<RxBuffer>>,
     /// Position in the rx stream of the first unread byte.
@@ -186,19 +107,17 @@ impl RxBuffer {
     }
 }
 
-/// Most payload that is in one piece of memory with the header: the pieces that the kernel hands out without
-/// effort are no larger.
-pub(crate) const TOGETHER: usize = 32768 - TxHeader::LEN;
-
-/// What the driver knows of a message to the device.
+/// State of a message to the device.
 pub(crate) struct Tx {
     next: Option<KBox<TxBuffer>>,
     /// Position in the tx stream of the first payload byte.
     position: u64,
 }
 
-/// A message to the device: header and payload. The payload is a copy in the message's memory, behind the
-/// header or, if it is large, in a buffer of its own; or in pages of the process that writes it (*direct*).
+/// A message to the device: header and payload.
+///
+/// The payload is a copy, behind the header. In the fast edition it may also be in a buffer of its
+/// own, or in pages of the process that writes it (*direct*).
 pub(crate) type TxBuffer = Packet<Tx>;
 
 impl Linked for TxBuffer {
@@ -207,74 +126,52 @@ impl Linked for TxBuffer {
     }
 }
 
+/// Payload that was copied, behind the header or apart from it.
 impl TxBuffer {
-    /// A message with room for `payload` bytes, and none in it. For more than [`TOGETHER`] that is a buffer of
-    /// its own if there is memory at hand, and less room if there is not.
+    /// A message with room for `payload` bytes behind the header, and none in it.
     pub(crate) fn for_tx(payload: usize) -> Result<KBox<Self>> {
-        let apart = payload > TOGETHER;
-        let together = if apart { 0 } else { payload };
         let mut message = Self::with_capacity(
-            TxHeader::LEN + together,
+            TxHeader::LEN + payload,
             Tx {
                 next: None,
                 position: 0,
             },
         )?;
         message.append(&[0; TxHeader::LEN]);
-        if apart && message.extend_apart(payload).is_err() {
-            return Self::for_tx(TOGETHER);
-        }
         Ok(message)
     }
 
-    /// Payload that it has room for in all.
+    /// Payload that there is room for in all.
     pub(crate) fn room(&self) -> usize {
-        match self.buffer() {
-            Some(buffer) => buffer.capacity(),
-            None => self.capacity() - TxHeader::LEN,
+        #[cfg(GLOBALFIFO_FAST)]
+        if let Some(buffer) = self.buffer() {
+            return buffer.capacity();
         }
+        self.capacity() - TxHeader::LEN
     }
 
-    /// Payload that it has room for beside what is there.
-    pub(crate) fn room_left(&self) -> usize {
-        if self.is_direct() {
-            0
-        } else {
-            self.room() - self.payload_len()
-        }
-    }
-
-    /// How much there is before the payload, where the payload is.
+    /// Bytes in front of the payload, where the payload is.
     fn lead(&self) -> usize {
-        match self.buffer() {
-            Some(_) => 0,
-            None => TxHeader::LEN,
+        #[cfg(GLOBALFIFO_FAST)]
+        if self.buffer().is_some() {
+            return 0;
         }
+        TxHeader::LEN
     }
 
-    /// Whether it is hardly worth while to wait for more to join it.
+    /// Whether it is hardly worth while to wait for more payload.
+    #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.payload_len() > self.room() / 8 * 7
     }
 
-    /// A message whose payload stays where it is, in `pages`.
-    pub(crate) fn direct(mut self: KBox<Self>, pages: UserPages) -> KBox<Self> {
-        self.empty();
-        self.attach(pages);
-        self
-    }
-
-    /// Whether the payload is in a process's pages: it cannot be cut, nor go with others.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.pages().is_some()
-    }
-
     /// Takes the payload out.
+    #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn empty(&mut self) {
         self.truncate(self.lead());
     }
 
-    /// Cuts the payload to at most `n` bytes.
+    /// Cuts the payload to at most `n` bytes, unless it is direct.
     pub(crate) fn cut(&mut self, n: usize) {
         if !self.is_direct() && n < self.payload_len() {
             self.truncate(self.lead() + n);
@@ -283,18 +180,26 @@ impl TxBuffer {
 
     /// Bytes of the payload.
     pub(crate) fn payload_len(&self) -> usize {
-        match self.pages() {
-            Some(pages) => pages.len(),
-            None => self.payload().len(),
+        #[cfg(GLOBALFIFO_FAST)]
+        if let Some(pages) = self.pages() {
+            return pages.len();
         }
+        self.payload().len()
     }
 
-    /// The payload, if it is not in a process's pages.
+    /// The payload, unless it is direct.
     pub(crate) fn payload(&self) -> &[u8] {
-        match self.buffer() {
-            Some(buffer) => buffer,
-            None => self.bytes().get(TxHeader::LEN..).unwrap_or(&[]),
+        #[cfg(GLOBALFIFO_FAST)]
+        if let Some(buffer) = self.buffer() {
+            return buffer;
         }
+        self.bytes().get(TxHeader::LEN..).unwrap_or(&[])
+    }
+
+    /// Copies the next `n` bytes of `source`, or as many as there is room for, behind the payload;
+    /// fewer means memory that is not there.
+    pub(crate) fn fill_from(&mut self, source: &mut Source<'_, '_>, n: usize) -> usize {
+        self.append_from(source, n)
     }
 
     /// Says where in the tx stream the payload stands.
@@ -302,12 +207,17 @@ impl TxBuffer {
         self.meta.position = position;
     }
 
+    /// Position in the tx stream of the first payload byte.
+    pub(crate) fn tx_position(&self) -> u64 {
+        self.meta.position
+    }
+
     /// Position in the tx stream after the last payload byte.
     pub(crate) fn tx_end(&self) -> u64 {
         self.meta.position + self.payload_len() as u64
     }
 
-    /// Writes the header, with `rx_consumed` as of now, and lets the device read the message.
+    /// Writes the header, with `rx_consumed` as of now, and exposes the message to the device.
     pub(crate) fn stamp(&mut self, rx_consumed: u64) {
         let header = TxHeader {
             offset: self.meta.position,
@@ -317,5 +227,45 @@ impl TxBuffer {
             *to = header.to_bytes();
         }
         self.expose(self.bytes().len(), 0);
+    }
+
+    /// Whether the payload is in pages of a process: it cannot be cut, nor join another.
+    pub(crate) fn is_direct(&self) -> bool {
+        #[cfg(GLOBALFIFO_FAST)]
+        return self.pages().is_some();
+        #[cfg(not(GLOBALFIFO_FAST))]
+        false
+    }
+}
+
+/// Payload elsewhere: the fast edition.
+#[cfg(GLOBALFIFO_FAST)]
+impl TxBuffer {
+    /// A message with room for `payload` bytes in a buffer of its own, if there is memory at hand.
+    pub(crate) fn apart(payload: usize) -> Result<KBox<Self>> {
+        let mut message = Self::for_tx(0)?;
+        message.extend_apart(payload)?;
+        Ok(message)
+    }
+
+    /// A message whose payload stays where it is, in `pages`.
+    pub(crate) fn direct(mut self: KBox<Self>, pages: UserPages) -> KBox<Self> {
+        self.empty();
+        self.attach(pages);
+        self
+    }
+
+    /// Payload that there is room for beside what is there.
+    pub(crate) fn room_left(&self) -> usize {
+        if self.is_direct() {
+            0
+        } else {
+            self.room() - self.payload_len()
+        }
+    }
+
+    /// Copies all of `bytes` behind the payload, or nothing: false if there is no room, or the memory is not there.
+    pub(crate) fn join(&mut self, bytes: &UserBytes) -> bool {
+        self.append_at_hand(bytes)
     }
 }

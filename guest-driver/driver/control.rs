@@ -2,15 +2,21 @@
 
 //! The control virtqueue: one request at a time, with a bounded wait for the answer.
 //!
-//! Knows requests and responses, not what a FIFO makes of them. Whoever waits also looks at the queue
-//! now and then, so that a lost interrupt costs a moment: when the first requests are made nothing is
-//! open yet, and nobody else looks.
+//! Knows requests and responses. Must not know what a FIFO makes of them. A task that waits also checks the queue
+//! now and then, so that a lost interrupt costs a moment: when the first requests are made nothing is open, and the
+//! watchdog does not run.
+//!
+//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). A request waits for its
+//! return, and is sent again if it was under way.
 
-use super::stats::Counter;
+use super::{
+    stats::Counter,
+    tunables::CONTROL_SECONDS, //
+};
 use crate::{
     kapi::{
         virtio::{
-            Look,
+            MissedCheck,
             Packet,
             Queue,
             Refused, //
@@ -33,35 +39,55 @@ use crate::{
     },
 };
 use kernel::{
+    dev_err,
+    device::Device,
     prelude::*,
     sync::{
+        aref::ARef,
         new_spinlock_irq,
         Arc,
         SpinLockIrq, //
     },
 };
 
-/// How long an answer may take. The device answers without waiting for anything (DEV-10, DEV-22).
-const SECONDS: u8 = 10;
-
 /// Number of a request, to tell its answer from that to one which nobody waits for any more.
 pub(crate) type Sequence = u64;
 
+/// The queue, by the life of the device.
+enum Line {
+    /// In service.
+    Open(Queue<Sequence>),
+    /// The device is being reset: requests wait.
+    Suspended,
+    /// Not set up yet, or gone: `ENODEV`.
+    Closed,
+}
+
+impl Line {
+    fn queue(&mut self) -> Option<&mut Queue<Sequence>> {
+        match self {
+            Self::Open(queue) => Some(queue),
+            Self::Suspended | Self::Closed => None,
+        }
+    }
+}
+
 struct Inner {
-    /// Until the device is taken away.
-    queue: Option<Queue<Sequence>>,
-    /// Somebody's request is under way.
+    line: Line,
+    /// Number of times that the queue was set up.
+    generation: u32,
+    /// Somebody has the turn.
     busy: bool,
     last: Sequence,
     answer: Option<(Sequence, Option<CtrlResponse>)>,
-    /// The log has been told of a failure; whoever may ask could fill it otherwise.
+    /// A failure has been logged; a user could fill the log otherwise.
     complained: bool,
 }
 
 impl Inner {
     /// Takes the answers the device gave. Bounded: what comes out goes in again with a request only.
     fn take_answers(&mut self) {
-        while let Some((packet, written)) = self.queue.as_mut().and_then(Queue::get) {
+        while let Some((packet, written)) = self.line.queue().and_then(Queue::get) {
             let response = (written >= CtrlResponse::LEN)
                 .then(|| packet.snapshot(CtrlRequest::LEN))
                 .flatten()
@@ -71,62 +97,95 @@ impl Inner {
     }
 }
 
-/// Asks the device.
+/// State of a request that has been sent.
+enum Progress {
+    Waiting,
+    /// The device answered; `None` if not with a response.
+    Answered(Option<CtrlResponse>),
+    /// The queue was taken away meanwhile: to be sent again.
+    Interrupted,
+    /// The device is gone, or broke the queue.
+    Failed(Error),
+}
+
+/// Requests to the device.
 #[pin_data]
 pub(crate) struct Control {
-    /// The queue, whose turn it is, and the answer. Taken in process context and in the queue's hard
-    /// interrupt; nothing is taken under it.
+    /// For log messages.
+    device: ARef<Device>,
+    /// Taken in process context and in the queue's hard interrupt; leaf.
     #[pin]
     inner: SpinLockIrq<Inner>,
-    /// An answer wakes readers, the end of a turn writers. Woken without `inner`.
+    /// An answer wakes readers; the end of a turn and the return of the queue wake writers. Woken without `inner`.
     #[pin]
     wait: WaitQueue,
 }
 
-/// Memory for a request: whoever gives something up for it makes sure of that first.
+/// Memory for a request: made sure of before anything is given up for the request.
 pub(crate) struct Prepared(KBox<Packet<Sequence>>);
 
-/// The right to ask.
-struct Turn<'a>(&'a Control);
+/// The right to make a request.
+pub(crate) struct Turn<'a> {
+    control: &'a Control,
+    signals: Signals,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.inner.lock().busy = false;
-        self.0.wait.wake(Events::OUT);
+        self.control.inner.lock().busy = false;
+        self.control.wait.wake(Events::OUT);
     }
 }
 
 impl Control {
     /// Without a queue, all requests fail with `ENODEV`.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new(device: &Device) -> Result<Arc<Self>> {
+        let inner = Inner {
+            line: Line::Closed,
+            generation: 0,
+            busy: false,
+            last: 0,
+            answer: None,
+            complained: false,
+        };
         Arc::pin_init(
             pin_init!(Self {
-                inner <- new_spinlock_irq!(
-                    Inner {
-                        queue: None,
-                        busy: false,
-                        last: 0,
-                        answer: None,
-                        complained: false,
-                    },
-                    "Control::inner"
-                ),
+                device: device.into(),
+                inner <- new_spinlock_irq!(inner, "Control::inner"),
                 wait <- new_wait_queue!("Control::wait"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Starts with `queue`.
+    /// Starts with `queue`, for the first time or again.
     pub(crate) fn attach(&self, queue: Queue<Sequence>) {
-        self.inner.lock().queue = Some(queue);
+        let before = {
+            let mut inner = self.inner.lock();
+            inner.generation += 1;
+            core::mem::replace(&mut inner.line, Line::Open(queue))
+        };
+        self.wait.wake(Events::IN | Events::OUT);
+        drop(before);
     }
 
-    /// Gives the queue back; who waits for an answer gets `ENODEV`.
-    pub(crate) fn detach(&self) -> Option<Queue<Sequence>> {
-        let queue = self.inner.lock().queue.take();
+    fn take(&self, instead: Line) -> Option<Queue<Sequence>> {
+        let before = core::mem::replace(&mut self.inner.lock().line, instead);
         self.wait.wake(Events::HUP);
-        queue
+        match before {
+            Line::Open(queue) => Some(queue),
+            Line::Suspended | Line::Closed => None,
+        }
+    }
+
+    /// Gives the queue back for the time of a reset.
+    pub(crate) fn suspend(&self) -> Option<Queue<Sequence>> {
+        self.take(Line::Suspended)
+    }
+
+    /// Gives the queue back, for good.
+    pub(crate) fn detach(&self) -> Option<Queue<Sequence>> {
+        self.take(Line::Closed)
     }
 
     /// The device gave answers. Called in hard interrupt context.
@@ -141,72 +200,33 @@ impl Control {
         Ok(Prepared(memory))
     }
 
-    /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time,
-    /// `ERESTARTSYS` on a signal; the request may then still take effect.
-    pub(crate) fn request(
-        &self,
-        memory: Prepared,
-        request: CtrlRequest,
-        missed: &Counter,
-    ) -> Result<State> {
-        let _turn = self.turn()?;
-        let sequence = self.send(memory, request)?;
-        let mut answer = None;
-        let look = || {
-            let mut inner = self.inner.lock();
-            if inner.queue.as_mut().map(Queue::look) == Some(Look::Missed) {
-                missed.add(1);
-                inner.take_answers();
-            }
-        };
-        let waited = self.wait.wait_looking(
-            WaitFor::Readable,
-            Signals::Interrupt,
-            Deadline::in_seconds(SECONDS),
-            look,
-            || {
-                let mut inner = self.inner.lock();
-                let given = inner.answer.take_if(|(number, _)| *number == sequence);
-                match (given, inner.queue.as_ref().map(Queue::is_broken)) {
-                    (Some((_, response)), _) => answer = Some(response.ok_or(EIO)),
-                    (None, None) => answer = Some(Err(ENODEV)),
-                    (None, Some(true)) => answer = Some(Err(EIO)),
-                    (None, Some(false)) => {}
-                }
-                answer.is_some()
-            },
-        )?;
-        if waited == Waited::TimedOut && self.may_complain() {
-            pr_err!("no answer to control request {}\n", request.kind);
-        }
-        let response = answer.unwrap_or(Err(EIO))?;
-        if response.status != CTRL_OK {
-            if self.may_complain() {
-                pr_err!(
-                    "control request {}: status {}\n",
-                    request.kind,
-                    response.status
-                );
-            }
-            return Err(EIO);
-        }
-        Ok(response.state)
+    /// Waits until nobody else makes a request, and the device is not being reset: for as many bounded waits as there
+    /// are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a signal that kills.
+    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
+        self.turn_with(Signals::Kill)
     }
 
-    /// Waits until nobody else asks: for as many bounded waits as there are others, or a signal.
-    fn turn(&self) -> Result<Turn<'_>> {
-        self.wait
-            .wait(WaitFor::Writable, Signals::Interrupt, None, || {
-                let mut inner = self.inner.lock();
-                let free = !inner.busy;
-                inner.busy = true;
-                free
-            })?;
-        Ok(Turn(self))
+    fn turn_with(&self, signals: Signals) -> Result<Turn<'_>> {
+        let mut result = Ok(());
+        self.wait.wait(WaitFor::Writable, signals, None, || {
+            let mut inner = self.inner.lock();
+            match inner.line {
+                Line::Closed => result = Err(ENODEV),
+                Line::Open(_) if !inner.busy => inner.busy = true,
+                Line::Open(_) | Line::Suspended => return false,
+            }
+            true
+        })?;
+        result.map(|()| Turn {
+            control: self,
+            signals,
+        })
+    }
+
+    /// Makes a request of a device that is being set up. No signal ends it.
+    pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
+        let memory = Self::prepare()?;
+        self.turn_with(Signals::Ignore)?.request(memory, request, missed)
     }
 
     /// True the first time.
@@ -214,7 +234,11 @@ impl Control {
         !core::mem::replace(&mut self.inner.lock().complained, true)
     }
 
-    fn send(&self, Prepared(mut packet): Prepared, request: CtrlRequest) -> Result<Sequence> {
+    fn send(
+        &self,
+        Prepared(mut packet): Prepared,
+        request: &CtrlRequest,
+    ) -> Result<(Sequence, u32)> {
         if let Some(to) = packet.bytes_mut().first_chunk_mut() {
             *to = request.to_bytes();
         }
@@ -224,11 +248,18 @@ impl Control {
         inner.last += 1;
         let sequence = inner.last;
         packet.meta = sequence;
-        let queue = inner.queue.as_mut().ok_or(ENODEV)?;
+        let generation = inner.generation;
+        let Some(queue) = inner.line.queue() else {
+            let is_suspended = matches!(inner.line, Line::Suspended);
+            drop(inner);
+            drop(packet);
+            // As one that was under way when the queue was taken.
+            return if is_suspended { Ok((sequence, generation)) } else { Err(ENODEV) };
+        };
         match queue.add(packet) {
             Ok(()) => {
                 queue.kick();
-                Ok(sequence)
+                Ok((sequence, generation))
             }
             // Earlier requests that nobody waits for any more have not come back.
             Err(Refused::Full(packet) | Refused::Broken(packet)) => {
@@ -237,5 +268,75 @@ impl Control {
                 Err(EIO)
             }
         }
+    }
+
+    fn progress(&self, sequence: Sequence, generation: u32) -> Progress {
+        let mut inner = self.inner.lock();
+        let given = inner.answer.take_if(|(number, _)| *number == sequence);
+        let again = inner.generation != generation;
+        match (given, &inner.line) {
+            (Some((_, response)), _) => Progress::Answered(response),
+            (None, Line::Closed) => Progress::Failed(ENODEV),
+            (None, Line::Open(_)) if again => Progress::Interrupted,
+            (None, Line::Open(queue)) if queue.is_broken() => Progress::Failed(EIO),
+            (None, Line::Open(_) | Line::Suspended) => Progress::Waiting,
+        }
+    }
+
+    fn check_missed(&self, missed: &Counter) {
+        let mut inner = self.inner.lock();
+        if inner.line.queue().map(Queue::check_missed) == Some(MissedCheck::Missed) {
+            missed.add(1);
+            inner.take_answers();
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time, `ERESTARTSYS` on a signal
+    /// that kills; the request may then still take effect.
+    pub(crate) fn request(
+        &self,
+        memory: Prepared,
+        request: CtrlRequest,
+        missed: &Counter,
+    ) -> Result<State> {
+        let control = self.control;
+        let mut memory = memory;
+        let response = loop {
+            let (sequence, generation) = control.send(memory, &request)?;
+            let mut progress = Progress::Waiting;
+            let waited = control.wait.wait_rechecking(
+                WaitFor::Readable,
+                self.signals,
+                Deadline::in_seconds(CONTROL_SECONDS),
+                || control.check_missed(missed),
+                || {
+                    progress = control.progress(sequence, generation);
+                    !matches!(progress, Progress::Waiting)
+                },
+            )?;
+            if waited == Waited::TimedOut && control.may_complain() {
+                dev_err!(control.device, "no answer to control request {}\n", request.kind);
+            }
+            match progress {
+                Progress::Answered(response) => break response.ok_or(EIO)?,
+                Progress::Interrupted => memory = Control::prepare()?,
+                Progress::Failed(error) => return Err(error),
+                Progress::Waiting => return Err(EIO),
+            }
+        };
+        if response.status != CTRL_OK {
+            if control.may_complain() {
+                let (kind, status) = (request.kind, response.status);
+                dev_err!(control.device, "control request {kind}: status {status}\n");
+            }
+            return Err(EIO);
+        }
+        Ok(response.state)
     }
 }

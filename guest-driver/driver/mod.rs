@@ -2,26 +2,44 @@
 
 //! The driver's own logic, all of it safe Rust.
 //!
-//! [`device`] brings a virtio device up and down, [`control`] asks it questions, [`watch`] notices
-//! interrupts that it lost, [`fifo`] is one FIFO with the rules of `docs/virtio-fifo.md`, [`file`] what
-//! an open file of it does. What the C side looks like is the business of [`crate::kapi`].
+//! From the ground up: [`tunables`], [`chain`], [`buffers`], [`policy`]; one FIFO ([`fifo`]) and what an open file of it
+//! does ([`file`]); a device's interrupts ([`irq`]), requests ([`control`]) and lost interrupts ([`watchdog`]); [`device`]
+//! brings it up and down. `fast` stands above [`fifo`], which knows it by a table of functions
+//! ([`fifo::hooks`]). What the C side looks like is the business of [`crate::kapi`].
 
 #![forbid(unsafe_code)]
 
-mod aio;
 mod buffers;
+mod chain;
 mod control;
 mod device;
+#[cfg(GLOBALFIFO_FAST)]
+mod fast;
+#[cfg(GLOBALFIFO_FAST)]
+mod fast_tunables;
 mod fifo;
 mod file;
-mod rx;
+mod irq;
+mod policy;
 mod stats;
-mod tx;
-mod watch;
+mod tunables;
+mod watchdog;
+mod work;
 
-pub(crate) use device::FifoDriver;
+pub(crate) use device::{
+    FifoDriver,
+    Host, //
+};
 pub(crate) use fifo::Fifo;
+pub(crate) use file::FifoFile;
 pub(crate) use stats::{
     show,
     Folder, //
 };
+pub(crate) use work::Queues;
+
+/// What stands above the core.
+#[cfg(GLOBALFIFO_FAST)]
+const HOOKS: &fifo::hooks::Hooks = &fast::HOOKS;
+#[cfg(not(GLOBALFIFO_FAST))]
+const HOOKS: &fifo::hooks::Hooks = &fifo::hooks::Hooks::NONE;

@@ -2,6 +2,10 @@
 
 //! Counters of one FIFO, shown in debugfs under `globalfifo/globalfifoN/`.
 
+use super::fifo::{
+    requests::Done,
+    Origin, //
+};
 use kernel::{
     debugfs,
     prelude::*,
@@ -57,25 +61,36 @@ pub(crate) struct Stats {
     pub(crate) deferrals: Counter,
     /// Interrupts that did not come, though the device had something to tell.
     pub(crate) missed_interrupts: Counter,
-    /// Times that messages were found which nothing else would have sent, for want of memory.
+    /// Times that messages were found that the virtio core had had no memory to post.
     pub(crate) left_behind: Counter,
-    /// Times that a reader found data, or an end, by looking for it, without an interrupt.
-    pub(crate) looks: Counter,
+    /// Times that a reader found data, or an end, by busy polling.
+    pub(crate) busy_polls: Counter,
     /// Messages that broke the specification.
     pub(crate) protocol_errors: Counter,
     /// Asynchronous requests that were done when they were submitted.
     pub(crate) aio_at_submit: Counter,
     /// Those that an interrupt completed later, by itself or through the work queue.
     pub(crate) aio_by_interrupt: Counter,
-    /// Those of them whose data went to pinned memory, right where it was found.
+    /// Those of them whose data went to pinned memory.
     pub(crate) aio_in_place: Counter,
-    /// Those of which another call found that they were done.
+    /// Those that a timer completed.
     pub(crate) aio_in_passing: Counter,
     /// Those that were cancelled, or ended by an error.
     pub(crate) aio_ended: Counter,
 }
 
 impl Stats {
+    /// Counts requests that are about to be completed.
+    pub(crate) fn count_done(&self, origin: Origin, done: &Done) {
+        let served = match origin {
+            #[cfg(GLOBALFIFO_FAST)]
+            Origin::Timer => &self.aio_in_passing,
+            Origin::Interrupt | Origin::Server | Origin::Task => &self.aio_by_interrupt,
+        };
+        served.add(done.served as u64);
+        self.aio_ended.add(done.ended as u64);
+    }
+
     /// All zero.
     pub(crate) const fn new() -> Self {
         Self {
@@ -90,7 +105,7 @@ impl Stats {
             deferrals: Counter::new(),
             missed_interrupts: Counter::new(),
             left_behind: Counter::new(),
-            looks: Counter::new(),
+            busy_polls: Counter::new(),
             protocol_errors: Counter::new(),
             aio_at_submit: Counter::new(),
             aio_by_interrupt: Counter::new(),
@@ -119,7 +134,7 @@ pub(crate) fn show(parent: &debugfs::Dir, name: &CString, stats: Arc<Stats>) -> 
             folder.read_only_file(c"deferrals", &stats.deferrals);
             folder.read_only_file(c"missed_interrupts", &stats.missed_interrupts);
             folder.read_only_file(c"left_behind", &stats.left_behind);
-            folder.read_only_file(c"looks", &stats.looks);
+            folder.read_only_file(c"busy_polls", &stats.busy_polls);
             folder.read_only_file(c"protocol_errors", &stats.protocol_errors);
             folder.read_only_file(c"aio_at_submit", &stats.aio_at_submit);
             folder.read_only_file(c"aio_in_place", &stats.aio_in_place);

@@ -2,30 +2,33 @@
 
 //! Character devices with the file operations that asynchronous I/O needs.
 //!
-//! The kernel crate has misc devices only, without `poll`, `fasync`, `fsync` and splice. Here a
-//! module reserves one major number and a device class for its lifetime ([`Registration`]) and makes
-//! device nodes in it as devices come and go ([`Node`]).
+//! The kernel crate has misc devices only, without `poll`, `fasync`, `fsync` and splice. Here a module reserves
+//! one major number and a device class for its lifetime ([`Registration`]) and makes device nodes in it as devices
+//! come and go ([`Node`]).
+//!
+//! Each open file has an [`OpenFile`]: the driver's data, and the one [`FasyncList`] the file belongs to. The file
+//! is taken off that list here, before the list's reference goes, whatever the driver does.
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/device/class.h`](srctree/include/linux/device/class.h).
 
 use super::{
     bindings,
-    iter::{
-        Request,
-        Source,
-        UserBytes, //
+    fasync::FasyncList,
+    kiocb::{
+        Outcome,
+        Request, //
     },
-    wait::{
-        Events,
-        PollTable, //
-    },
+    poll::PollTable,
+    source::Source,
+    wait::Events, //
 };
 use core::{
     marker::PhantomData,
     ptr, //
 };
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     device::Device,
     error::{
         from_err_ptr,
@@ -41,82 +44,82 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
+    module::this_module,
     prelude::*,
     sync::{
         Arc,
         ArcBorrow, //
     },
-    types::ForeignOwnable, //
+    types::ForeignOwnable,
+    ModuleMetadata, //
 };
 
-/// Minor numbers a registration has.
+/// Minor numbers of a registration.
 pub(crate) const MINORS: u32 = 256;
 
-/// What can be done with an open file.
+/// The operations of an open file. `Self` is the driver's data of one open file.
 ///
-/// Every method may run at any time until the last file is closed, also after the device is gone.
-pub(crate) trait FileOperations: Send + Sync + 'static {
-    /// Finds what minor number `minor` stands for; an open file keeps it alive. With success there
-    /// is one more open file.
-    fn open(minor: u32) -> Result<Arc<Self>>
-    where
-        Self: Sized;
-
-    /// An open file is gone.
-    fn release(self: ArcBorrow<'_, Self>)
-    where
-        Self: Sized;
-
-    /// `read(2)` and its kin. Zero-length reads do not get here. `EIOCBQUEUED` for a request that
-    /// was put aside, see [`super::aio`].
-    fn read(
+/// Every method may run at any time until the file is released, also after the device is gone.
+pub(crate) trait FileOperations: Sized + Send + Sync + 'static {
+    /// `read(2)` and its kin. Zero-length reads do not get here.
+    fn read<'a>(
         self: ArcBorrow<'_, Self>,
-        request: &Request,
+        request: Request<'a, Self>,
         to: &mut IovIterDest<'_>,
-    ) -> Result<usize>
-    where
-        Self: Sized;
+    ) -> Outcome<'a>;
 
-    /// `write(2)` and its kin. Zero-length writes do not get here. `EIOCBQUEUED` as for reads.
-    fn write(
+    /// `write(2)` and its kin. Zero-length writes do not get here.
+    fn write<'a>(
         self: ArcBorrow<'_, Self>,
-        request: &Request,
+        request: Request<'a, Self>,
         from: &mut Source<'_, '_>,
-    ) -> Result<usize>
-    where
-        Self: Sized;
+    ) -> Outcome<'a>;
 
-    /// A `write(2)` that need not wait for anything, not even for the memory that is written; how many bytes,
-    /// or `None` if it is to be an ordinary [`FileOperations::write`].
-    fn write_at_hand(self: ArcBorrow<'_, Self>, bytes: UserBytes) -> Option<usize>
-    where
-        Self: Sized;
+    /// Whether a splice must wait before it can move a byte in `direction`; `must_not_wait` makes it `EAGAIN`.
+    /// Called without the pipe's lock.
+    fn wait_for_splice(
+        self: ArcBorrow<'_, Self>,
+        direction: Direction,
+        must_not_wait: bool,
+    ) -> Result;
 
-    /// `poll(2)`: registers, then tells the events that hold.
-    fn poll(self: ArcBorrow<'_, Self>, file: &File, table: &mut PollTable) -> Events
-    where
-        Self: Sized;
+    /// `poll(2)`: registers with `table`, then gives the events that hold.
+    fn poll(self: ArcBorrow<'_, Self>, file: &File, mode: Mode, table: &PollTable<'_>) -> Events;
 
     /// `ioctl(2)`.
-    fn ioctl(self: ArcBorrow<'_, Self>, mode: Mode, command: u32, argument: usize) -> Result<isize>
-    where
-        Self: Sized;
+    fn ioctl(self: ArcBorrow<'_, Self>, file: &File, command: u32, argument: usize)
+        -> Result<isize>;
 
     /// `fsync(2)` and `fdatasync(2)`.
-    fn fsync(self: ArcBorrow<'_, Self>) -> Result
-    where
-        Self: Sized;
+    fn fsync(self: ArcBorrow<'_, Self>) -> Result;
 
-    /// One of the descriptors of `file` is closed.
-    fn flush(self: ArcBorrow<'_, Self>, file: &File)
-    where
-        Self: Sized;
-
-    /// `fcntl(2)` with `O_ASYNC`, and the close of a file that had it set.
-    fn fasync(&self, file: &File, mode: Mode, fd: i32, on: bool) -> Result;
+    /// A process closed its last descriptor of this file.
+    fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId);
 }
 
-/// How a file was opened.
+/// What a new file is opened by.
+pub(crate) trait Open: 'static {
+    /// The data of an open file.
+    type File: FileOperations;
+
+    /// The module that the operations are part of.
+    type OwnerModule: ModuleMetadata;
+
+    /// Opens minor number `minor`: the data of the new file, and the list that `O_ASYNC` puts it on. Both are
+    /// dropped once the file is released.
+    fn open(minor: u32, mode: Mode) -> Result<(Arc<Self::File>, Arc<FasyncList>)>;
+}
+
+/// Direction of a splice, seen from the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the file to a pipe.
+    Read,
+    /// From a pipe to the file.
+    Write,
+}
+
+/// Mode in which a file was opened.
 #[derive(Clone, Copy)]
 pub(crate) struct Mode(bindings::fmode_t);
 
@@ -132,64 +135,106 @@ impl Mode {
     }
 }
 
-/// Gives an int to user space, at the address that an ioctl got as its argument.
-pub(crate) fn put_user_int(value: i32, address: usize) -> Result {
-    // SAFETY: `put_user` checks the address.
-    to_result(unsafe { bindings::globalfifo_put_user_int(value, address) })
+/// Identity of a table of descriptors (`struct files_struct`), and so of the process that has it. Comparable,
+/// nothing more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessId(usize);
+
+impl ProcessId {
+    /// That of the current task.
+    pub(crate) fn of_current() -> Self {
+        // SAFETY: May be called by any task.
+        Self(unsafe { bindings::globalfifo_current_files() } as usize)
+    }
 }
 
-/// A major number with [`MINORS`] minors whose files have the operations of `T`, and a device class.
+/// Whether the task that opened `file` may write its node.
+pub(crate) fn opener_may_write(file: &File) -> bool {
+    // SAFETY: The file is valid.
+    unsafe { bindings::globalfifo_opener_may_write(file.as_ptr()) }
+}
+
+/// An open file: what its `private_data` points to.
 ///
 /// # Invariants
 ///
-/// `major` is registered with `operations`, a box made for `T`; `class` is a class of ours.
-pub(crate) struct Registration<T: FileOperations> {
+/// The file is on no [`FasyncList`] but `fasync`.
+pub(crate) struct OpenFile<T> {
+    data: Arc<T>,
+    fasync: Arc<FasyncList>,
+}
+
+impl<T: FileOperations> OpenFile<T> {
+    /// The driver's data.
+    pub(super) fn data(&self) -> ArcBorrow<'_, T> {
+        self.data.as_arc_borrow()
+    }
+}
+
+/// The open file behind a `struct file`.
+///
+/// # Safety
+///
+/// `file` is open with the operations of `T`, and stays so for `'a`.
+pub(super) unsafe fn open_file<'a, T: FileOperations>(
+    file: *mut bindings::file,
+) -> &'a OpenFile<T> {
+    // SAFETY: `open` stored a box of that type, and `release` has not run.
+    unsafe { <KBox<OpenFile<T>> as ForeignOwnable>::borrow((*file).private_data) }
+}
+
+/// A major number with [`MINORS`] minors whose files are opened by a `T`, and a device class.
+///
+/// # Invariants
+///
+/// `major` is registered with the operations of `T`; `class` is a class of ours.
+pub(crate) struct Registration<T: Open> {
     name: &'static CStr,
     major: u32,
     class: *mut bindings::class,
-    operations: *mut bindings::file_operations,
     _operations: PhantomData<T>,
 }
 
 // SAFETY: Registering and unregistering is not bound to a thread.
-unsafe impl<T: FileOperations> Send for Registration<T> {}
+unsafe impl<T: Open> Send for Registration<T> {}
 // SAFETY: `create_node` may be called from several threads.
-unsafe impl<T: FileOperations> Sync for Registration<T> {}
+unsafe impl<T: Open> Sync for Registration<T> {}
 
-impl<T: FileOperations> Registration<T> {
+impl<T: Open> Registration<T> {
     /// Registers a major number and a class under `name`.
-    pub(crate) fn new(name: &'static CStr, module: &'static ThisModule) -> Result<Self> {
-        // The operations' owner can only be set at run time; the table lives as long as the module.
-        let operations = KBox::new(Operations::<T>::table(module), GFP_KERNEL)?;
+    pub(crate) fn new(name: &'static CStr) -> Result<Arc<Self>> {
         // SAFETY: `name` is a C string.
         let class = from_err_ptr(unsafe { bindings::class_create(name.as_char_ptr()) })?;
-        let operations = KBox::into_raw(operations);
-        // SAFETY: Name and operations stay valid until `drop`.
-        let major =
-            unsafe { bindings::__register_chrdev(0, 0, MINORS, name.as_char_ptr(), operations) };
+        // SAFETY: Name and operations are static.
+        let major = unsafe {
+            bindings::__register_chrdev(0, 0, MINORS, name.as_char_ptr(), Operations::<T>::TABLE)
+        };
         if let Err(error) = to_result(major.min(0)) {
-            // SAFETY: Nothing uses the class or the operations.
-            unsafe {
-                bindings::class_destroy(class);
-                drop(KBox::from_raw(operations));
-            }
+            // SAFETY: Nothing uses the class.
+            unsafe { bindings::class_destroy(class) };
             return Err(error);
         }
         // INVARIANT: Both have just been registered.
-        Ok(Self {
-            name,
-            major: major as u32,
-            class,
-            operations,
-            _operations: PhantomData,
-        })
+        Ok(Arc::new(
+            Self {
+                name,
+                major: major as u32,
+                class,
+                _operations: PhantomData,
+            },
+            GFP_KERNEL,
+        )?)
     }
 
     /// Makes the device node for `minor`, called `name`.
-    pub(crate) fn create_node(&self, parent: &Device, name: &CStr, minor: u32) -> Result<Node> {
-        // SAFETY: By the type invariants the class exists; parent and name are valid. The module,
-        // and so this registration, outlives every bound device and with it the node.
-        unsafe {
+    pub(crate) fn create_node(
+        self: ArcBorrow<'_, Self>,
+        parent: &Device,
+        name: &CStr,
+        minor: u32,
+    ) -> Result<Node<T>> {
+        // SAFETY: By the type invariants the class exists; parent and name are valid.
+        let devt = unsafe {
             let devt = bindings::globalfifo_devt(self.major, minor);
             from_err_ptr(bindings::globalfifo_create_node(
                 self.class,
@@ -197,23 +242,23 @@ impl<T: FileOperations> Registration<T> {
                 devt,
                 name.as_char_ptr(),
             ))?;
-            // INVARIANT: The node has just been made.
-            Ok(Node {
-                class: self.class,
-                devt,
-            })
-        }
+            devt
+        };
+        // INVARIANT: The node has just been made.
+        Ok(Node {
+            registration: self.into(),
+            devt,
+        })
     }
 }
 
-impl<T: FileOperations> Drop for Registration<T> {
+impl<T: Open> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. An open file holds the module, so there is none, and an
-        // open in progress takes its reference to the module before it looks at the operations.
+        // SAFETY: By the type invariants. An open in progress takes its reference to the module before it looks
+        // at the operations, which are static.
         unsafe {
             bindings::__unregister_chrdev(self.major, 0, MINORS, self.name.as_char_ptr());
             bindings::class_destroy(self.class);
-            drop(KBox::from_raw(self.operations));
         }
     }
 }
@@ -222,65 +267,39 @@ impl<T: FileOperations> Drop for Registration<T> {
 ///
 /// # Invariants
 ///
-/// `devt` is a device of `class`.
-pub(crate) struct Node {
-    class: *const bindings::class,
+/// `devt` is a device of the registration's class.
+pub(crate) struct Node<T: Open> {
+    registration: Arc<Registration<T>>,
     devt: bindings::dev_t,
 }
 
-// SAFETY: Removing the node is not bound to a thread.
-unsafe impl Send for Node {}
-// SAFETY: There are no methods on `&Node`.
-unsafe impl Sync for Node {}
-
-impl Drop for Node {
+impl<T: Open> Drop for Node<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants.
-        unsafe { bindings::device_destroy(self.class, self.devt) };
+        unsafe { bindings::device_destroy(self.registration.class, self.devt) };
     }
-}
-
-/// What an open file stands for.
-///
-/// # Safety
-///
-/// `file` is open with the operations of `T`, and stays so for `'a`.
-pub(super) unsafe fn file_data<'a, T: FileOperations>(
-    file: *mut bindings::file,
-) -> ArcBorrow<'a, T> {
-    // SAFETY: `open` stored an `Arc<T>`, and `release` has not run.
-    unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
-}
-
-/// How many references there are to `file`: descriptors, and calls and requests in progress.
-pub(crate) fn references(file: &File) -> usize {
-    // SAFETY: The file is valid.
-    unsafe { bindings::globalfifo_file_count(file.as_ptr()) }
 }
 
 /// The C entry points for a `T`: they convert, and call.
 struct Operations<T>(PhantomData<T>);
 
-impl<T: FileOperations> Operations<T> {
-    fn table(module: &'static ThisModule) -> bindings::file_operations {
-        bindings::file_operations {
-            owner: module.as_ptr(),
-            open: Some(Self::open),
-            release: Some(Self::release),
-            read_iter: Some(Self::read_iter),
-            write: Some(Self::write),
-            write_iter: Some(Self::write_iter),
-            poll: Some(Self::poll),
-            unlocked_ioctl: Some(Self::ioctl),
-            compat_ioctl: bindings::compat_ptr_ioctl,
-            flush: Some(Self::flush),
-            fsync: Some(Self::fsync),
-            fasync: Some(Self::fasync),
-            splice_read: Some(Self::splice_read),
-            splice_write: Some(bindings::iter_file_splice_write),
-            ..pin_init::zeroed()
-        }
-    }
+impl<T: Open> Operations<T> {
+    const TABLE: &'static bindings::file_operations = &bindings::file_operations {
+        owner: this_module::<T::OwnerModule>().as_ptr(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        read_iter: Some(Self::read_iter),
+        write_iter: Some(Self::write_iter),
+        poll: Some(Self::poll),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        flush: Some(Self::flush),
+        fsync: Some(Self::fsync),
+        fasync: Some(Self::fasync),
+        splice_read: Some(Self::splice_read),
+        splice_write: Some(Self::splice_write),
+        ..pin_init::zeroed()
+    };
 
     /// # Safety
     ///
@@ -294,17 +313,19 @@ impl<T: FileOperations> Operations<T> {
     ///
     /// An entry of `file_operations`: the VFS calls it with a valid inode, and a new file of it.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The VFS calls with a valid inode; the low 20 bits of a `dev_t` are the minor.
-        let minor = unsafe { (*inode).i_rdev } & 0xf_ffff;
+        // SAFETY: The VFS calls with a valid inode and file; the low 20 bits of a `dev_t` are the minor.
+        let (minor, mode) = unsafe { ((*inode).i_rdev & 0xf_ffff, Self::mode(file)) };
         from_result(|| {
-            let this = T::open(minor)?;
+            let (data, fasync) = T::open(minor, mode)?;
+            // INVARIANT: A new file is on no list.
+            let open = KBox::new(OpenFile { data, fasync }, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: The VFS calls with a valid file that nobody else uses yet.
             unsafe {
                 // A stream has no position: no seeking, and no lock that a waiting read would hold.
                 bindings::stream_open(inode, file);
                 (*file).f_mode |=
                     bindings::GLOBALFIFO_FMODE_NOWAIT | bindings::GLOBALFIFO_FMODE_CAN_ODIRECT;
-                (*file).private_data = this.into_foreign();
+                (*file).private_data = open.into_foreign();
             }
             Ok(0)
         })
@@ -314,9 +335,11 @@ impl<T: FileOperations> Operations<T> {
     ///
     /// As for `open`, once, when nobody uses the file any more.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: `open` stored an `Arc<T>`, and nobody uses the file any more.
-        let this = unsafe { Arc::<T>::from_foreign((*file).private_data) };
-        this.as_arc_borrow().release();
+        // SAFETY: `open` stored the box, and nobody uses the file any more.
+        let open = unsafe { KBox::<OpenFile<T::File>>::from_foreign((*file).private_data) };
+        // SAFETY: The file is still valid. The VFS has called `fasync` for this already where FASYNC was set.
+        unsafe { open.fasync.remove(file) };
+        drop(open);
         0
     }
 
@@ -328,19 +351,17 @@ impl<T: FileOperations> Operations<T> {
         iter: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: The VFS calls with a valid kiocb and its file, and a destination iterator.
-        let (this, request, iter) = unsafe {
+        let (open, request, iter) = unsafe {
             (
-                file_data::<T>((*kiocb).ki_filp),
+                open_file::<T::File>((*kiocb).ki_filp),
                 Request::from_raw(kiocb),
                 IovIterDest::from_raw(iter),
             )
         };
-        from_result(|| {
-            if iter.is_empty() {
-                return Ok(0);
-            }
-            Ok(this.read(&request, iter)? as isize)
-        })
+        if iter.is_empty() {
+            return 0;
+        }
+        open.data().read(request, iter).into_raw()
     }
 
     /// # Safety
@@ -351,59 +372,90 @@ impl<T: FileOperations> Operations<T> {
         iter: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: The VFS calls with a valid kiocb and its file, and a source iterator.
-        let (this, request, iter) = unsafe {
+        let (open, request, iter) = unsafe {
             (
-                file_data::<T>((*kiocb).ki_filp),
+                open_file::<T::File>((*kiocb).ki_filp),
                 Request::from_raw(kiocb),
                 IovIterSource::from_raw(iter),
             )
         };
-        from_result(|| {
-            if iter.is_empty() {
-                return Ok(0);
-            }
-            Ok(this.write(&request, &mut Source::new(iter))? as isize)
-        })
-    }
-
-    /// The VFS comes here first for a plain `write(2)`, and so does not have to make a kiocb and an iterator of
-    /// a small one.
-    ///
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file, and a range of user addresses.
-    unsafe extern "C" fn write(
-        file: *mut bindings::file,
-        from: *const c_char,
-        length: usize,
-        _position: *mut bindings::loff_t,
-    ) -> isize {
-        // SAFETY: The VFS calls with an open file, and has checked the range.
-        let (this, bytes) = unsafe { (file_data::<T>(file), UserBytes::new(from, length)) };
-        match this.write_at_hand(bytes) {
-            Some(written) => written as isize,
-            // SAFETY: The arguments are the caller's own; the file has a `write_iter`.
-            None => unsafe { bindings::globalfifo_write_by_iter(file, from, length) },
+        if iter.is_empty() {
+            return 0;
         }
+        open.data()
+            .write(request, &mut Source::new(iter))
+            .into_raw()
     }
 
     /// # Safety
     ///
-    /// An entry of `file_operations`: called with an open file, a position, and a locked pipe with
-    /// room.
+    /// An entry of `file_operations`: called with an open file, a position, and a pipe that is locked unless it
+    /// is the task's own, of `sendfile(2)`.
     unsafe extern "C" fn splice_read(
         file: *mut bindings::file,
-        position: *mut bindings::loff_t,
+        _position: *mut bindings::loff_t,
         pipe: *mut bindings::pipe_inode_info,
         length: usize,
         flags: c_uint,
     ) -> isize {
-        if flags & bindings::GLOBALFIFO_SPLICE_F_NONBLOCK != 0 {
-            // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
-            return unsafe { bindings::globalfifo_splice_read_nowait(file, pipe, length) };
+        // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
+        unsafe {
+            bindings::globalfifo_splice_read(
+                file,
+                pipe,
+                length,
+                flags,
+                Some(Self::wait_for_splice_read),
+            )
         }
-        // SAFETY: The arguments are the caller's own.
-        unsafe { bindings::copy_splice_read(file, position, pipe, length, flags) }
+    }
+
+    /// # Safety
+    ///
+    /// An entry of `file_operations`: called with a pipe, an open file and a position.
+    unsafe extern "C" fn splice_write(
+        pipe: *mut bindings::pipe_inode_info,
+        file: *mut bindings::file,
+        _position: *mut bindings::loff_t,
+        length: usize,
+        flags: c_uint,
+    ) -> isize {
+        // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
+        unsafe {
+            bindings::globalfifo_splice_write(
+                pipe,
+                file,
+                length,
+                flags,
+                Some(Self::wait_for_splice_write),
+            )
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file` is open with the operations of `T`.
+    unsafe extern "C" fn wait_for_splice_read(
+        file: *mut bindings::file,
+        must_not_wait: bool,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
+        let open = unsafe { open_file::<T::File>(file) };
+        let waited = open.data().wait_for_splice(Direction::Read, must_not_wait);
+        from_result(|| waited.map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `file` is open with the operations of `T`.
+    unsafe extern "C" fn wait_for_splice_write(
+        file: *mut bindings::file,
+        must_not_wait: bool,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
+        let open = unsafe { open_file::<T::File>(file) };
+        let waited = open.data().wait_for_splice(Direction::Write, must_not_wait);
+        from_result(|| waited.map(|()| 0))
     }
 
     /// # Safety
@@ -414,14 +466,15 @@ impl<T: FileOperations> Operations<T> {
         table: *mut bindings::poll_table,
     ) -> bindings::__poll_t {
         // SAFETY: The VFS calls with a valid file of ours, and a table that is null or valid.
-        let (this, file, mut table) = unsafe {
+        let (open, mode, file, table) = unsafe {
             (
-                file_data::<T>(file),
+                open_file::<T::File>(file),
+                Self::mode(file),
                 File::from_raw_file(file),
                 PollTable::from_raw(table),
             )
         };
-        this.poll(file, &mut table).bits()
+        open.data().poll(file, mode, &table).bits()
     }
 
     /// # Safety
@@ -429,17 +482,27 @@ impl<T: FileOperations> Operations<T> {
     /// An entry of `file_operations`: called with an open file.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, command: u32, argument: usize) -> c_long {
         // SAFETY: The VFS calls with a valid file of ours.
-        let (this, mode) = unsafe { (file_data::<T>(file), Self::mode(file)) };
-        from_result(|| Ok(this.ioctl(mode, command, argument)? as c_long))
+        let (open, file) = unsafe { (open_file::<T::File>(file), File::from_raw_file(file)) };
+        from_result(|| Ok(open.data().ioctl(file, command, argument)? as c_long))
     }
 
+    /// Called for each descriptor that is closed; passes on the last one of a process.
+    ///
     /// # Safety
     ///
     /// An entry of `file_operations`: called with an open file.
-    unsafe extern "C" fn flush(file: *mut bindings::file, _owner: bindings::fl_owner_t) -> c_int {
-        // SAFETY: The VFS calls with a valid file of ours.
-        let (this, file) = unsafe { (file_data::<T>(file), File::from_raw_file(file)) };
-        this.flush(file);
+    unsafe extern "C" fn flush(file: *mut bindings::file, owner: bindings::fl_owner_t) -> c_int {
+        // SAFETY: The VFS calls with a valid file of ours. The table of descriptors is compared, and looked into
+        // only if it is the current task's.
+        let (open, has_others) = unsafe {
+            (
+                open_file::<T::File>(file),
+                bindings::globalfifo_has_descriptor(file, owner),
+            )
+        };
+        if !has_others {
+            open.data().closed_by(ProcessId(owner as usize));
+        }
         0
     }
 
@@ -453,8 +516,8 @@ impl<T: FileOperations> Operations<T> {
         _datasync: c_int,
     ) -> c_int {
         // SAFETY: The VFS calls with a valid file of ours.
-        let this = unsafe { file_data::<T>(file) };
-        from_result(|| this.fsync().map(|()| 0))
+        let open = unsafe { open_file::<T::File>(file) };
+        from_result(|| open.data().fsync().map(|()| 0))
     }
 
     /// # Safety
@@ -462,13 +525,8 @@ impl<T: FileOperations> Operations<T> {
     /// An entry of `file_operations`: called with an open file, or one about to be released.
     unsafe extern "C" fn fasync(fd: c_int, file: *mut bindings::file, on: c_int) -> c_int {
         // SAFETY: The VFS calls with a valid file of ours.
-        let (this, mode, file) = unsafe {
-            (
-                file_data::<T>(file),
-                Self::mode(file),
-                File::from_raw_file(file),
-            )
-        };
-        from_result(|| this.fasync(file, mode, fd, on != 0).map(|()| 0))
+        let open = unsafe { open_file::<T::File>(file) };
+        // SAFETY: The file stays valid until `release`, which takes it off the list.
+        from_result(|| unsafe { open.fasync.set(fd, file, on) }.map(|()| 0))
     }
 }

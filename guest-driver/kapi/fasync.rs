@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Asynchronous notification: the list of files that asked for SIGIO with `FASYNC`.
+//! Asynchronous notification: the list of files that asked for SIGIO with `O_ASYNC`.
+//!
+//! Only [`super::chardev`] puts files on a list and takes them off: the driver signals.
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h), `struct fasync_struct`.
 
@@ -11,34 +13,31 @@ use core::{
 };
 use kernel::{
     error::to_result,
-    fs::File,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
-/// What a signal reports in `siginfo_t.si_code` when the owner asked for a real-time signal.
-#[derive(Clone, Copy)]
+/// Band of a signal: `siginfo_t.si_code`, where the owner chose a signal with `F_SETSIG`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Band {
-    /// There is data to read.
+    /// Data to read.
     In = bindings::POLL_IN,
-    /// There is space to write to.
+    /// Space to write to.
     Out = bindings::POLL_OUT,
-    /// The device failed.
+    /// Failure of the device.
     Err = bindings::POLL_ERR,
-    /// The other side is gone.
+    /// End of the other side.
     Hup = bindings::POLL_HUP,
 }
 
 /// The files to be signalled.
 ///
-/// Locking is the C side's: entries are added and removed under its `fasync_lock`, and walked under
-/// RCU, so every method may be called from any context, hard interrupts included, except
-/// [`FasyncList::set`], which allocates.
+/// Locking is the C side's: entries are added and removed under its `fasync_lock`, and walked under RCU.
 ///
 /// # Invariants
 ///
-/// `head` is only ever touched by `fasync_helper` and `kill_fasync`. The owner of the list outlives
-/// every file in it: the VFS removes a file's entry (`fasync(-1, file, 0)`) before its `release`.
+/// `head` is only ever touched by `fasync_helper` and `kill_fasync`. Every file on the list is valid.
 pub(crate) struct FasyncList {
     head: UnsafeCell<*mut bindings::fasync_struct>,
 }
@@ -49,34 +48,48 @@ unsafe impl Send for FasyncList {}
 unsafe impl Sync for FasyncList {}
 
 impl FasyncList {
-    /// An empty list.
-    pub(crate) const fn new() -> Self {
+    /// Makes an empty list.
+    pub(crate) fn new() -> Result<Arc<Self>> {
         // INVARIANT: A null head is the empty list.
-        Self {
+        let list = Self {
             head: UnsafeCell::new(ptr::null_mut()),
-        }
+        };
+        Ok(Arc::new(list, GFP_KERNEL)?)
     }
 
-    /// Adds (`on`) or removes `file`, as the `fasync` file operation is asked to.
-    pub(crate) fn set(&self, fd: i32, file: &File, on: bool) -> Result {
-        // SAFETY: By the type invariants, the list may be passed to `fasync_helper`, and `file` is
-        // a valid file.
-        let changed =
-            unsafe { bindings::fasync_helper(fd, file.as_ptr(), i32::from(on), self.head.get()) };
+    /// Adds `file` where `on` is not 0, and removes it otherwise, as the `fasync` file operation is asked to.
+    ///
+    /// # Safety
+    ///
+    /// `file` is valid, and [`FasyncList::remove`] is called before it is freed.
+    pub(super) unsafe fn set(&self, fd: c_int, file: *mut bindings::file, on: c_int) -> Result {
+        // SAFETY: By the type invariants and the safety requirements.
+        let changed = unsafe { bindings::fasync_helper(fd, file, on, self.head.get()) };
         // Positive is «changed», zero «nothing to change»; both are success to the VFS.
         to_result(changed.min(0))
     }
 
-    /// Whether no file asked for signals. A hint only: the list may change at any time.
+    /// Takes `file` off the list if it is on it.
+    ///
+    /// # Safety
+    ///
+    /// `file` is valid.
+    pub(super) unsafe fn remove(&self, file: *mut bindings::file) {
+        if !self.is_empty() {
+            // SAFETY: By the safety requirements. To remove does not fail.
+            let _ = unsafe { self.set(-1, file, 0) };
+        }
+    }
+
+    /// Whether no file is on the list. A hint only: the list may change at any time.
     pub(crate) fn is_empty(&self) -> bool {
         // SAFETY: An aligned pointer is read in one piece and never dereferenced.
         unsafe { ptr::read_volatile(self.head.get()) }.is_null()
     }
 
-    /// Sends SIGIO, or the signal chosen with `F_SETSIG`, to every owner.
+    /// Sends SIGIO, or the signal chosen with `F_SETSIG`, to the owner of every file on the list. Any context.
     pub(crate) fn signal(&self, band: Band) {
-        // SAFETY: By the type invariants, the list may be passed to `kill_fasync`, which takes
-        // only locks of its own.
+        // SAFETY: By the type invariants; `kill_fasync` takes only locks of its own.
         unsafe { bindings::kill_fasync(self.head.get(), bindings::SIGIO as i32, band as i32) };
     }
 }

@@ -27,14 +27,14 @@ pub(crate) trait TimerCallback<const ID: u64>: Send + Sync {
 
 /// `struct hrtimer`, of CLOCK_MONOTONIC.
 ///
-/// While it runs it keeps what it is for alive. That can be what it is a part of: then
-/// [`Timer::cancel`] has to come before the last other reference goes.
+/// From its first start to [`Timer::cancel`] it keeps its target alive, which can be what it is a part of. So the
+/// target is never dropped by the callback, in an interrupt: [`Timer::cancel`] does that, or nobody.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Timer<T: TimerCallback<ID>, const ID: u64> {
     #[pin]
     timer: Opaque<bindings::hrtimer>,
-    /// Whom to tell, while it runs. Leaf: taken in any context, nothing is taken under it.
+    /// Target of the callback. Leaf: taken in any context, nothing is taken under it.
     #[pin]
     target: SpinLockIrq<Option<Arc<T>>>,
 }
@@ -61,9 +61,9 @@ impl<T: TimerCallback<ID>, const ID: u64> Timer<T, ID> {
         })
     }
 
-    /// Has `target` told in so many microseconds, once. From any context.
-    pub(crate) fn start(&self, target: Arc<T>, microseconds: u32) {
-        let before = self.target.lock().replace(target);
+    /// Calls back in so many microseconds, once: `target`, or that of the first start. From any context.
+    pub(crate) fn start(&self, target: ArcBorrow<'_, T>, microseconds: u32) {
+        self.target.lock().get_or_insert_with(|| target.into());
         // SAFETY: The timer was set up by `new`, and is not moved.
         unsafe {
             bindings::hrtimer_start_range_ns(
@@ -73,7 +73,6 @@ impl<T: TimerCallback<ID>, const ID: u64> Timer<T, ID> {
                 bindings::hrtimer_mode_HRTIMER_MODE_REL,
             );
         }
-        drop(before);
     }
 
     /// Stops it, and waits if it is just telling. May sleep.
@@ -101,7 +100,8 @@ unsafe extern "C" fn expired<T: TimerCallback<ID>, const ID: u64>(
 ) -> bindings::hrtimer_restart {
     // SAFETY: The timer is the first field of a `Timer<T, ID>`, whose drop waits for this callback.
     let timer = unsafe { &*timer.cast::<Timer<T, ID>>() };
-    let target = timer.target.lock().take();
+    // Another reference stays in the timer, as `cancel` waits for this callback before it takes that.
+    let target = timer.target.lock().clone();
     if let Some(target) = &target {
         T::expired(target.as_arc_borrow());
     }

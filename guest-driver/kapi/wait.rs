@@ -2,9 +2,8 @@
 
 //! A wait queue with keyed wake-ups, shared by blocking calls and `poll`.
 //!
-//! The kernel crate's condition variables wake without a key and wait with a lock held; a character
-//! device wants one wait queue head, woken with the events that happened (`IOCB_CMD_POLL` and epoll
-//! rely on that), and waits on a condition.
+//! The kernel crate's condition variables wake without a key. A character device has one wait queue head, woken
+//! with the events that happened: `IOCB_CMD_POLL` takes no second one, and epoll wakes by the key.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h).
 
@@ -16,7 +15,6 @@ use kernel::{
         c_uint,
         c_void, //
     },
-    fs::File,
     prelude::*,
     sync::LockClassKey,
     time::{
@@ -25,14 +23,11 @@ use kernel::{
         Monotonic,
         Msecs, //
     },
-    types::{
-        NotThreadSafe,
-        Opaque, //
-    },
+    types::Opaque, //
 };
 
 /// Poll events, as in `poll(2)`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Events(u32);
 
 impl Events {
@@ -48,13 +43,28 @@ impl Events {
     pub(crate) const ERR: Self = Self(bindings::GLOBALFIFO_EPOLLERR);
     /// The other side sends nothing more.
     pub(crate) const READ_HUP: Self = Self(bindings::GLOBALFIFO_EPOLLRDHUP);
-    /// The other side is gone, in both directions.
+    /// The other side is gone, in both directions; that it sends nothing more is part of it.
     pub(crate) const HUP: Self =
         Self(bindings::GLOBALFIFO_EPOLLHUP | bindings::GLOBALFIFO_EPOLLRDHUP);
 
     /// The bits as `poll` returns them.
     pub(crate) const fn bits(self) -> u32 {
         self.0
+    }
+
+    /// The events that `self` has and `before` has not.
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self(self.0 & !before.0)
+    }
+
+    /// The events that both have.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// All but `others`.
+    pub(crate) const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     /// Whether all of `other` is in `self`.
@@ -77,7 +87,7 @@ impl core::ops::BitOrAssign for Events {
     }
 }
 
-/// What a blocked task waits for, and so which wake-ups reach it.
+/// Condition of a blocked task, and so which wake-ups reach it.
 #[derive(Clone, Copy)]
 pub(crate) enum WaitFor {
     /// Data, or the end.
@@ -86,7 +96,7 @@ pub(crate) enum WaitFor {
     Writable,
 }
 
-/// How a wait without a signal ended.
+/// End of a wait without a signal.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Waited {
     /// The condition holds.
@@ -95,19 +105,19 @@ pub(crate) enum Waited {
     TimedOut,
 }
 
-/// Whether signals end a wait.
+/// Signals that end a wait.
 #[derive(Clone, Copy)]
 pub(crate) enum Signals {
     /// A pending signal ends the wait with `ERESTARTSYS`.
     Interrupt,
-    /// Only one that kills the process does.
+    /// A signal that kills the process ends the wait with `ERESTARTSYS`.
     Kill,
-    /// Only for waits that are short by their nature.
+    /// None: for waits with a short bound.
     Ignore,
 }
 
-/// Time between two looks of [`WaitQueue::wait_looking`].
-const LOOK_MILLISECONDS: Msecs = 100;
+/// Time between two checks of [`WaitQueue::wait_rechecking`].
+const RECHECK_MILLISECONDS: Msecs = 100;
 
 /// A point in time.
 #[derive(Clone, Copy)]
@@ -125,8 +135,19 @@ impl Deadline {
         }
     }
 
+    /// The end of time.
+    pub(crate) fn never() -> Self {
+        Self {
+            from: Instant::now(),
+            milliseconds: Msecs::MAX,
+        }
+    }
+
     /// Milliseconds until then.
     fn left(&self) -> Msecs {
+        if self.milliseconds == Msecs::MAX {
+            return Msecs::MAX;
+        }
         let gone = Msecs::try_from(self.from.elapsed().as_millis()).unwrap_or(Msecs::MAX);
         self.milliseconds.saturating_sub(gone)
     }
@@ -137,12 +158,11 @@ const FOREVER: isize = isize::MAX;
 
 const ANY_END: u32 = Events::ERR.0 | Events::HUP.0;
 
-/// `struct wait_queue_head`.
+/// `struct wait_queue_head`. Dropped where sleeping is allowed.
 ///
-/// May be woken from any context. Its own lock is a leaf: nothing else is taken under it here, but
-/// callbacks of epoll and AIO poll run under it, so no lock that a submission path holds may be held
-/// while waking.
-#[pin_data]
+/// Its own lock is a leaf here, but callbacks of epoll and AIO poll run under it: no lock that a submission path
+/// holds may be held while waking.
+#[pin_data(PinnedDrop)]
 pub(crate) struct WaitQueue {
     #[pin]
     head: Opaque<bindings::wait_queue_head_t>,
@@ -171,7 +191,7 @@ impl WaitQueue {
         // them.
         unsafe {
             let head = self.head.get();
-            // Only a statistic: a waiter that comes now looks at the condition itself.
+            // Only a statistic: a waiter that comes now checks the condition itself.
             let waiters = !ptr::eq((*head).head.next, &raw const (*head).head);
             bindings::__wake_up(
                 head,
@@ -183,31 +203,28 @@ impl WaitQueue {
         }
     }
 
-    /// Registers the wait queue with a poll in progress.
-    pub(crate) fn poll_wait(&self, file: &File, table: &mut PollTable) {
-        // SAFETY: The file is valid and `table` null or valid for the call, by its type's
-        // invariants. The wait queue outlives the registration: it belongs to an object that the
-        // file keeps alive, and poll, epoll and AIO unregister before they let go of the file.
-        unsafe { bindings::poll_wait(file.as_ptr(), self.head.get(), table.0) };
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::wait_queue_head_t {
+        self.head.get()
     }
 
-    /// As [`WaitQueue::wait`], but does not rely on being woken: until `deadline`, runs `look` again
-    /// and again. In it, what changes the condition may be done by the task itself.
-    pub(crate) fn wait_looking(
+    /// As [`WaitQueue::wait`] until `deadline`, without relying on wake-ups: every [`RECHECK_MILLISECONDS`] it runs
+    /// `recheck`, which may bring about the condition.
+    pub(crate) fn wait_rechecking(
         &self,
         what: WaitFor,
         signals: Signals,
         deadline: Deadline,
-        mut look: impl FnMut(),
+        mut recheck: impl FnMut(),
         mut condition: impl FnMut() -> bool,
     ) -> Result<Waited> {
         loop {
             let left = deadline.left();
-            let step = left.min(LOOK_MILLISECONDS);
+            let step = left.min(RECHECK_MILLISECONDS);
             if self.wait(what, signals, Some(step), &mut condition)? == Waited::Done {
                 return Ok(Waited::Done);
             }
-            look();
+            recheck();
             if left == 0 {
                 let done = condition();
                 return Ok(if done { Waited::Done } else { Waited::TimedOut });
@@ -267,39 +284,6 @@ impl WaitQueue {
     }
 }
 
-/// Lets the CPU rest for a moment of a loop that looks for something; whether the task should rather
-/// sleep, as others want the CPU or there is a signal for it.
-pub(crate) fn relax() -> bool {
-    // SAFETY: May be called by any task.
-    unsafe { bindings::globalfifo_relax() }
-}
-
-/// Whether another task was woken that is to have this CPU in its turn, be it at the next tick only (where the kernel
-/// preempts lazily, which [`relax`] does not mind).
-pub(crate) fn others_want_cpu() -> bool {
-    // SAFETY: May be called by any task.
-    unsafe { bindings::globalfifo_others_want_cpu() }
-}
-
-/// While it exists, the task keeps its CPU, except for interrupts. It must not sleep.
-pub(crate) struct NoPreemption(NotThreadSafe);
-
-impl NoPreemption {
-    /// From now on.
-    pub(crate) fn new() -> Self {
-        // SAFETY: Undone by `drop`, on the same CPU.
-        unsafe { bindings::globalfifo_preempt_disable() };
-        Self(NotThreadSafe)
-    }
-}
-
-impl Drop for NoPreemption {
-    fn drop(&mut self) {
-        // SAFETY: Done by `new`.
-        unsafe { bindings::globalfifo_preempt_enable() };
-    }
-}
-
 /// Wakes a waiter only when the wake-up's key has one of the events in `MASK`, or has no key.
 ///
 /// # Safety
@@ -318,28 +302,15 @@ unsafe extern "C" fn wake_if<const MASK: u32>(
     unsafe { bindings::autoremove_wake_function(entry, mode, flags, key) }
 }
 
-/// Where a `poll` registers: `struct poll_table_struct`.
-///
-/// # Invariants
-///
-/// Null, or valid for the duration of the file operation it was made for.
-pub(crate) struct PollTable(*mut bindings::poll_table);
-
-impl PollTable {
-    /// Wraps what the `poll` file operation got.
-    ///
-    /// # Safety
-    ///
-    /// `table` is null or valid for as long as the returned value exists.
-    pub(crate) unsafe fn from_raw(table: *mut bindings::poll_table) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self(table)
-    }
-
-    /// Whether the caller wants to know of `events`, or of all there are: C's `poll_requested_events()`.
-    pub(crate) fn asks_for(&self, events: Events) -> bool {
-        // SAFETY: By the type invariants the table is valid unless it is null.
-        self.0.is_null() || unsafe { (*self.0)._key } & events.bits() != 0
+#[pinned_drop]
+impl PinnedDrop for WaitQueue {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: `head` was initialised by `new`. As `PollCondVar` of the kernel crate: epoll and AIO poll let go of
+        // a queue that is freed, those that are at it within an RCU grace period.
+        unsafe {
+            bindings::__wake_up_pollfree(self.head.get());
+            bindings::synchronize_rcu();
+        }
     }
 }
 

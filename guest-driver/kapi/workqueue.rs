@@ -26,21 +26,21 @@ unsafe impl Send for WorkQueue {}
 // SAFETY: As above.
 unsafe impl Sync for WorkQueue {}
 
-/// How soon work runs.
+/// Priority of the threads that run the work.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// Before all tasks.
-    Soon,
-    /// When it is its turn among all tasks: for work of which there may be no end.
-    InTurn,
+pub(crate) enum Priority {
+    /// `WQ_HIGHPRI`: before all tasks without a real-time priority.
+    High,
+    /// That of an ordinary task: for work of which there may be no end.
+    Normal,
 }
 
 impl WorkQueue {
     /// Creates a queue.
-    pub(crate) fn new(name: &'static CStr, urgency: Urgency) -> Result<Self> {
-        let urgent = urgency == Urgency::Soon;
+    pub(crate) fn new(name: &'static CStr, priority: Priority) -> Result<Self> {
+        let high = priority == Priority::High;
         // SAFETY: `name` is a C string.
-        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr(), urgent) };
+        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr(), high) };
         if queue.is_null() {
             return Err(ENOMEM);
         }
@@ -79,4 +79,25 @@ pub(crate) fn flush_delayed<T, const ID: u64>(work: &DelayedWork<T, ID>) {
                 .cast_mut(),
         )
     };
+}
+
+/// A reference to the module: while it exists, unloading is refused.
+///
+/// For work that may take for ever. Such work has to be put in by somebody who holds the module.
+pub(crate) struct InUse(());
+
+impl InUse {
+    /// From now on.
+    pub(crate) fn new() -> Self {
+        // SAFETY: Undone by `drop`. Work of the module runs, and unloading waits for it: so the module is there.
+        unsafe { bindings::globalfifo_get_module() };
+        Self(())
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // SAFETY: Done by `new`. The work that drops this is still waited for by unloading.
+        unsafe { bindings::globalfifo_put_module() };
+    }
 }

@@ -2,19 +2,21 @@
 
 //! The receiving half of a FIFO: what came from the device and has not been read.
 //!
-//! Plain state; [`super::fifo`] locks it, wakes for it, and copies out of it. Positions are those of
-//! the rx stream (specification, section 6.1).
+//! Plain state: must not know locks, wake-ups, or user memory. Positions are those of the rx stream
+//! (specification, section 6.1).
 
-use super::buffers::{
-    Chain,
-    Rx,
-    RxBuffer, //
-};
 use crate::{
+    driver::{
+        buffers::{
+            Rx,
+            RxBuffer, //
+        },
+        chain::Chain,
+        tunables::BUDGET, //
+    },
     kapi::virtio::{
-        Look,
-        Queue,
-        Refused, //
+        MissedCheck,
+        Queue, //
     },
     virtio_fifo::{
         RxHeader,
@@ -30,11 +32,7 @@ use kernel::{
 /// The device broke the specification, or the queue broke; says how.
 pub(crate) struct Broken(pub(crate) &'static str);
 
-/// Messages to take at a time, and pages to copy while doing so: the rest is left for later, so that
-/// a device which uses buffers as fast as they are posted does not keep a CPU for itself.
-pub(crate) const BUDGET: usize = 64;
-
-/// What an interrupt brought.
+/// Result of [`RxSide::receive`].
 #[derive(Default)]
 pub(crate) struct Received {
     /// New bytes.
@@ -43,16 +41,16 @@ pub(crate) struct Received {
     pub(crate) messages: u64,
     /// The highest limit told for the tx stream.
     pub(crate) tx_limit: u64,
-    /// There may be more, and no interrupt will tell of it.
+    /// The budget is used up: there may be more, and no interrupt will tell of it.
     pub(crate) more: bool,
 }
 
-/// See the module.
+/// The receiving half of a FIFO.
 ///
 /// # Invariants
 ///
-/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], but for what a reader has out; so no sum of a
-/// position and a length overflows.
+/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], except for the buffer that a reader has out. So
+/// no sum of a position and a length overflows.
 pub(crate) struct RxSide {
     /// Until the device is taken away. Holds the posted buffers.
     queue: Option<Queue<Rx>>,
@@ -70,6 +68,11 @@ pub(crate) struct RxSide {
     arrived: u64,
     /// All below was discarded; messages from before may still be under way.
     cleared: u64,
+    /// All below was received before the device was reset: the device sends again what it does not
+    /// know to be consumed (DEV-6), and the copies are dropped.
+    repeated: u64,
+    /// Buffers of the driver's: posted, filled, or out with a reader.
+    buffers: usize,
     /// The other side is gone.
     hangup: bool,
     /// Nothing follows `end`.
@@ -89,13 +92,15 @@ impl RxSide {
             given: state.rx_floor,
             arrived: state.rx_floor,
             cleared: state.rx_floor,
+            repeated: state.rx_floor,
+            buffers: 0,
             hangup: false,
             ended: false,
             end: state.rx_end,
         }
     }
 
-    /// How large a receive buffer should be, and how many it takes so that all of a full FIFO fits,
+    /// Size of a receive buffer, in bytes, and the number of buffers for which all of a full FIFO fits,
     /// however small the pieces in which it came: no two neighbours fit into one buffer.
     pub(crate) fn buffers_for(capacity: u32) -> (usize, usize) {
         let capacity = capacity as usize;
@@ -105,27 +110,57 @@ impl RxSide {
         (size, 2 * capacity / (size - RxHeader::LEN) + 4)
     }
 
-    /// Starts to receive with `queue`.
-    pub(crate) fn attach(&mut self, queue: Queue<Rx>) {
-        self.queue = Some(queue);
+    /// Buffers that are missing from `wanted`.
+    pub(crate) fn missing(&self, wanted: usize) -> usize {
+        wanted.saturating_sub(self.buffers)
     }
 
-    /// Gives the queue back, and with it what is in it.
+    /// Starts to receive with `queue`, into `buffers`.
+    pub(crate) fn attach(&mut self, queue: Queue<Rx>, mut buffers: Chain<RxBuffer>) {
+        self.queue = Some(queue);
+        while let Some(buffer) = buffers.pop_front() {
+            self.buffers += 1;
+            self.post(buffer);
+        }
+        self.kick();
+    }
+
+    /// Gives the queue back, and with it the posted buffers.
     pub(crate) fn detach(&mut self) -> Option<Queue<Rx>> {
         self.queue.take()
     }
 
-    /// Posts one more buffer; false when the queue takes no more.
-    pub(crate) fn post(&mut self, buffer: KBox<RxBuffer>) -> bool {
-        match self.queue.as_mut().map(|queue| queue.add(buffer)) {
-            Some(Ok(())) => true,
-            // Its memory goes: the others have to do. (Only at start: later there is always room.)
-            Some(Err(Refused::Full(_) | Refused::Broken(_))) | None => false,
+    /// The device has been reset, or is about to be: `queue` had `posted` buffers, which are gone.
+    pub(crate) fn forget_posted(&mut self, posted: usize) {
+        self.buffers -= posted.min(self.buffers);
+    }
+
+    /// Goes on where a device stands that has been reset. What is unread stays.
+    ///
+    /// # Errors
+    ///
+    /// A device that stands elsewhere.
+    pub(crate) fn resume(&mut self, state: &State) -> Result<(), Broken> {
+        if state.rx_end < self.next {
+            return Err(Broken("another position after its reset"));
+        }
+        self.discard_below(state.rx_floor);
+        self.arrived = state.rx_floor;
+        self.repeated = self.next;
+        Ok(())
+    }
+
+    /// Posts a buffer, or frees it where the queue is gone.
+    fn post(&mut self, buffer: KBox<RxBuffer>) {
+        if !matches!(self.queue.as_mut().map(|queue| queue.add(buffer)), Some(Ok(()))) {
+            // There is room for all buffers in the queue. Without a queue, `resume` makes new ones; a broken
+            // queue is told by `receive`. (Were ACCESS_PLATFORM offered, bounce buffers could run out here.)
+            self.buffers -= 1;
         }
     }
 
-    /// Tells the device of posted buffers.
-    pub(crate) fn kick(&mut self) {
+    /// Tells the device about posted buffers.
+    fn kick(&mut self) {
         if let Some(queue) = self.queue.as_mut() {
             queue.kick();
         }
@@ -168,21 +203,23 @@ impl RxSide {
         self.end = end;
     }
 
-    /// Looks for used buffers that no interrupt told of.
-    pub(crate) fn look(&mut self) -> Look {
-        self.queue.as_mut().map_or(Look::Quiet, Queue::look)
+    /// Checks for used buffers whose interrupt is lost.
+    pub(crate) fn check_missed(&mut self) -> MissedCheck {
+        self.queue
+            .as_mut()
+            .map_or(MissedCheck::Quiet, Queue::check_missed)
     }
 
-    /// Asks the device not to interrupt: nobody wants what it sends.
+    /// Disables interrupts: nobody wants what the device sends.
     pub(crate) fn silence(&mut self) {
         if let Some(queue) = self.queue.as_mut() {
             queue.disable_interrupts();
         }
     }
 
-    /// Takes what the device sent, as far as [`BUDGET`] goes. Until all is taken, there are no
-    /// interrupts; then they are asked for, unless somebody is `looking` who calls again soon.
-    pub(crate) fn receive(&mut self, looking: bool) -> Result<Received, Broken> {
+    /// Takes what the device sent, as far as [`BUDGET`] goes. Interrupts are disabled until all is taken,
+    /// and stay so while a task is `polling`, which calls again soon.
+    pub(crate) fn receive(&mut self, polling: bool) -> Result<Received, Broken> {
         let mut received = Received::default();
         let mut budget = BUDGET;
         loop {
@@ -201,13 +238,13 @@ impl RxSide {
                 received.more = true;
                 break;
             }
-            // False when something came after the last look.
-            if looking || self.queue.as_mut().is_none_or(Queue::enable_interrupts) {
+            // False when something came since.
+            if polling || self.queue.as_mut().is_none_or(Queue::enable_interrupts) {
                 break;
             }
         }
         if self.queue.as_ref().is_some_and(Queue::is_broken) {
-            return Err(Broken("what broke its rx queue"));
+            return Err(Broken("an invalid used ring (rx)"));
         }
         self.kick();
         Ok(received)
@@ -234,8 +271,11 @@ impl RxSide {
             return Err(Broken("bytes it had sent before"));
         }
         self.arrived = end;
+        if header.offset < self.repeated.min(self.next) && end > self.cleared {
+            return self.accept_repeated(buffer, end, received);
+        }
         if header.offset < self.next {
-            // From before a clear, on its way while the answer to that overtook it.
+            // From before a clear whose answer overtook it.
             let stale = end <= self.cleared;
             self.post(buffer);
             return if stale {
@@ -247,7 +287,7 @@ impl RxSide {
         let floor = if header.offset > self.next {
             header.offset
         } else {
-            // Above what is consumed after a clear whose answer has not been looked at yet.
+            // Above what is consumed after a clear whose answer has not been taken yet.
             header.rx_floor
         };
         if floor > self.consumed {
@@ -256,9 +296,33 @@ impl RxSide {
         if end - self.consumed > self.capacity {
             return Err(Broken("more bytes than the FIFO holds"));
         }
-        received.bytes += end - header.offset;
+        Ok(self.keep(buffer, end, received))
+    }
+
+    /// Takes a message that begins before the device's reset: drops the bytes that came already.
+    fn accept_repeated(
+        &mut self,
+        mut buffer: KBox<RxBuffer>,
+        end: u64,
+        received: &mut Received,
+    ) -> Result<usize, Broken> {
+        if end <= self.next {
+            self.post(buffer);
+            return Ok(0);
+        }
+        let known = self.next - buffer.rx_position();
+        buffer.advance(known as usize);
+        if end - self.consumed > self.capacity {
+            return Err(Broken("more bytes than the FIFO holds"));
+        }
+        Ok(self.keep(buffer, end, received))
+    }
+
+    /// Keeps the unread bytes of a buffer, which are the next ones; how many were copied for that.
+    fn keep(&mut self, buffer: KBox<RxBuffer>, end: u64, received: &mut Received) -> usize {
+        received.bytes += end - self.next;
         self.next = end;
-        // Small pieces go together, so that however many there are, the buffers suffice.
+        // Small pieces are joined: however many there are, the buffers suffice.
         let length = buffer.unread().len();
         if self
             .filled
@@ -266,10 +330,10 @@ impl RxSide {
             .is_some_and(|last| last.extend(buffer.unread()))
         {
             self.post(buffer);
-            Ok(length)
+            length
         } else {
             self.filled.push_back(buffer);
-            Ok(0)
+            0
         }
     }
 

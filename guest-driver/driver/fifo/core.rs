@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The lock of a FIFO, and what follows from a change under it.
+//!
+//! [`Fifo::change`] is the way of every change: it takes the lock, compares the readiness before and after, and
+//! sees to the [`Effects`] once the lock is released. Must not know what a change is.
+
+use super::{
+    state::{
+        Effects,
+        State, //
+    },
+    Fifo, //
+};
+use crate::driver::tunables::REQUESTS;
+use crate::kapi::wait::Events;
+use kernel::{
+    dev_err,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+};
+
+/// Context of a change. Requests are completed in an interrupt or by the work queue, never by a task: one that
+/// is not scheduled would hold up the others'.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A hard interrupt of the device, or the work that goes on in its place.
+    Interrupt,
+    /// A timer.
+    #[cfg(GLOBALFIFO_FAST)]
+    Timer,
+    /// The server of requests.
+    Server,
+    /// A task, or anybody else who may not be scheduled for long.
+    Task,
+}
+
+impl Fifo {
+    /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups, signals.
+    ///
+    /// Any context in which no lock of a FIFO's and none of AIO's is held.
+    pub(crate) fn change<R>(
+        self: ArcBorrow<'_, Self>,
+        origin: Origin,
+        change: impl FnOnce(&mut State, &mut Effects) -> R,
+    ) -> R {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let before = state.readiness();
+        let result = change(&mut state, &mut effects);
+        state.sweep(&mut effects);
+        let events = state.readiness().since(before) | effects.edges;
+        let complete = origin != Origin::Task && state.requests.begin_completing();
+        let serve = state.have_work() || !complete && state.requests.have_done();
+        let in_place = origin != Origin::Task && (self.hooks.begin_in_place)(&mut state);
+        // Under the lock, so that none starts after the queues are taken out.
+        #[cfg(GLOBALFIFO_FAST)]
+        self.timers.start(self, &effects);
+        drop(state);
+
+        if complete {
+            self.complete(origin);
+        }
+        if in_place {
+            (self.hooks.serve_in_place)(self);
+        } else if serve {
+            self.start_server();
+        }
+        if effects.more {
+            self.stats.deferrals.add(1);
+            self.start_continuation();
+        }
+        if effects.drained {
+            self.drained.wake(Events::OUT);
+        }
+        if let Some(what) = effects.failure {
+            dev_err!(
+                self.device,
+                "FIFO {} fails with EIO until the device is bound anew: the device sent {what}\n",
+                self.index
+            );
+        }
+        self.notifier.notify(events, &self.stats);
+        result
+    }
+
+    /// Completes requests until there are none, or [`REQUESTS`] are done: the server goes on with the rest. One
+    /// caller at a time ([`Requests::begin_completing`](super::requests::Requests)), so that they complete in order.
+    pub(crate) fn complete(self: ArcBorrow<'_, Self>, origin: Origin) {
+        let mut left = REQUESTS;
+        while left > 0 {
+            let Some(done) = self.state.lock().requests.take_done(left) else {
+                return;
+            };
+            // Counted first: whoever sees a completion sees it counted.
+            self.stats.count_done(origin, &done);
+            left -= done.len();
+            done.complete();
+        }
+        self.state.lock().requests.end_completing();
+        self.start_server();
+    }
+
+    /// Has the server of requests run soon. Any context.
+    pub(crate) fn start_server(self: ArcBorrow<'_, Self>) {
+        // An error says that it is to run already; it takes everything that there is when it does.
+        let queue = self.queues.requests.queue();
+        let _ = queue.enqueue::<_, { super::SERVE }>(Arc::from(self));
+    }
+
+    /// Has the work queue go on with what was left. Any context.
+    fn start_continuation(self: ArcBorrow<'_, Self>) {
+        // As above.
+        let queue = self.queues.rest.queue();
+        let _ = queue.enqueue::<_, { super::CONTINUE }>(Arc::from(self));
+    }
+}

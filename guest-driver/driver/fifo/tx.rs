@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The sending half of a FIFO: credit, messages in flight, acknowledgements.
+//!
+//! Plain state: must not know locks, wake-ups, or user memory. Positions are those of the tx stream
+//! (specification, section 6.2). When a message may wait for others, and which interrupts to ask for, is
+//! the business of the [`Coalescer`].
+
+use super::rx::Broken;
+use crate::{
+    driver::{
+        buffers::{
+            Tx,
+            TxBuffer, //
+        },
+        chain::Chain,
+        policy::{
+            coalesce::{
+                Coalescer,
+                Facts, //
+            },
+            spares::Spares,
+            Await, //
+        },
+        tunables::{
+            BUDGET,
+            MESSAGE, //
+        },
+    },
+    kapi::virtio::{
+        MissedCheck,
+        Queue,
+        Refused, //
+    },
+    virtio_fifo::{
+        State,
+        TxHeader,
+        STATE_LOOPBACK, //
+    },
+};
+use kernel::prelude::*;
+
+/// The sending half of a FIFO.
+///
+/// # Invariants
+///
+/// `accepted` ≤ `posted` ≤ `sent`, and the credit is never above `capacity` beyond `posted`: however
+/// the device grants it, what is pending is bounded, and positions stay far from overflow.
+pub(crate) struct TxSide {
+    /// Until the device is taken away. Holds the posted messages.
+    queue: Option<Queue<Tx>>,
+    /// Messages that are not in the queue yet, oldest first.
+    pending: Chain<TxBuffer>,
+    /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
+    ack: Option<KBox<TxBuffer>>,
+    /// `rx_consumed` is to be sent even if there is nothing else to send.
+    ack_due: bool,
+    /// The `rx_consumed` that was last sent.
+    reported: u64,
+    loopback: bool,
+    capacity: u64,
+    /// Position of the next byte to be written by user space.
+    sent: u64,
+    /// Position of the next byte to be posted.
+    posted: u64,
+    /// All below is with the device: the FIFO has it.
+    accepted: u64,
+    /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
+    limit: u64,
+    /// Messages in the queue, and those of them with a payload.
+    in_flight: u32,
+    carrying: u32,
+    /// Tasks that wait for messages to be used.
+    waiting: u32,
+    /// The device gets nothing more, and is not listened to.
+    abandoned: bool,
+    /// When messages wait for others, and which interrupts are asked for.
+    pub(crate) coalescer: Coalescer,
+    /// Messages to be used again.
+    pub(crate) spares: Spares,
+}
+
+/// Result of [`TxSide::pump`].
+#[derive(Default)]
+pub(crate) struct Pumped {
+    /// Messages given to the device.
+    pub(crate) messages: u64,
+    /// Messages came back.
+    pub(crate) progress: bool,
+    /// The budget is used up: there is more to be moved, and no interrupt will tell of it.
+    pub(crate) more: bool,
+    /// Microseconds after which to pump again.
+    pub(crate) timer: Option<u32>,
+    /// The delay of an acknowledgement is to be started.
+    pub(crate) ack_timer: bool,
+}
+
+impl TxSide {
+    /// Starts where the device stands.
+    pub(crate) fn new(state: &State) -> Result<Self> {
+        let loopback = state.flags & STATE_LOOPBACK != 0;
+        Ok(Self {
+            queue: None,
+            pending: Chain::new(),
+            ack: Some(TxBuffer::for_tx(0)?),
+            ack_due: false,
+            reported: state.rx_floor,
+            loopback,
+            capacity: u64::from(state.capacity),
+            sent: state.tx_accepted,
+            posted: state.tx_accepted,
+            accepted: state.tx_accepted,
+            limit: state.tx_limit,
+            in_flight: 0,
+            carrying: 0,
+            waiting: 0,
+            abandoned: false,
+            coalescer: Coalescer::new(loopback),
+            spares: Spares::new(state.capacity as usize),
+        })
+    }
+
+    /// Starts to send with `queue`.
+    pub(crate) fn attach(&mut self, queue: Queue<Tx>) {
+        self.spares.queue_has(queue.size());
+        self.queue = Some(queue);
+    }
+
+    /// Whether there is a queue to send with.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Number of descriptors of the queue; 0 without one.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.size() as usize)
+    }
+
+    /// Gives the queue back, and with it the messages in flight.
+    pub(crate) fn detach(&mut self) -> Option<Queue<Tx>> {
+        self.coalescer.stop();
+        self.queue.take()
+    }
+
+    /// Takes back what was in the queue, which has been detached and its device reset: `unused`, in no
+    /// particular order.
+    pub(crate) fn take_back(&mut self, mut unused: KVec<KBox<TxBuffer>>) {
+        (self.in_flight, self.carrying) = (0, 0);
+        unused.sort_unstable_by_key(|message| message.tx_position());
+        let mut messages = Chain::new();
+        for message in unused {
+            if message.payload_len() == 0 {
+                self.ack = Some(message);
+            } else {
+                messages.push_back(message);
+            }
+        }
+        messages.append(self.pending.take());
+        self.pending = messages;
+        self.posted = self.accepted;
+    }
+
+    /// Goes on where a device stands that has been reset: messages that it accepted before go to `done`,
+    /// the others are sent again.
+    ///
+    /// # Errors
+    ///
+    /// A device that stands elsewhere.
+    pub(crate) fn resume(
+        &mut self,
+        state: &State,
+        done: &mut Chain<TxBuffer>,
+    ) -> Result<(), Broken> {
+        let accepted = state.tx_accepted;
+        while let Some(message) = self.pending.oldest() {
+            if message.tx_end() > accepted {
+                break;
+            }
+            if let Some(message) = self.pending.pop_front() {
+                done.push_back(message);
+            }
+        }
+        let next = self.pending.oldest().map_or(self.sent, |message| message.tx_position());
+        if next != accepted {
+            return Err(Broken("another position after its reset"));
+        }
+        (self.accepted, self.posted) = (accepted, accepted);
+        self.reported = state.rx_floor;
+        self.limit = self.limit.max(state.tx_limit);
+        Ok(())
+    }
+
+    /// Takes what was never posted; its bytes were not sent.
+    pub(crate) fn unsend_pending(&mut self) -> Chain<TxBuffer> {
+        self.sent = self.posted;
+        self.pending.take()
+    }
+
+    /// Gives up on the device: takes what was never posted, to be dropped outside the lock.
+    pub(crate) fn abandon(&mut self) -> Chain<TxBuffer> {
+        self.abandoned = true;
+        if let Some(queue) = self.queue.as_mut() {
+            queue.disable_interrupts();
+        }
+        self.pending.take()
+    }
+
+    /// Checks for used messages whose interrupt is lost, though something waits for them.
+    pub(crate) fn check_missed(&mut self) -> MissedCheck {
+        self.queue
+            .as_mut()
+            .map_or(MissedCheck::Quiet, Queue::check_missed)
+    }
+
+    /// Whether a loopback device cannot have this `position` of the rx stream yet.
+    pub(crate) fn is_beyond(&self, position: u64) -> bool {
+        self.loopback && position > self.posted
+    }
+
+    /// Whether what is written comes back: then credit follows from what is read here.
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// Bytes that may be written now. `rx_consumed` is that of the rx side.
+    pub(crate) fn credit(&self, rx_consumed: u64) -> u64 {
+        let limit = if self.loopback {
+            rx_consumed + self.capacity
+        } else {
+            self.limit
+        };
+        limit.saturating_sub(self.sent)
+    }
+
+    /// Learns a limit (DRV-12).
+    pub(crate) fn raise_limit(&mut self, limit: u64) -> Result<(), Broken> {
+        if self.loopback || limit <= self.limit {
+            return Ok(());
+        }
+        // Not `sent`: else a device that accepts nothing could have us hold ever more.
+        if limit > self.posted + self.capacity {
+            return Err(Broken("more credit than the FIFO holds"));
+        }
+        self.limit = limit;
+        Ok(())
+    }
+
+    /// Whether messages wait to be posted.
+    pub(crate) fn is_congested(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether such messages have neither a timer nor an interrupt to wait for. That can only be when the
+    /// virtio core had no memory to post them.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.is_congested() && !self.coalescer.has_timer() && self.in_flight == 0
+    }
+
+    /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
+    pub(crate) fn keep(&mut self, messages: &mut Chain<TxBuffer>) {
+        if !self.abandoned {
+            self.spares.keep(messages);
+        }
+    }
+
+    /// Bytes written so far, and of these the ones that were posted.
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        (self.sent, self.posted)
+    }
+
+    /// All below is with the device.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Whether the device has everything below `position`, or it will never get there.
+    pub(crate) fn has_accepted(&self, position: u64) -> bool {
+        self.accepted >= position.min(self.sent)
+    }
+
+    /// Whether nothing is left to be sent or to come back.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.pending.is_empty() && self.in_flight == 0 && !self.ack_due
+            || self.abandoned
+            || self.queue.as_ref().is_none_or(Queue::is_broken)
+    }
+
+    /// Counts a task that waits for messages to be used: while there is one, each use interrupts.
+    pub(crate) fn begin_wait(&mut self) {
+        self.waiting += 1;
+    }
+
+    /// The opposite of [`TxSide::begin_wait`].
+    pub(crate) fn end_wait(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Notes that all below `rx_consumed` is read; `empty` when nothing is left to read. Decides whether
+    /// and when the device is told (DRV-8): at once if it may wait for room.
+    pub(crate) fn note_consumed(&mut self, rx_consumed: u64, empty: bool) {
+        let unreported = rx_consumed - self.reported;
+        if unreported >= self.capacity.div_ceil(2) {
+            self.ack_due = true;
+        } else if unreported > 0 && empty {
+            self.ack_due |= self.coalescer.must_ack_now();
+        }
+    }
+
+    /// Demands that the device is told `rx_consumed` unless it knows.
+    pub(crate) fn demand_ack(&mut self, rx_consumed: u64) {
+        self.ack_due |= rx_consumed > self.reported;
+    }
+
+    /// The delay of an acknowledgement is over.
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(crate) fn ack_expired(&mut self) {
+        self.ack_due |= self.coalescer.ack_expired();
+    }
+
+    /// Takes `n` bytes from the front of `messages`, whose total is at least that, or as many as come
+    /// before a direct message that would be more; how many. The rest stays, and so do messages whose
+    /// payload joined another.
+    pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, n: usize) -> usize {
+        let mut joined_others = Chain::new();
+        let mut left = n;
+        while left > 0 {
+            let Some(mut message) = messages.pop_front() else {
+                break;
+            };
+            if message.is_direct() && message.payload_len() > left {
+                messages.push_front(message);
+                break;
+            }
+            message.cut(left);
+            let length = message.payload_len();
+            left -= length;
+            message.place(self.sent);
+            self.sent += length as u64;
+            // Not what is large: it is copied once more, with interrupts off.
+            let joined = length <= MESSAGE.1 - TxHeader::LEN
+                && !message.is_direct()
+                && self.pending.newest().is_some_and(|last| {
+                    !last.is_direct() && last.append(message.payload()) //
+                });
+            if joined {
+                joined_others.push_back(message);
+            } else {
+                self.pending.push_back(message);
+            }
+        }
+        messages.append(joined_others);
+        n - left
+    }
+
+    /// The message that is held back, and so may be joined: `None` while somebody waits for it.
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(crate) fn held_message(&mut self) -> Option<&mut TxBuffer> {
+        // Without the timer nobody would post it.
+        if !self.coalescer.has_timer() || self.waiting > 0 || self.abandoned {
+            return None;
+        }
+        self.pending.only()
+    }
+
+    /// Counts bytes that joined [`TxSide::held_message`].
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(crate) fn joined(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Somebody waits for data, which may be an answer: nothing is held back any longer. True if
+    /// something was, which is then to be pumped.
+    pub(crate) fn stop_holding(&mut self) -> bool {
+        self.coalescer.stop_holding(self.pending.only().is_some())
+    }
+
+    /// Takes back used messages, posts what is pending, and acknowledges if that is due; as far as
+    /// [`BUDGET`] goes.
+    ///
+    /// Used messages that are not kept go to `done`, to be dropped outside the lock. The device interrupts
+    /// for used messages while something waits for that, here or elsewhere (`others`).
+    pub(crate) fn pump(
+        &mut self,
+        rx_consumed: u64,
+        others: Await,
+        done: &mut Chain<TxBuffer>,
+    ) -> Result<Pumped, Broken> {
+        let mut pumped = Pumped::default();
+        let mut budget = BUDGET;
+        self.coalescer.begin_round(others);
+        while !self.abandoned {
+            let mut moved = self.reclaim(&mut budget, done, &mut pumped);
+            let held = self.post(rx_consumed, others, &mut budget, &mut pumped, &mut moved)?;
+            if budget == 0 {
+                if let Some(queue) = self.queue.as_mut() {
+                    queue.disable_interrupts();
+                }
+                pumped.more = true;
+                break;
+            }
+            if self.queue.is_some() {
+                let carrying = self.carrying > 0;
+                let timer = self.coalescer.timer_for(held, pumped.progress, carrying);
+                pumped.timer = timer.or(pumped.timer);
+                pumped.ack_timer |= self.coalescer.ack_timer();
+            }
+            let wanted = self.coalescer.wants_interrupt(pumped.progress)
+                || self.waiting > 0
+                || self.ack_due
+                || !self.pending.is_empty() && !held;
+            if self.set_interrupts(wanted, moved) {
+                break;
+            }
+        }
+        self.coalescer.end_round();
+        if pumped.messages > 0 {
+            if let Some(queue) = self.queue.as_mut() {
+                queue.kick();
+            }
+        }
+        if !self.abandoned && self.queue.as_ref().is_some_and(Queue::is_broken) {
+            return Err(Broken("an invalid used ring (tx)"));
+        }
+        Ok(pumped)
+    }
+
+    /// Asks for interrupts if they are `wanted`, anew if messages `moved` since; false if there are used
+    /// messages already.
+    fn set_interrupts(&mut self, wanted: bool, moved: bool) -> bool {
+        match self.queue.as_mut() {
+            // What was asked for before still holds.
+            Some(queue) if wanted && queue.interrupts() && !moved => true,
+            Some(queue) if wanted => Coalescer::enable_interrupts(queue),
+            Some(queue) => {
+                queue.disable_interrupts();
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Takes back used messages; whether there were any.
+    fn reclaim(
+        &mut self,
+        budget: &mut usize,
+        done: &mut Chain<TxBuffer>,
+        pumped: &mut Pumped,
+    ) -> bool {
+        let mut any = false;
+        while *budget > 0 {
+            let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) else {
+                break;
+            };
+            *budget -= 1;
+            any = true;
+            self.in_flight -= 1;
+            if message.payload_len() == 0 {
+                self.ack = Some(message);
+            } else {
+                self.carrying -= 1;
+                self.accepted = self.accepted.max(message.tx_end());
+                done.push_back(message);
+            }
+        }
+        pumped.progress |= any;
+        self.spares.keep(done);
+        any
+    }
+
+    /// Posts what is pending, except a message that is held back; whether there is one. Sets `moved` if
+    /// something was posted.
+    fn post(
+        &mut self,
+        rx_consumed: u64,
+        others: Await,
+        budget: &mut usize,
+        pumped: &mut Pumped,
+        moved: &mut bool,
+    ) -> Result<bool, Broken> {
+        while *budget > 0 && !self.pending.is_empty() {
+            let facts = Facts {
+                others,
+                is_awaited: self.waiting > 0,
+                has_credit: self.credit(rx_consumed) > 0,
+                all_is_read: rx_consumed >= self.posted,
+            };
+            if self.coalescer.holds(&facts, self.pending.only()) {
+                return Ok(true);
+            }
+            let Some(message) = self.pending.pop_front() else {
+                break;
+            };
+            let end = message.tx_end();
+            let facts = self.coalescer.describe(&message, others);
+            if let Some(message) = self.add(message, rx_consumed)? {
+                self.pending.push_front(message);
+                return Ok(false);
+            }
+            self.posted = end;
+            self.carrying += 1;
+            self.coalescer.posted(facts);
+            *budget -= 1;
+            pumped.messages += 1;
+            *moved = true;
+        }
+        if self.ack_due {
+            if let Some(mut ack) = self.ack.take() {
+                ack.place(self.posted);
+                self.ack = self.add(ack, rx_consumed)?;
+                pumped.messages += u64::from(self.ack.is_none());
+                *moved |= self.ack.is_none();
+            }
+        }
+        Ok(false)
+    }
+
+    /// Posts one message; gives it back when there is no room.
+    fn add(
+        &mut self,
+        mut message: KBox<TxBuffer>,
+        rx_consumed: u64,
+    ) -> Result<Option<KBox<TxBuffer>>, Broken> {
+        let Some(queue) = self.queue.as_mut() else {
+            return Ok(Some(message));
+        };
+        message.stamp(rx_consumed);
+        match queue.add(message) {
+            Ok(()) => {
+                self.in_flight += 1;
+                self.reported = rx_consumed;
+                self.ack_due = false;
+                self.coalescer.acked();
+                Ok(None)
+            }
+            Err(Refused::Full(message)) => Ok(Some(message)),
+            Err(Refused::Broken(_)) => Err(Broken("an invalid used ring (tx)")),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The module's work queues. Unloading waits until all work is done.
+
+use crate::kapi::workqueue::{
+    Priority,
+    WorkQueue, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The work queues, by what their work may take.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    /// Requests, for which processes wait. Bounded, and waits for nobody.
+    pub(crate) requests: Arc<WorkQueue>,
+    /// What a device leaves to do, which may be without end: at the priority of ordinary tasks.
+    pub(crate) rest: Arc<WorkQueue>,
+    /// Page faults, which take as long as whoever provides the page does.
+    pub(crate) faults: Arc<WorkQueue>,
+}
+
+impl Queues {
+    /// Makes them.
+    pub(crate) fn new() -> Result<Self> {
+        let queue = |name, priority| -> Result<Arc<WorkQueue>> {
+            Ok(Arc::new(WorkQueue::new(name, priority)?, GFP_KERNEL)?)
+        };
+        Ok(Self {
+            requests: queue(c"globalfifo", Priority::High)?,
+            rest: queue(c"globalfifo-rest", Priority::Normal)?,
+            faults: queue(c"globalfifo-faults", Priority::Normal)?,
+        })
+    }
+
+    /// Waits until no work is left. Work holds FIFOs, and these the queues: so it is not a queue's own work that
+    /// drops the queue.
+    pub(crate) fn drain(&self) {
+        // Page faults hand requests back, which the others serve.
+        self.faults.drain();
+        self.rest.drain();
+        self.requests.drain();
+    }
+}

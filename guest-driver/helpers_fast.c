@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Shims that only the fast edition needs. No logic here.
+ */
+#include <linux/bvec.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/preempt.h>
+#include <linux/scatterlist.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+#ifdef CONFIG_X86
+#include <asm/cpufeature.h>
+#include <asm/cpuid/api.h>
+#endif
+
+#include "bindings.h"
+
+int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int first_len, void *second,
+			    unsigned int second_len, void *token, gfp_t gfp)
+{
+	struct scatterlist first_sg, second_sg, *sgs[] = { &first_sg, &second_sg };
+
+	sg_init_one(&first_sg, first, first_len);
+	sg_init_one(&second_sg, second, second_len);
+	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
+}
+
+int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
+			     void *token, gfp_t gfp)
+{
+	struct scatterlist sg, *sgs[] = { &sg, table->sgl };
+
+	sg_init_one(&sg, buf, len);
+	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
+}
+
+bool globalfifo_is_at_hand(struct iov_iter *from, size_t len)
+{
+	size_t left;
+
+	pagefault_disable();
+	left = fault_in_iov_iter_readable(from, len);
+	pagefault_enable();
+	return left == 0;
+}
+
+ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
+			     unsigned int count, size_t *offset, bool present)
+{
+	bool nofault = from->nofault;
+	ssize_t ret;
+
+	/* Those of the kernel are not pinned, and belong to whoever has them. */
+	if (!iov_iter_extract_will_pin(from))
+		return -EINVAL;
+
+	from->nofault = present;
+	ret = iov_iter_extract_pages(from, pages, len, count, 0, offset);
+	from->nofault = nofault;
+	return ret;
+}
+
+bool globalfifo_runs_in_tcg(void)
+{
+#ifdef CONFIG_X86
+	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && cpuid_base_hypervisor("TCGTCGTCGTCG", 0);
+#else
+	return false;
+#endif
+}
+
+/* Copies what is there, in any context. The VFS has checked the address. */
+unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len)
+{
+	unsigned long left;
+
+	pagefault_disable();
+	left = __copy_from_user_inatomic(to, (const void __user *)from, len);
+	pagefault_enable();
+	return left;
+}
+
+/* What the VFS does for files that have no write(). */
+ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len)
+{
+	struct iov_iter iter;
+	struct kiocb kiocb;
+
+	init_sync_kiocb(&kiocb, file);
+	iov_iter_ubuf(&iter, ITER_SOURCE, (void __user *)from, len);
+	return file->f_op->write_iter(&kiocb, &iter);
+}
+
+unsigned long globalfifo_iter_address(const struct iov_iter *iter)
+{
+	return (unsigned long)iter_iov_addr(iter);
+}
+
+int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages)
+{
+	struct mm_struct *mm = current->mm;
+	long got;
+
+	/* Whoever has it for writing may wait for something. */
+	if (!mmap_read_trylock(mm))
+		return -EAGAIN;
+	got = pin_user_pages(start, count, FOLL_WRITE | FOLL_LONGTERM | FOLL_NOFAULT, pages);
+	mmap_read_unlock(mm);
+	return got;
+}
+
+bool globalfifo_page_is_small_and_anonymous(struct page *page)
+{
+	return PageAnon(page) && !PageCompound(page);
+}
+
+void globalfifo_mark_dirty(struct page *page)
+{
+	SetPageDirty(page);
+}
+
+bool globalfifo_page_is_mapped(struct page *page)
+{
+	return folio_mapped(page_folio(page));
+}
+
+bool globalfifo_relax(void)
+{
+	cpu_relax();
+	return need_resched() || signal_pending(current);
+}
+
+bool globalfifo_others_want_cpu(void)
+{
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
+}
+
+void globalfifo_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void globalfifo_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+/* Value that changes with every change of the mappings of @mm; false if there is none, or a change is under way. */
+bool globalfifo_mappings_begin(struct mm_struct *mm, unsigned int *seq)
+{
+	return mmap_lock_speculate_try_begin(mm, seq);
+}
+
+bool globalfifo_mappings_changed(struct mm_struct *mm, unsigned int seq)
+{
+	return mmap_lock_speculate_retry(mm, seq);
+}
