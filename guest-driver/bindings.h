@@ -36,8 +36,8 @@ static const unsigned int GLOBALFIFO_EPOLLHUP = (__force unsigned int)EPOLLHUP;
 static const unsigned int GLOBALFIFO_EPOLLRDNORM = (__force unsigned int)EPOLLRDNORM;
 static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWRNORM;
 static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
-static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE;
-static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE;
+static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE | TASK_FREEZABLE;
+static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE | TASK_FREEZABLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 
 /* helpers.c */

@@ -52,6 +52,7 @@ struct Shown {
     queues: Queues,
     chardev: Arc<chardev::Registration<Registry>>,
     debugfs: debugfs::Dir,
+    _edition: Pin<KBox<debugfs::File<&'static str>>>,
 }
 
 global_lock! {
@@ -77,10 +78,13 @@ impl Registry {
         unsafe { REGISTRY.init() };
         // SAFETY: By the safety requirements, before the driver that uses it is registered.
         unsafe { ID_TABLE.set(device_id) };
+        let debugfs = debugfs::Dir::new(name);
+        let edition = debugfs.read_only_file(c"edition", Ok::<_, Error>(driver::EDITION));
         let shown = Shown {
             queues: Queues::new()?,
             chardev: chardev::Registration::new(name)?,
-            debugfs: debugfs::Dir::new(name),
+            _edition: KBox::pin_init(edition, GFP_KERNEL)?,
+            debugfs,
         };
         REGISTRY.lock().shown = Some(KBox::new(shown, GFP_KERNEL)?);
         Ok(Self(()))

@@ -135,8 +135,8 @@ impl<H: Host> Driver for FifoDriver<H> {
         detach(&bound.interrupts, &bound.watchdog);
     }
 
-    fn freeze(device: &Device, bound: &Bound<H>) -> Result {
-        suspend(device, &bound.interrupts)
+    fn freeze(_device: &Device, bound: &Bound<H>) -> Result {
+        suspend(&bound.interrupts)
     }
 
     fn restore(device: &Device, bound: &Bound<H>) -> Result {
@@ -262,43 +262,33 @@ fn detach(interrupts: &Interrupts, watchdog: &Watchdog) {
     drop((queues, control, events));
 }
 
-/// Stops the device without ending I/O: calls and requests wait.
-fn suspend(device: &Device, interrupts: &Interrupts) -> Result {
+/// Stops the device without ending I/O: calls and requests wait. What was posted and not accepted is taken back, and
+/// sent again by [`resume`]; bytes that the device does not know to be consumed come again, and are dropped.
+fn suspend(interrupts: &Interrupts) -> Result {
     let fifos = interrupts.fifos();
     let mut detached = KVec::<Detached>::with_capacity(fifos.len(), GFP_KERNEL)?;
     for fifo in fifos {
-        fifo.as_arc_borrow().begin_quiescing();
+        // There is room.
+        let _ = detached.push_within_capacity(fifo.prepare_suspend()?);
     }
-    drain(device, interrupts);
-    for fifo in fifos {
-        fifo.end_quiescing();
-    }
-    let mut failure = Ok(());
-    for fifo in fifos {
-        match fifo.as_arc_borrow().suspend() {
-            Ok(queues) => {
-                let _ = detached.push_within_capacity(queues);
-            }
-            Err(error) => failure = Err(error),
-        }
+    for (fifo, detached) in fifos.iter().zip(&mut detached) {
+        fifo.as_arc_borrow().suspend(detached);
     }
     let control = interrupts.control.suspend();
     let events = interrupts.detach_events();
-    for (fifo, queues) in fifos.iter().zip(detached) {
-        fifo.take_back(queues);
+    for (fifo, detached) in fifos.iter().zip(detached) {
+        fifo.take_back(detached);
     }
     drop((control, events));
-    failure
+    Ok(())
 }
 
 /// Goes on where the device stands, which has been reset.
 fn resume(device: &Device, interrupts: &Arc<Interrupts>) -> Result {
-    let num_fifos = interrupts.fifos().len() as u16;
-    if read_num_fifos(device)? != num_fifos {
-        return Err(EIO);
-    }
+    let fifos = interrupts.fifos();
+    let num_fifos = fifos.len() as u16;
     let mut queues = set_up(device, interrupts, num_fifos)?;
-    for (index, fifo) in (0..num_fifos).zip(interrupts.fifos()) {
+    for (index, fifo) in (0..num_fifos).zip(fifos) {
         fifo.as_arc_borrow().resume(queues_of(&mut queues, index)?)?;
     }
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;

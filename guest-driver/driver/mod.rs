@@ -38,6 +38,13 @@ pub(crate) use stats::{
 };
 pub(crate) use work::Queues;
 
+/// Name of the edition.
+pub(crate) const EDITION: &str = if cfg!(GLOBALFIFO_FAST) {
+    "fast"
+} else {
+    "teaching"
+};
+
 /// What stands above the core.
 #[cfg(GLOBALFIFO_FAST)]
 const HOOKS: &fifo::hooks::Hooks = &fast::HOOKS;

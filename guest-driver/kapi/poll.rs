@@ -11,7 +11,7 @@ use super::{
     bindings,
     wait::{
         Events,
-        WaitQueue, //
+        PollQueue, //
     },
 };
 use core::marker::PhantomData;
@@ -42,7 +42,7 @@ impl PollTable<'_> {
     }
 
     /// Registers `queue`, whose wake-ups from now on make the caller poll again.
-    pub(crate) fn register(&self, file: &File, queue: &WaitQueue) {
+    pub(crate) fn register(&self, file: &File, queue: &PollQueue) {
         // SAFETY: The file is valid, the table by the type invariants. The queue's drop unregisters whatever is
         // on it.
         unsafe { bindings::poll_wait(file.as_ptr(), queue.as_raw(), self.table) };

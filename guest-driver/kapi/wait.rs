@@ -8,7 +8,10 @@
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h).
 
 use super::bindings;
-use core::ptr;
+use core::{
+    ops::Deref,
+    ptr, //
+};
 use kernel::{
     ffi::{
         c_int,
@@ -158,11 +161,10 @@ const FOREVER: isize = isize::MAX;
 
 const ANY_END: u32 = Events::ERR.0 | Events::HUP.0;
 
-/// `struct wait_queue_head`. Dropped where sleeping is allowed.
+/// `struct wait_queue_head`, for tasks.
 ///
-/// Its own lock is a leaf here, but callbacks of epoll and AIO poll run under it: no lock that a submission path
-/// holds may be held while waking.
-#[pin_data(PinnedDrop)]
+/// May be woken from any context. Its own lock is a leaf.
+#[pin_data]
 pub(crate) struct WaitQueue {
     #[pin]
     head: Opaque<bindings::wait_queue_head_t>,
@@ -201,11 +203,6 @@ impl WaitQueue {
             );
             waiters
         }
-    }
-
-    /// The C structure.
-    pub(super) fn as_raw(&self) -> *mut bindings::wait_queue_head_t {
-        self.head.get()
     }
 
     /// As [`WaitQueue::wait`] until `deadline`, without relying on wake-ups: every [`RECHECK_MILLISECONDS`] it runs
@@ -302,17 +299,59 @@ unsafe extern "C" fn wake_if<const MASK: u32>(
     unsafe { bindings::autoremove_wake_function(entry, mode, flags, key) }
 }
 
+/// A [`WaitQueue`] that `poll` can register with, too. Dropped where sleeping is allowed.
+///
+/// Callbacks of epoll and AIO poll run under its lock: no lock that a submission path holds may be held while waking.
+#[pin_data(PinnedDrop)]
+pub(crate) struct PollQueue {
+    #[pin]
+    queue: WaitQueue,
+}
+
+impl PollQueue {
+    /// Creates the queue; use [`new_poll_queue!`].
+    pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- WaitQueue::new(name, key),
+        })
+    }
+
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::wait_queue_head_t {
+        self.queue.head.get()
+    }
+}
+
+impl Deref for PollQueue {
+    type Target = WaitQueue;
+
+    fn deref(&self) -> &WaitQueue {
+        &self.queue
+    }
+}
+
 #[pinned_drop]
-impl PinnedDrop for WaitQueue {
+impl PinnedDrop for PollQueue {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: `head` was initialised by `new`. As `PollCondVar` of the kernel crate: epoll and AIO poll let go of
-        // a queue that is freed, those that are at it within an RCU grace period.
+        // SAFETY: `head` was initialised by `new`. As `PollCondVar` of the kernel crate: epoll and AIO poll let go of a
+        // queue that is freed, those that are at it within an RCU grace period.
         unsafe {
-            bindings::__wake_up_pollfree(self.head.get());
-            bindings::synchronize_rcu();
+            bindings::__wake_up_pollfree(self.as_raw());
+            bindings::synchronize_rcu_expedited();
         }
     }
 }
+
+/// Creates a [`PollQueue`] initialiser with the given name and a lock class of its own.
+macro_rules! new_poll_queue {
+    ($name:literal) => {
+        $crate::kapi::wait::PollQueue::new(
+            kernel::optional_name!($name),
+            kernel::static_lock_class!(),
+        )
+    };
+}
+pub(crate) use new_poll_queue;
 
 /// Creates a [`WaitQueue`] initialiser with the given name and a lock class of its own.
 macro_rules! new_wait_queue {

@@ -167,21 +167,6 @@ impl Fifo {
         });
     }
 
-    /// Asks the device to be told everything; the opposite is [`Fifo::end_quiescing`].
-    pub(crate) fn begin_quiescing(self: ArcBorrow<'_, Self>) {
-        self.change(Origin::Task, |state, effects| {
-            state.tx.demand_ack(state.rx.consumed());
-            state.tx.stop_holding();
-            state.tx.begin_wait();
-            state.pump(effects);
-        });
-    }
-
-    /// The opposite of [`Fifo::begin_quiescing`].
-    pub(crate) fn end_quiescing(&self) {
-        self.state.lock().tx.end_wait();
-    }
-
     /// Waits until the device has taken everything (DRV-9), or until `deadline`; false when it did not.
     pub(crate) fn drain(self: ArcBorrow<'_, Self>, deadline: Deadline) -> bool {
         let waited = self.drained.wait_rechecking(
@@ -206,18 +191,25 @@ impl Fifo {
         queues
     }
 
-    /// Takes the queues out, for the time of a reset. With an error nothing has changed.
-    pub(crate) fn suspend(self: ArcBorrow<'_, Self>) -> Result<Detached> {
-        let size = self.state.lock().tx.descriptors();
-        let messages = KVec::with_capacity(size, GFP_KERNEL)?;
-        let (rx, tx) = self.change(Origin::Task, |state, _| {
+    /// Makes room for what [`Fifo::suspend`] takes out.
+    pub(crate) fn prepare_suspend(&self) -> Result<Detached> {
+        let descriptors = self.state.lock().tx.descriptors();
+        Ok(Detached {
+            rx: None,
+            tx: None,
+            messages: KVec::with_capacity(descriptors, GFP_KERNEL)?,
+        })
+    }
+
+    /// Takes the queues out, for the time of a reset.
+    pub(crate) fn suspend(self: ArcBorrow<'_, Self>, detached: &mut Detached) {
+        self.change(Origin::Task, |state, _| {
             if state.life == Life::Live {
                 state.life = Life::Suspended;
             }
-            (state.rx.detach(), state.tx.detach())
+            (detached.rx, detached.tx) = (state.rx.detach(), state.tx.detach());
         });
         self.cancel_timers();
-        Ok(Detached { rx, tx, messages })
     }
 
     /// Stops the device, and takes back what was in the queues.

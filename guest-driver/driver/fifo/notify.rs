@@ -14,9 +14,9 @@ use crate::{
             FasyncList, //
         },
         wait::{
-            new_wait_queue,
+            new_poll_queue,
             Events,
-            WaitQueue, //
+            PollQueue, //
         },
     },
 };
@@ -30,7 +30,7 @@ use kernel::{
 pub(crate) struct Notifier {
     /// Blocked readers and writers, poll, epoll, AIO poll.
     #[pin]
-    pub(crate) wait: WaitQueue,
+    pub(crate) wait: PollQueue,
     /// Files with `O_ASYNC`, each on the one list of its mode: so it gets one signal for one event.
     read_only: Arc<FasyncList>,
     write_only: Arc<FasyncList>,
@@ -41,7 +41,7 @@ impl Notifier {
     /// Nobody waits.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            wait <- new_wait_queue!("Notifier::wait"),
+            wait <- new_poll_queue!("Notifier::wait"),
             read_only: FasyncList::new()?,
             write_only: FasyncList::new()?,
             read_write: FasyncList::new()?,
