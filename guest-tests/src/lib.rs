@@ -6,6 +6,7 @@
 pub mod aio;
 pub mod bare;
 pub mod bench;
+pub mod child;
 pub mod cycles;
 pub mod dice;
 pub mod fifo;
@@ -17,5 +18,6 @@ pub mod splitmix;
 pub mod system;
 pub mod trace;
 pub mod uring;
+pub mod userfault;
 pub mod victim;
 pub mod ways;

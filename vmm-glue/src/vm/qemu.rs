@@ -14,6 +14,8 @@ use fifo_lab_agent::PORT_STDOUT;
 use super::accel::Accel;
 use super::config::Config;
 use super::config::Paths;
+use super::devices::FIFO;
+use super::devices::SECOND;
 use super::rundir::RunDir;
 use crate::child::Spec;
 
@@ -190,14 +192,20 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
-    let fifos = config.fifos.len().max(1);
-    spec.args(fifo_device(
-        device,
-        "fifo",
-        &run.socket("fifo"),
-        fifos,
-        config.vq_size,
-    ))
+    let with = |spec: Spec, id: &str, fifos: usize| {
+        spec.args(fifo_device(
+            device,
+            id,
+            &run.socket(id),
+            fifos,
+            config.vq_size,
+        ))
+    };
+    let spec = with(spec, FIFO, config.fifos.len().max(1));
+    match config.second.len() {
+        0 => spec,
+        fifos => with(spec, SECOND, fifos),
+    }
 }
 
 /// Arguments for a device of `fifos` FIFOs, whose daemon serves `socket`. `device` is the generic vhost-user device's name.
