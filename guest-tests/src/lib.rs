@@ -9,6 +9,7 @@ pub mod bench;
 pub mod child;
 pub mod cycles;
 pub mod dice;
+pub mod failures;
 pub mod fifo;
 pub mod harness;
 pub mod lessons;
