@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A device that is taken away, and two that come and go at the same time.
+//! A device that is taken away, two that come and go at the same time, and one whose PCI function is reset.
 //!
-//! Runs on a machine with two devices of a FIFO each (suites.toml). What a removal does to calls and requests is tested in
+//! Runs on a machine with two devices of a FIFO each (suites.toml), of which the second can be reset. What a removal does to calls and requests is tested in
 //! test-lifecycle and test-aio.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use globalfifo_guest_tests::aio::{Context, Iocb};
 use globalfifo_guest_tests::child::{Child, Parent};
-use globalfifo_guest_tests::fifo::{Fifo, PATH};
+use globalfifo_guest_tests::fifo::{Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually, limit};
 use globalfifo_guest_tests::{check, check_eq, signals, system};
 use nix::errno::Errno;
@@ -37,6 +39,11 @@ const TESTS: &[Test] = &[
         event_loop,
     ),
     ("two_devices_come_and_go_beside_each_other", two_devices),
+    ("a_reset_of_the_function_loses_no_byte", reset_beside_bytes),
+    (
+        "a_reset_of_the_function_ends_no_request",
+        reset_beside_requests,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -201,4 +208,78 @@ fn two_devices() -> Result<()> {
     eventually("no third node is left", || {
         Ok(!fs::exists("/dev/globalfifo2")?)
     })
+}
+
+/// A device whose PCI function can be reset: the file that does it, and the FIFO's node.
+fn resettable() -> Result<(PathBuf, String)> {
+    for device in devices()? {
+        let device = fs::canonicalize(format!("/sys/bus/virtio/devices/{device}"))?;
+        let reset = device.parent().context("no parent")?.join("reset");
+        if reset.exists() {
+            let node = fs::read_dir(device.join("globalfifo"))?
+                .next()
+                .context("the device has no FIFO")??;
+            return Ok((reset, format!("/dev/{}", node.file_name().display())));
+        }
+    }
+    bail!("no device can be reset")
+}
+
+/// Resets the function.
+fn reset(file: &Path) -> Result<()> {
+    system::write(&file.to_string_lossy(), "1")
+}
+
+/// Reads exactly `n` bytes, in time. The FIFO has O_NONBLOCK.
+fn read_soon(fifo: &Fifo, n: usize) -> Result<Vec<u8>> {
+    fifo.wait_level(n)?;
+    Ok(fifo.read(n)?)
+}
+
+/// Leaves the devices bound anew, whatever a test did to them.
+fn and_bind_anew(outcome: Result<()>) -> Result<()> {
+    for device in devices()? {
+        system::unbind(&device)?;
+        system::bind(&device)?;
+    }
+    system::wait_for_file(PATH, true)?;
+    outcome
+}
+
+fn reset_beside_bytes() -> Result<()> {
+    let (file, node) = resettable()?;
+    let fifo = Fifo::open_at(&node, O_NONBLOCK)?;
+    fifo.clear()?;
+    let outcome = (|| {
+        check_eq!(fifo.write(&pattern(1, 1000)), Ok(1000));
+        fifo.wait_level(1000)?;
+        let first = fifo.read(300)?;
+        reset(&file)?;
+        check!([first, read_soon(&fifo, 700)?].concat() == pattern(1, 1000));
+        check_eq!(fifo.write(b"still works"), Ok(11));
+        check_eq!(read_soon(&fifo, 11)?, b"still works".to_vec());
+        Ok(())
+    })();
+    drop(fifo);
+    and_bind_anew(outcome)
+}
+
+fn reset_beside_requests() -> Result<()> {
+    let (file, node) = resettable()?;
+    let fifo = Fifo::open_at(&node, O_NONBLOCK)?;
+    fifo.clear()?;
+    let outcome = (|| {
+        let requests = Fifo::open_at(&node, 0)?;
+        let context = Context::new(4)?;
+        let mut room = [0; 3];
+        context.submit(&mut Iocb::read(&requests, &mut room))?;
+        reset(&file)?;
+        check_eq!(context.events(0, 1, QUIET)?, vec![]);
+        check_eq!(fifo.write(b"one"), Ok(3));
+        check_eq!(context.event()?.res, 3);
+        check_eq!(room, *b"one");
+        Ok(())
+    })();
+    drop(fifo);
+    and_bind_anew(outcome)
 }

@@ -5,14 +5,13 @@
 //! whose root is in memory sleeps until its clock wakes it. Each test is right for both.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb};
 use globalfifo_guest_tests::child::{Child, Parent};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
-use globalfifo_guest_tests::harness::{self, SOON, Skip, Test, eventually, limit};
+use globalfifo_guest_tests::harness::{self, SOON, Test, eventually, limit};
 use globalfifo_guest_tests::{check, check_eq, signals, system};
 use nix::libc::{self, O_NONBLOCK};
 use nix::poll::{PollFlags, PollTimeout};
@@ -36,7 +35,6 @@ const TESTS: &[Test] = &[
     ("poll_and_sigio_tell_arrivals_after_a_suspend", told),
     ("three_suspends_in_a_stream_lose_and_double_nothing", stream),
     ("unbind_and_bind_work_after_a_suspend", unbind),
-    ("a_reset_of_the_function_loses_nothing", function_reset),
 ];
 
 fn main() -> ExitCode {
@@ -256,35 +254,5 @@ fn unbind() -> Result<()> {
     system::wait_for_file(PATH, true)?;
     let fifo = Fifo::open(O_NONBLOCK)?;
     check_eq!(read_soon(&fifo, 4)?, b"kept".to_vec());
-    works(&fifo)
-}
-
-/// The PCI function under the device.
-fn function() -> Result<PathBuf> {
-    let device = system::device_name()?;
-    let virtio = fs::canonicalize(format!("/sys/bus/virtio/devices/{device}"))?;
-    Ok(virtio
-        .parent()
-        .context("a virtio device has a parent")?
-        .to_owned())
-}
-
-fn function_reset() -> Result<()> {
-    let reset = function()?.join("reset");
-    if !reset.exists() {
-        return Err(Skip("the machine has no way to reset the device's PCI function").into());
-    }
-    let fifo = fresh(O_NONBLOCK)?;
-    let requests = Fifo::open(0)?;
-    let context = Context::new(4)?;
-    check_eq!(fifo.write(&pattern(4, 100)), Ok(100));
-    fifo.wait_level(100)?;
-    system::write(&reset.to_string_lossy(), "1")?;
-    check!(read_soon(&fifo, 100)? == pattern(4, 100));
-    let mut room = [0; 3];
-    context.submit(&mut Iocb::read(&requests, &mut room))?;
-    system::write(&reset.to_string_lossy(), "1")?;
-    check_eq!(fifo.write(b"one"), Ok(3));
-    check_eq!(context.event()?.res, 3);
     works(&fifo)
 }

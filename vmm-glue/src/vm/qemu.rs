@@ -23,6 +23,8 @@ use crate::child::Spec;
 pub const VIRTIO_ID: u32 = 37;
 /// Bytes of the device's configuration space that QEMU passes on.
 const CONFIG_SIZE: u32 = 4;
+/// The PCI Express port of the second device.
+const SECOND_PORT: &str = "port";
 /// QEMU's generic vhost-user device, under its names since 10.2 and before.
 const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 /// The one in the tree's QEMU.
@@ -192,20 +194,30 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
-    let with = |spec: Spec, id: &str, fifos: usize| {
-        spec.args(fifo_device(
-            device,
-            id,
-            &run.socket(id),
-            fifos,
-            config.vq_size,
-        ))
-    };
-    let spec = with(spec, FIFO, config.fifos.len().max(1));
-    match config.second.len() {
-        0 => spec,
-        fifos => with(spec, SECOND, fifos),
+    let fifos = config.fifos.len().max(1);
+    let spec = spec.args(fifo_device(
+        device,
+        FIFO,
+        &run.socket(FIFO),
+        fifos,
+        config.vq_size,
+    ));
+    if config.second.is_empty() {
+        return spec;
     }
+    // Behind a port a device is PCI Express, and its function can be reset.
+    let behind_port = format!("{device},bus={SECOND_PORT}");
+    spec.args([
+        "-device",
+        &format!("pcie-root-port,id={SECOND_PORT},chassis=1"),
+    ])
+    .args(fifo_device(
+        &behind_port,
+        SECOND,
+        &run.socket(SECOND),
+        config.second.len(),
+        config.vq_size,
+    ))
 }
 
 /// Arguments for a device of `fifos` FIFOs, whose daemon serves `socket`. `device` is the generic vhost-user device's name.
