@@ -6,8 +6,10 @@
 pub mod aio;
 pub mod bare;
 pub mod bench;
+pub mod child;
 pub mod cycles;
 pub mod dice;
+pub mod failures;
 pub mod fifo;
 pub mod harness;
 pub mod lessons;
@@ -17,5 +19,6 @@ pub mod splitmix;
 pub mod system;
 pub mod trace;
 pub mod uring;
+pub mod userfault;
 pub mod victim;
 pub mod ways;

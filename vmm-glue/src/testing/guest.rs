@@ -207,6 +207,7 @@ impl Round<'_> {
             fifos: self.suite.fifos_in(dir),
             faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
+            second: self.suite.second.clone(),
             ..Config::default()
         }
     }

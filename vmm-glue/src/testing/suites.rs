@@ -38,6 +38,9 @@ pub struct Suite {
     pub peer: Option<String>,
     /// Capacity, unless a FIFO says otherwise.
     pub capacity: Option<String>,
+    /// FIFOs of a second device; without any there is none.
+    #[serde(default)]
+    pub second: Vec<String>,
     /// Numbers of CPUs; a boot for each.
     #[serde(default = "one_cpu")]
     pub smp: Vec<u8>,
@@ -138,6 +141,7 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             faults: Vec::new(),
             peer: None,
             capacity: None,
+            second: Vec::new(),
             smp: one_cpu(),
             timeout: silence(),
             checked: Vec::new(),

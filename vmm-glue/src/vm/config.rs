@@ -24,6 +24,8 @@ pub struct Config {
     pub faults: Vec<String>,
     /// Default capacity, for the daemon.
     pub capacity: Option<String>,
+    /// FIFO specifications of a second device, with a daemon of its own that has no faults. Without any there is none.
+    pub second: Vec<String>,
     /// Where the daemon's control socket is to be; without it, in the directory of the run.
     pub control: Option<PathBuf>,
     /// Size of each virtqueue.
@@ -49,6 +51,7 @@ impl Default for Config {
             fifos: Vec::new(),
             faults: Vec::new(),
             capacity: None,
+            second: Vec::new(),
             control: None,
             vq_size: 256,
             kernel: KernelChoice::Stock,

@@ -23,6 +23,8 @@ use crate::exit;
 
 /// The name of our device among the helpers.
 pub const FIFO: &str = "fifo";
+/// That of a second one.
+pub const SECOND: &str = "second";
 
 /// How long a helper may take to make its socket.
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
@@ -62,6 +64,12 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
         devices.push(Device {
             name: FIFO.to_owned(),
             spec: daemon(config, paths, run),
+        });
+    }
+    if config.driver && !config.second.is_empty() {
+        devices.push(Device {
+            name: SECOND.to_owned(),
+            spec: fifo_daemon(paths, &run.socket(SECOND), &config.second),
         });
     }
     (devices, tags)
@@ -178,7 +186,7 @@ pub fn wait_for_socket(device: &mut Running, run: &RunDir) -> Result<()> {
 fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
     let said = fs::read_to_string(run.log(name)).unwrap_or_default();
     let said = said.trim();
-    if name == FIFO && code == Some(i32::from(exit::USAGE)) {
+    if [FIFO, SECOND].contains(&name) && code == Some(i32::from(exit::USAGE)) {
         let line = said
             .lines()
             .find(|line| !line.trim().is_empty())
@@ -194,7 +202,7 @@ fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
 
 /// A helper's program, for messages.
 pub fn program(name: &str) -> String {
-    if name == FIFO {
+    if [FIFO, SECOND].contains(&name) {
         "vhost-device-fifo".to_owned()
     } else {
         format!("virtiofsd for the share {name}")

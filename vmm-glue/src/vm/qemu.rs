@@ -14,6 +14,8 @@ use fifo_lab_agent::PORT_STDOUT;
 use super::accel::Accel;
 use super::config::Config;
 use super::config::Paths;
+use super::devices::FIFO;
+use super::devices::SECOND;
 use super::rundir::RunDir;
 use crate::child::Spec;
 
@@ -21,6 +23,8 @@ use crate::child::Spec;
 pub const VIRTIO_ID: u32 = 37;
 /// Bytes of the device's configuration space that QEMU passes on.
 const CONFIG_SIZE: u32 = 4;
+/// The PCI Express port of the second device.
+const SECOND_PORT: &str = "port";
 /// QEMU's generic vhost-user device, under its names since 10.2 and before.
 const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 /// The one in the tree's QEMU.
@@ -191,11 +195,27 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
     let fifos = config.fifos.len().max(1);
-    spec.args(fifo_device(
+    let spec = spec.args(fifo_device(
         device,
-        "fifo",
-        &run.socket("fifo"),
+        FIFO,
+        &run.socket(FIFO),
         fifos,
+        config.vq_size,
+    ));
+    if config.second.is_empty() {
+        return spec;
+    }
+    // Behind a port a device is PCI Express, and its function can be reset.
+    let behind_port = format!("{device},bus={SECOND_PORT}");
+    spec.args([
+        "-device",
+        &format!("pcie-root-port,id={SECOND_PORT},chassis=1"),
+    ])
+    .args(fifo_device(
+        &behind_port,
+        SECOND,
+        &run.socket(SECOND),
+        config.second.len(),
         config.vq_size,
     ))
 }
