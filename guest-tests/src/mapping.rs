@@ -5,7 +5,6 @@
 //! All access is volatile: the kernel fills it while the test looks.
 
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -35,7 +34,7 @@ impl Mapping {
     /// Any mapping.
     pub fn with(length: usize, flags: i32, file: Option<&File>) -> Result<Self, Errno> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let fd = file.map_or(-1, |file| file.as_raw_fd());
+        let fd = file.map_or(-1, std::os::fd::AsRawFd::as_raw_fd);
         // SAFETY: A new mapping, at an address that the kernel chooses.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, fd, 0) };
         if at == libc::MAP_FAILED {

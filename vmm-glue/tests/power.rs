@@ -15,6 +15,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
@@ -51,6 +52,33 @@ fn folder() -> tempfile::TempDir {
         String::from_utf8_lossy(&compiled.stderr)
     );
     dir
+}
+
+/// A lab, ended with the test that failed.
+struct Lab(Child);
+
+impl Lab {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// What it said on standard error, when it has ended with the machine.
+    fn over(mut self) -> String {
+        let mut said = String::new();
+        let mut stderr = self.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), Some(125), "{said}");
+        assert!(said.contains("powered itself off or restarted"), "{said}");
+        said
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // It is over already, or its machine is of no more use.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Connects as soon as somebody listens.
@@ -139,23 +167,20 @@ fn unread_bytes_outlive_the_kernel_by_kexec() {
     fs::write(dir.path().join("first"), first).unwrap();
     let share = dir.path().to_str().unwrap();
     let words = ["-q", "run", "--timeout", "240", "--share", share, "--"];
-    let output = command(&words)
-        .args(["sh", "./first"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    let lab = Lab::start(
+        command(&words)
+            .args(["sh", "./first"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    );
+    let said = lab.over();
     let complaint = fs::read_to_string(dir.path().join("complaint")).unwrap_or_default();
-    assert_eq!(complaint, "", "{stderr}");
+    assert_eq!(complaint, "", "{said}");
     let found = fs::read(dir.path().join("found")).unwrap_or_else(|error| {
-        panic!("the next kernel left nothing: {error}\n{stderr}");
+        panic!("the next kernel left nothing: {error}\n{said}");
     });
     assert!(found == bytes(COUNT), "{} bytes", found.len());
-    assert!(
-        stderr.contains("powered itself off or restarted"),
-        "{stderr}"
-    );
 }
 
 /// QEMU's monitor.
@@ -204,7 +229,7 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
 
 /// A machine that runs tests/power/pause.py.
 struct Paused {
-    lab: Child,
+    lab: Lab,
     said: Receiver<String>,
     monitor: Monitor,
     control: UnixStream,
@@ -220,13 +245,12 @@ impl Paused {
         lab.arg(&control)
             .args(["--share", dir.to_str().unwrap(), "--"])
             .args(["python3", "pause.py"]);
-        let mut lab = lab
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let said = lines(lab.stdout.take().unwrap());
+        let mut lab = Lab::start(
+            lab.stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::inherit()),
+        );
+        let said = lines(lab.0.stdout.take().unwrap());
         assert_eq!(said.recv_timeout(LIMIT).unwrap(), "ready");
         Self {
             lab,
@@ -248,7 +272,7 @@ impl Paused {
             answer.read_line(&mut line).unwrap();
         }
         assert!(line.contains("\"ok\":true"), "{line}");
-        let mut stdin = self.lab.stdin.as_ref().unwrap();
+        let mut stdin = self.lab.0.stdin.as_ref().unwrap();
         stdin.write_all(format!("{call}\n").as_bytes()).unwrap();
         assert_eq!(self.said.recv_timeout(LIMIT).unwrap(), "waits", "{call}");
         self.monitor.execute("stop");
@@ -273,7 +297,7 @@ fn a_pause_longer_than_the_drivers_limits_fails_no_call() {
     machine.pause_in("clear", "on=control");
     machine.pause_in("fsync", "fifo=0,on=tx");
     machine.pause_in("clear", "on=control");
-    drop(machine.lab.stdin.take());
+    drop(machine.lab.0.stdin.take());
     assert_eq!(machine.said.recv_timeout(LIMIT).unwrap(), "PASS");
-    assert!(machine.lab.wait().unwrap().success());
+    assert!(machine.lab.0.wait().unwrap().success());
 }

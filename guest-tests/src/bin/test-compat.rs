@@ -247,7 +247,7 @@ fn requests() -> Result<()> {
     let mut events = [requests.event()?, requests.event()?];
     events.sort_unstable();
     check_eq!(events.map(|(slot, _)| slot), [2, 3]);
-    check!(events.iter().any(|event| *event == (3, 4096)));
+    check!(events.contains(&(3, 4096)));
     // A write that waits for space.
     requests.submit(4, PWRITE, from, 10)?;
     stage.fifo.wait_level(CAPACITY)?;

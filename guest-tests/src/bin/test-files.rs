@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb};
 use globalfifo_guest_tests::child;
-use globalfifo_guest_tests::fifo::{Fifo, PATH};
+use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Skip, Test, eventually, limit};
 use globalfifo_guest_tests::signals::{self, POLL_IN};
 use globalfifo_guest_tests::{check, check_eq, system};
@@ -22,6 +22,10 @@ const TESTS: &[Test] = &[
     ("o_append_changes_nothing", append),
     ("rwf_append_changes_nothing", append_once),
     ("a_position_is_espipe", position),
+    (
+        "a_blocking_write_with_less_room_takes_what_fits",
+        short_write,
+    ),
     (
         "a_node_made_by_hand_with_the_drivers_major_is_the_same_fifo",
         node_by_hand,
@@ -106,6 +110,20 @@ fn position() -> Result<()> {
     );
     let sought = nix::unistd::lseek(&fifo, 0, nix::unistd::Whence::SeekCur);
     check_eq!(sought, Err(Errno::ESPIPE));
+    Ok(())
+}
+
+fn short_write() -> Result<()> {
+    // A record as a pipe would never cut it.
+    const RECORD: usize = 4096;
+    let fifo = Fifo::open_empty(0)?;
+    for room in [1, 100, RECORD - 1] {
+        fifo.write_all(&vec![0; CAPACITY - room])?;
+        let record = pattern(7, RECORD);
+        check_eq!(fifo.write(&record), Ok(room));
+        let all = fifo.read_exact(CAPACITY)?;
+        check_eq!(all.get(CAPACITY - room..), record.get(..room));
+    }
     Ok(())
 }
 

@@ -113,7 +113,7 @@ fn hotplug_waiting() -> Result<()> {
     let context = Context::new(32)?;
     let mut second = CpuSet::new();
     second.set(1)?;
-    let mut rooms = vec![[0u8; 8]; 12];
+    let mut rooms = [[0u8; 8]; 12];
     thread::scope(|scope| {
         let submitter = scope.spawn(|| -> Result<()> {
             sched_setaffinity(Pid::from_raw(0), &second)?;

@@ -108,7 +108,7 @@ fn all_arrive_under(
     change: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let (results, left) = reads_under(memory, start, change)?;
-    check_eq!(results, vec![EACH as i64; READS]);
+    check_eq!(results, vec![i64::try_from(EACH)?; READS]);
     check_eq!(left, Vec::<u8>::new());
     for n in 0..READS {
         check_eq!((n, memory.get(start + offset(n), EACH)), (n, bytes(n)));

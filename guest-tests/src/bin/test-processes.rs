@@ -363,6 +363,9 @@ fn traced_writer() -> Result<()> {
     Ok(())
 }
 
+/// A way of reading a record.
+type Way = fn(&Fifo) -> Result<Vec<u8>>;
+
 /// Bytes a reader has had, by its kind.
 #[derive(Default)]
 struct Share([AtomicU64; 5]);
@@ -386,13 +389,7 @@ fn beside() -> Result<()> {
     let over = || enough.load(Ordering::SeqCst) != 0;
     let total = ROUNDS * 5;
     thread::scope(|scope| -> Result<()> {
-        let kinds: [&(dyn Fn(&Fifo) -> Result<Vec<u8>> + Sync); 5] = [
-            &|fifo| Ok(fifo.read(8)?),
-            &by_aio,
-            &by_uring,
-            &by_posix_aio,
-            &by_poll,
-        ];
+        let kinds: [Way; 5] = [by_call, by_aio, by_uring, by_posix_aio, by_poll];
         let mut readers = Vec::new();
         for (kind, read) in kinds.into_iter().enumerate() {
             let (keep, over) = (&keep, &over);
@@ -448,6 +445,10 @@ fn beside() -> Result<()> {
     Ok(())
 }
 
+fn by_call(fifo: &Fifo) -> Result<Vec<u8>> {
+    Ok(fifo.read(8)?)
+}
+
 fn by_aio(fifo: &Fifo) -> Result<Vec<u8>> {
     let context = Context::new(4)?;
     let mut room = [0; 8];
@@ -477,13 +478,10 @@ fn by_posix_aio(fifo: &Fifo) -> Result<Vec<u8>> {
 fn by_poll(fifo: &Fifo) -> Result<Vec<u8>> {
     let own = Fifo::open(O_NONBLOCK)?;
     loop {
-        own.poll_for(nix::poll::PollFlags::POLLIN, 1000u16.into())?;
+        fifo.poll_for(nix::poll::PollFlags::POLLIN, 1000u16.into())?;
         match own.read(8) {
             Err(Errno::EAGAIN) => {}
-            other => {
-                let _ = fifo;
-                return Ok(other?);
-            }
+            other => return Ok(other?),
         }
     }
 }
