@@ -17,8 +17,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::harness::{SOON, eventually, limit};
+use crate::harness::{eventually, limit};
 use crate::system;
+
+/// How long one side waits for the other: some prepare for long, and a test may take 60 seconds.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// One end of the line between a test and its child.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ impl Line {
 
     /// Waits until the other end has said something.
     pub fn hear(&self) -> Result<()> {
-        let patience = PollTimeout::try_from(limit(SOON))?;
+        let patience = PollTimeout::try_from(limit(PATIENCE))?;
         let mut fds = [PollFd::new(self.hear.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut fds, patience) {
