@@ -123,11 +123,9 @@ fn last_bytes(how: &str, count: usize) -> Vec<u8> {
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn all_bytes_accepted_before_a_power_off_reach_the_other_end() {
-    for count in [10, 1_000_000] {
-        let received = last_bytes("off", count);
-        assert_eq!(received.len(), count);
-        assert!(received == bytes(count));
-    }
+    let received = last_bytes("off", 1_000_000);
+    assert_eq!(received.len(), 1_000_000);
+    assert!(received == bytes(1_000_000));
 }
 
 #[test]
@@ -293,8 +291,6 @@ impl Paused {
 fn a_pause_longer_than_the_drivers_limits_fails_no_call() {
     let dir = tempfile::tempdir().unwrap();
     let mut machine = Paused::start(dir.path());
-    machine.pause_in("fsync", "fifo=0,on=tx");
-    machine.pause_in("clear", "on=control");
     machine.pause_in("fsync", "fifo=0,on=tx");
     machine.pause_in("clear", "on=control");
     drop(machine.lab.0.stdin.take());
