@@ -1,174 +1,142 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Another process of a test: a fork that does one thing, says how far it got, and is waited for with a limit.
-//!
-//! A call that sleeps where no signal reaches it holds up its own process alone. Knows nothing of FIFOs.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+//! Children of a test: forked, so that they share its open files, and led step by step.
+//!
+//! Knows processes, nothing of FIFOs. A child that is left behind ends with the test.
+
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe, read, write};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::harness::limit;
+use crate::harness::{eventually, limit};
+use crate::system;
 
-/// What a child says how far it got with, and hears when it is to go on.
+/// How long one side waits for the other: some prepare for long, and a test may take 60 seconds.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// One end of the line between a test and its child.
 #[derive(Debug)]
-pub struct Parent {
-    tell: OwnedFd,
-    hear: OwnedFd,
+pub struct Line {
+    hear: PipeReader,
+    say: PipeWriter,
 }
 
-/// A child process. Killed when this is dropped, if it still runs.
+impl Line {
+    /// Tells the other end to go on.
+    pub fn say(&self) -> Result<()> {
+        (&self.say).write_all(b".").context("the other end is gone")
+    }
+
+    /// Waits until the other end has said something.
+    pub fn hear(&self) -> Result<()> {
+        let patience = PollTimeout::try_from(limit(PATIENCE))?;
+        let mut fds = [PollFd::new(self.hear.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, patience) {
+                Ok(0) => bail!("the other process said nothing in time"),
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("poll"),
+            }
+        }
+        let mut byte = [0; 1];
+        (&self.hear)
+            .read_exact(&mut byte)
+            .context("the other process is gone")
+    }
+}
+
+/// A child that has not been waited for.
 #[derive(Debug)]
 pub struct Child {
-    pid: Pid,
-    hear: OwnedFd,
-    tell: OwnedFd,
-    over: bool,
+    /// Its process id.
+    pub pid: Pid,
+    /// To the child.
+    pub line: Line,
 }
 
-impl Parent {
-    /// Says `byte` to the parent.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
-    pub fn say(&self, byte: u8) -> Result<()> {
-        write(&self.tell, &[byte]).context("telling the parent")?;
-        Ok(())
-    }
-
-    /// Waits until the parent says to go on.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
-    pub fn await_go(&self) -> Result<()> {
-        let mut byte = [0];
-        if read(&self.hear, &mut byte)? == 0 {
-            bail!("the parent is gone");
+/// Forks a child that does `work` and exits: with status 0 if that succeeded.
+pub fn start(work: impl FnOnce(&Line) -> Result<()>) -> Result<Child> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    ensure!(
+        threads == 1,
+        "only a process with one thread may fork, not with {threads}"
+    );
+    let (from_child, to_parent) = pipe()?;
+    let (from_parent, to_child) = pipe()?;
+    let parent = Pid::this();
+    // SAFETY: This process has one thread, so that its child can do everything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Child {
+            pid: child,
+            line: Line {
+                hear: from_child,
+                say: to_child,
+            },
+        }),
+        ForkResult::Child => {
+            // Else the end of one side would not be seen by the other.
+            drop((from_child, to_child));
+            let line = Line {
+                hear: from_parent,
+                say: to_parent,
+            };
+            let result = end_with(parent).and_then(|()| work(&line));
+            if let Err(error) = &result {
+                eprintln!("in the child: {error:?}");
+            }
+            // SAFETY: Ends the process.
+            unsafe { libc::_exit(result.is_err().into()) }
         }
-        Ok(())
     }
+}
+
+/// Has the kernel kill this process when its parent ends.
+pub fn end_with(parent: Pid) -> Result<()> {
+    // SAFETY: The command takes a number.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // In a new namespace the parent has no id.
+    let now = Pid::parent();
+    ensure!(now == parent || now.as_raw() == 0, "the parent has ended");
+    Ok(())
 }
 
 impl Child {
-    /// Starts a process that does `work`. Only from a process with one thread.
-    ///
-    /// # Errors
-    ///
-    /// When there can be none.
-    pub fn start(work: impl FnOnce(&Parent) -> Result<()>) -> Result<Self> {
-        let (hear, tell) = pipe()?;
-        let (order, told) = pipe()?;
-        // SAFETY: The caller has one thread, so that its child can do everything.
-        match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Self {
-                pid: child,
-                hear,
-                tell: told,
-                over: false,
-            }),
-            ForkResult::Child => {
-                drop((hear, told));
-                let parent = Parent { tell, hear: order };
-                let status = match work(&parent) {
-                    Ok(()) => 0,
-                    Err(error) => {
-                        eprintln!("in a child: {error:?}");
-                        1
-                    }
-                };
-                // SAFETY: Ends the process.
-                unsafe { libc::_exit(status) }
-            }
+    /// Waits until the child has ended by itself, with status 0.
+    pub fn join(self) -> Result<()> {
+        match waitpid(self.pid, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            other => bail!("the child ended so: {other:?}"),
         }
     }
 
-    /// Its number.
-    pub fn pid(&self) -> Pid {
-        self.pid
+    /// Waits until the child sleeps in system call `number`.
+    pub fn asleep_in(&self, number: i64) -> Result<()> {
+        let pid = self.pid.as_raw();
+        eventually("the call blocks", || system::sleeps_in(pid, number))
     }
 
-    /// What it says next, if it says something within `usual`, or longer on a slow kernel.
-    ///
-    /// # Errors
-    ///
-    /// Those of poll and read.
-    pub fn says_within(&self, usual: Duration) -> Result<Option<u8>> {
-        let mut fds = [PollFd::new(self.hear.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(limit(usual)).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, timeout)? == 0 {
-            return Ok(None);
-        }
-        let mut byte = [0];
-        let said = read(&self.hear, &mut byte)? == 1;
-        Ok(said.then_some(byte[0]))
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid, signal).context("kill")
     }
 
-    /// Says to go on.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone.
-    pub fn go(&self) -> Result<()> {
-        write(&self.tell, b"g").context("telling a child")?;
-        Ok(())
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Errors
-    ///
-    /// Those of kill.
-    pub fn kill(&self) -> Result<()> {
-        kill(self.pid, Signal::SIGKILL).context("SIGKILL")
-    }
-
-    /// How it ended, if it is over within `usual`, or longer on a slow kernel.
-    ///
-    /// # Errors
-    ///
-    /// Those of waitpid.
-    pub fn over_within(&mut self, usual: Duration) -> Result<Option<WaitStatus>> {
-        let deadline = Instant::now() + limit(usual);
-        loop {
-            let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG))?;
-            if status != WaitStatus::StillAlive {
-                self.over = true;
-                return Ok(Some(status));
-            }
-            if Instant::now() > deadline {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Waits for its end, which must come soon and be a good one.
-    ///
-    /// # Errors
-    ///
-    /// When it is not.
-    pub fn finish(mut self) -> Result<()> {
-        match self.over_within(crate::harness::SOON)? {
-            Some(WaitStatus::Exited(_, 0)) => Ok(()),
-            Some(other) => bail!("a child ended like this: {other:?}"),
-            None => bail!("a child still runs"),
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        if !self.over {
-            let _ = self.kill();
-            // Not if it cannot be killed: then the test has failed, and is not to hang as well.
-            let _ = self.over_within(Duration::from_secs(1));
+    /// Kills the child, and gives the time until it was gone.
+    pub fn kill(self) -> Result<Duration> {
+        let started = Instant::now();
+        self.signal(Signal::SIGKILL)?;
+        match waitpid(self.pid, None)? {
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) => Ok(started.elapsed()),
+            other => bail!("the child ended so: {other:?}"),
         }
     }
 }

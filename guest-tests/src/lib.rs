@@ -6,13 +6,17 @@
 pub mod aio;
 pub mod bare;
 pub mod bench;
+pub mod bottomless;
 pub mod child;
+pub mod compat;
 pub mod cycles;
 pub mod dice;
 pub mod failures;
 pub mod fifo;
+pub mod forked;
 pub mod harness;
 pub mod lessons;
+pub mod mapping;
 pub mod posix_aio;
 pub mod signals;
 pub mod splitmix;

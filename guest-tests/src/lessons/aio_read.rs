@@ -1,4 +1,6 @@
-//! Listing 9.12: aio_read, with questions until it is done.
+//! Listing 9.12: aio_read, with questions until it is done; and a write behind a read that waits.
+
+use std::time::Duration;
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -7,7 +9,7 @@ use super::Desk;
 use super::clock::{Deadline, compute, millis};
 use super::show::{holds, say, text};
 use crate::fifo::Fifo;
-use crate::posix_aio::Control;
+use crate::posix_aio::{Control, suspend};
 use crate::trace::now_micros;
 
 pub(super) fn run(_: &Desk) -> Result<()> {
@@ -48,5 +50,42 @@ pub(super) fn run(_: &Desk) -> Result<()> {
     let bytes = read.bytes().get(..7).unwrap_or(&[]);
     holds!(bytes == b"at last", "the buffer: {}", text(bytes));
     holds!(asked >= 10, "it was in progress for {asked} questions");
+    a_write_behind(&fifo)
+}
+
+/// The C library serves the requests of a descriptor one after the other.
+fn a_write_behind(fifo: &Fifo) -> Result<()> {
+    say!("aio_read on the empty FIFO again, and behind it aio_write on the same descriptor");
+    let mut read = Control::reader(fifo, 64);
+    read.read()?;
+    let mut behind = Control::writer(fifo, b"behind");
+    behind.write()?;
+    let state = suspend(&[behind.raw()], Some(Duration::from_millis(200)));
+    holds!(
+        state == Err(Errno::EAGAIN),
+        "aio_suspend for the write gives up after 200 ms: {state:?}; the read is first, and waits for that very write"
+    );
+    let other = nix::unistd::dup(fifo)?;
+    let mut beside = Control::writer(&other, b"beside");
+    beside.write()?;
+    let count = beside.wait();
+    holds!(
+        count == Ok(6),
+        "aio_write on a duplicate of the descriptor is done: {count:?}"
+    );
+    let count = read.wait();
+    let bytes = read.bytes().get(..6).unwrap_or(&[]);
+    holds!(
+        count == Ok(6) && bytes == b"beside",
+        "it ends the read: {count:?}, {}",
+        text(bytes)
+    );
+    let count = behind.wait();
+    let bytes = fifo.read_exact(6)?;
+    holds!(
+        count == Ok(6) && bytes == b"behind",
+        "and then comes the write behind it: {count:?}, {}",
+        text(&bytes)
+    );
     Ok(())
 }

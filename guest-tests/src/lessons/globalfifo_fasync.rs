@@ -114,6 +114,14 @@ pub(super) fn write_path(_: &Desk) -> Result<()> {
     fifo.wait_level(filled)?;
     while signals::take(libc::SIGIO, Duration::ZERO)?.is_some() {}
     holds!(filled == CAPACITY, "the FIFO is full with {filled} bytes");
+    fifo.read_exact(40)?;
+    let short = Fifo::open(0)?.write(&[0; 100]);
+    holds!(
+        short == Ok(40),
+        "with 40 bytes read, a blocking write of 100 takes what fits, and says so: {short:?}"
+    );
+    fifo.wait_level(filled)?;
+    while signals::take(libc::SIGIO, Duration::ZERO)?.is_some() {}
     let before = sent()?;
     fifo.clear()?;
     receive(libc::SIGIO)?;

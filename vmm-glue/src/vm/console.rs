@@ -57,6 +57,11 @@ pub fn wait_until_quiet(path: &Path) {
     }
 }
 
+/// A process that used up the memory of its control group: the kernel shows a trace of it, and is itself all right.
+const OUT_OF_MEMORY: &str = "invoked oom-killer:";
+/// The last line of that.
+const OUT_OF_MEMORY_END: &str = "Memory cgroup out of memory: Killed process";
+
 /// Lines by which the kernel complains.
 pub fn complaints(path: &Path) -> Vec<String> {
     complaints_in(&read(path))
@@ -64,7 +69,8 @@ pub fn complaints(path: &Path) -> Vec<String> {
 
 /// The same in a text.
 pub fn complaints_in(text: &str) -> Vec<String> {
-    text.lines()
+    own_lines(text)
+        .into_iter()
         .filter(|line| is_complaint(line))
         .map(|line| line.trim_end().to_owned())
         .collect()
@@ -76,13 +82,37 @@ pub fn report(text: &str) -> Option<String> {
     if complaints.is_empty() {
         return None;
     }
-    let first = text.lines().skip_while(|line| !is_complaint(line));
+    let lines = own_lines(text).into_iter();
+    let first = lines.skip_while(|line| !is_complaint(line));
     let whole: Vec<_> = first.take(REPORT).collect();
     Some(format!(
         "{}\nthe first in its place:\n{}",
         complaints.join("\n"),
         whole.join("\n")
     ))
+}
+
+/// All lines but the trace that begins a report of a control group without memory. What else is in such a report counts, and that of a whole
+/// machine without memory does, too.
+fn own_lines(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut own = Vec::new();
+    let mut in_report = false;
+    for (at, line) in lines.iter().enumerate() {
+        let later = lines.get(at + 1..).unwrap_or_default();
+        if line.contains(OUT_OF_MEMORY) {
+            let next = later
+                .iter()
+                .find(|line| line.contains(OUT_OF_MEMORY) || line.contains(OUT_OF_MEMORY_END));
+            in_report = next.is_some_and(|line| line.contains(OUT_OF_MEMORY_END));
+        }
+        let is_its_trace = in_report && line.trim_end().ends_with("Call Trace:");
+        in_report &= !is_its_trace && !line.contains(OUT_OF_MEMORY_END);
+        if !is_its_trace {
+            own.push(*line);
+        }
+    }
+    own
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -169,5 +199,24 @@ mod tests {
         assert!(said.starts_with("[ 2.0] BUG: KASAN: x\n[ 3.0] WARNING: y\n"));
         assert!(said.contains("Read of size 8") && !said.contains("fine"));
         assert_eq!(report("[ 1.0] fine\n"), None);
+    }
+
+    #[test]
+    fn a_control_group_without_memory_is_no_complaint_and_a_machine_is() {
+        let kill = |whose| {
+            format!(
+                "[ 1.0] hog invoked oom-killer: gfp_mask=0xcc0\n[ 1.0] Call Trace:\n[ 1.0]  <TASK>\n[ 1.1] {whose}: Killed process 7 (hog)\n"
+            )
+        };
+        let group = kill("Memory cgroup out of memory");
+        assert_eq!(report(&group), None);
+        let machine = kill("Out of memory");
+        assert_eq!(complaints_in(&machine).len(), 1);
+        assert_eq!(complaints_in(&format!("{machine}{group}")).len(), 1);
+        let inside = group.replace(
+            " <TASK>",
+            "BUG: unable to handle page fault\n[ 1.0] Call Trace:",
+        );
+        assert_eq!(complaints_in(&inside).len(), 2);
     }
 }
