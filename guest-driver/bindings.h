@@ -75,8 +75,8 @@ ssize_t globalfifo_splice_write(struct pipe_inode_info *pipe, struct file *out, 
 /* helpers_fast.c */
 int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int first_len, void *second,
 			    unsigned int second_len, void *token, gfp_t gfp);
-int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
-			     void *token, gfp_t gfp);
+int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len,
+			     struct sg_table *table, void *token, gfp_t gfp);
 bool globalfifo_is_at_hand(struct iov_iter *from, size_t len);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset, bool present);

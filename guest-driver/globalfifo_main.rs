@@ -3,11 +3,11 @@
 //! globalfifo: the Linux driver of the virtio-fifo device.
 //!
 //! Each interrupt of the device becomes SIGIO, a wake-up, or a completed request of a file of
-//! `/dev/globalfifo0` and on. `docs/virtio-fifo.md` specifies the device; [`virtio_fifo`] is its wire
-//! format, the same source that the device is built from.
+//! `/dev/globalfifo0` and on. `docs/virtio-fifo.md` specifies the device; [`virtio_fifo`] is its
+//! wire format, the same source that the device is built from.
 //!
-//! - [`kapi`]: safe abstractions over C interfaces, and all unsafe code but the initialisation of a static here
-//!   and in [`registry`].
+//! - [`kapi`]: safe abstractions over C interfaces, and all unsafe code but the initialisation of a
+//!   static here and in [`registry`].
 //! - [`driver`]: the driver's logic, safe Rust.
 //! - [`registry`]: minor numbers, device nodes, debugfs.
 

@@ -125,7 +125,7 @@ struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high)
 	return alloc_workqueue("%s", (high ? WQ_HIGHPRI : 0) | WQ_UNBOUND, 0, name);
 }
 
-/* Page faults off; without PREEMPT_RT preemption too, so that whoever waits for this does not wait long. */
+/* Page faults off. Without PREEMPT_RT preemption too: others may wait for the end of this. */
 void globalfifo_nofault_begin(void)
 {
 	pagefault_disable();
@@ -165,7 +165,7 @@ static int is_file(const void *wanted, struct file *file, unsigned int fd)
 	return file == wanted;
 }
 
-/* Whether the current task has descriptors of @file; not if @owner, which closes one, is another. */
+/* Whether the current task has descriptors of @file; not if another (@owner) closes one. */
 bool globalfifo_has_descriptor(struct file *file, fl_owner_t owner)
 {
 	return owner == current->files && iterate_fd(current->files, 0, is_file, file);

@@ -28,8 +28,8 @@ int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int firs
 	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
 }
 
-int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len, struct sg_table *table,
-			     void *token, gfp_t gfp)
+int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len,
+			     struct sg_table *table, void *token, gfp_t gfp)
 {
 	struct scatterlist sg, *sgs[] = { &sg, table->sgl };
 
@@ -148,7 +148,7 @@ void globalfifo_preempt_enable(void)
 	preempt_enable();
 }
 
-/* Value that changes with every change of the mappings of @mm; false if there is none, or a change is under way. */
+/* Value that changes with every change of the mappings of @mm; false during a change. */
 bool globalfifo_mappings_begin(struct mm_struct *mm, unsigned int *seq)
 {
 	return mmap_lock_speculate_try_begin(mm, seq);

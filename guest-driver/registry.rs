@@ -56,8 +56,8 @@ struct Shown {
 }
 
 global_lock! {
-    // SAFETY: Initialised by `Registry::start` before anything else can use it: the character device and the virtio
-    // driver are registered after that.
+    // SAFETY: Initialised by `Registry::start` before anything else can use it: the character
+    // device and the virtio driver are registered after that.
     unsafe(uninit) static REGISTRY: Mutex<Inner> = Inner {
         minors: KVec::new(),
         shown: None,
@@ -68,7 +68,8 @@ global_lock! {
 pub(crate) struct Registry(());
 
 impl Registry {
-    /// Reserves the major number, the class and the debugfs folder under `name`, and takes the device id.
+    /// Reserves the major number, the class and the debugfs folder under `name`, and takes the
+    /// device id.
     ///
     /// # Safety
     ///
@@ -105,7 +106,8 @@ impl Drop for Registry {
 
 /// A FIFO that user space can open; withdrawn on drop. Files that are open stay open.
 pub(crate) struct Published {
-    /// Dropped in this order: no new file is opened, the node and the folder go, and the number is free again.
+    /// Dropped in this order: no new file is opened, the node and the folder go, and the number is
+    /// free again.
     _lookup: Lookup,
     _node: chardev::Node<Registry>,
     _folder: driver::Folder,
@@ -129,7 +131,10 @@ impl Slot {
     /// Reserves the lowest free number.
     fn reserve() -> Result<Self> {
         let mut inner = REGISTRY.lock();
-        let free = inner.minors.iter().position(|minor| matches!(minor, Minor::Free));
+        let free = inner
+            .minors
+            .iter()
+            .position(|minor| matches!(minor, Minor::Free));
         let minor = match free {
             Some(free) => free,
             None if inner.minors.len() >= chardev::MINORS as usize => return Err(ENOSPC),
@@ -188,7 +193,9 @@ impl driver::Host for Registry {
         // Before the node, which udev opens at once.
         set(minor, Minor::Used(fifo.clone()));
         let lookup = Lookup(minor);
-        let node = chardev.as_arc_borrow().create_node(parent, &name, minor as u32)?;
+        let node = chardev
+            .as_arc_borrow()
+            .create_node(parent, &name, minor as u32)?;
         Ok(Published {
             _lookup: lookup,
             _node: node,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The user-space interface: `include/uapi/linux/globalfifo.h`, and the requests of ioctl(2) that the kernel
-//! defines for all.
+//! The user-space interface: `include/uapi/linux/globalfifo.h`, and the requests of ioctl(2) that
+//! the kernel defines for all.
 
 use crate::kapi::bindings;
 

@@ -57,8 +57,8 @@ impl RxBuffer {
         Ok(buffer)
     }
 
-    /// Reads the header of a buffer into which the device says it wrote `written` bytes; `None` when
-    /// that cannot be (DRV-11). The payload becomes the unread bytes.
+    /// Reads the header of a buffer into which the device says it wrote `written` bytes; `None`
+    /// when that cannot be (DRV-11). The payload becomes the unread bytes.
     pub(crate) fn fill(&mut self, written: usize) -> Option<RxHeader> {
         if written <= RxHeader::LEN || written > self.bytes().len() {
             return None;
@@ -264,7 +264,8 @@ impl TxBuffer {
         }
     }
 
-    /// Copies all of `bytes` behind the payload, or nothing: false if there is no room, or the memory is not there.
+    /// Copies all of `bytes` behind the payload, or nothing: false if there is no room, or the
+    /// memory is not there.
     pub(crate) fn join(&mut self, bytes: &UserBytes) -> bool {
         self.append_at_hand(bytes)
     }

@@ -2,12 +2,12 @@
 
 //! The control virtqueue: one request at a time, with a bounded wait for the answer.
 //!
-//! Knows requests and responses. Must not know what a FIFO makes of them. A task that waits also checks the queue
-//! now and then, so that a lost interrupt costs a moment: when the first requests are made nothing is open, and the
-//! watchdog does not run.
+//! Knows requests and responses. Must not know what a FIFO makes of them. A task that waits also
+//! checks the queue now and then, so that a lost interrupt costs a moment: when the first requests
+//! are made nothing is open, and the watchdog does not run.
 //!
-//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). A request waits for its
-//! return, and is sent again if it was under way.
+//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). A request
+//! waits for its return, and is sent again if it was under way.
 
 use super::{
     stats::Counter,
@@ -85,7 +85,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// Takes the answers the device gave. Bounded: what comes out goes in again with a request only.
+    /// Takes the answers the device gave. Bounded: what comes out goes in again with a request
+    /// only.
     fn take_answers(&mut self) {
         while let Some((packet, written)) = self.line.queue().and_then(Queue::get) {
             let response = (written >= CtrlResponse::LEN)
@@ -116,7 +117,8 @@ pub(crate) struct Control {
     /// Taken in process context and in the queue's hard interrupt; leaf.
     #[pin]
     inner: SpinLockIrq<Inner>,
-    /// An answer wakes readers; the end of a turn and the return of the queue wake writers. Woken without `inner`.
+    /// An answer wakes readers; the end of a turn and the return of the queue wake writers. Woken
+    /// without `inner`.
     #[pin]
     wait: WaitQueue,
 }
@@ -200,8 +202,9 @@ impl Control {
         Ok(Prepared(memory))
     }
 
-    /// Waits until nobody else makes a request, and the device is not being reset: for as many bounded waits as there
-    /// are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a signal that kills.
+    /// Waits until nobody else makes a request, and the device is not being reset: for as many
+    /// bounded waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
+    /// signal that kills.
     pub(crate) fn turn(&self) -> Result<Turn<'_>> {
         self.turn_with(Signals::Kill)
     }
@@ -226,7 +229,8 @@ impl Control {
     /// Makes a request of a device that is being set up. No signal ends it.
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
         let memory = Self::prepare()?;
-        self.turn_with(Signals::Ignore)?.request(memory, request, missed)
+        self.turn_with(Signals::Ignore)?
+            .request(memory, request, missed)
     }
 
     /// True the first time.
@@ -254,7 +258,11 @@ impl Control {
             drop(inner);
             drop(packet);
             // As one that was under way when the queue was taken.
-            return if is_suspended { Ok((sequence, generation)) } else { Err(ENODEV) };
+            return if is_suspended {
+                Ok((sequence, generation))
+            } else {
+                Err(ENODEV)
+            };
         };
         match queue.add(packet) {
             Ok(()) => {
@@ -297,8 +305,8 @@ impl Turn<'_> {
     ///
     /// # Errors
     ///
-    /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time, `ERESTARTSYS` on a signal
-    /// that kills; the request may then still take effect.
+    /// `ENODEV` when the device is gone, `EIO` when it refuses or does not answer in time,
+    /// `ERESTARTSYS` on a signal that kills; the request may then still take effect.
     pub(crate) fn request(
         &self,
         memory: Prepared,
@@ -321,7 +329,11 @@ impl Turn<'_> {
                 },
             )?;
             if waited == Waited::TimedOut && control.may_complain() {
-                dev_err!(control.device, "no answer to control request {}\n", request.kind);
+                dev_err!(
+                    control.device,
+                    "no answer to control request {}\n",
+                    request.kind
+                );
             }
             match progress {
                 Progress::Answered(response) => break response.ok_or(EIO)?,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A virtio-fifo device: brought up, suspended, taken down. Order only: what each step does is elsewhere.
+//! A virtio-fifo device: brought up, suspended, taken down. Order only: what each step does is
+//! elsewhere.
 //!
-//! Removal: every FIFO is closed, so that no I/O starts; the device nodes go; the device takes what was written and is
-//! told what was read; all queues are taken out; they are dropped, which resets the device once, waits for running
-//! interrupt handlers and frees the buffers. Nothing kicks a device that has been reset: nobody has a queue any more.
+//! Removal: every FIFO is closed, so that no I/O starts; the device nodes go; the device takes what
+//! was written and is told what was read; all queues are taken out; they are dropped, which resets
+//! the device once, waits for running interrupt handlers and frees the buffers. Nothing kicks a
+//! device that has been reset: nobody has a queue any more.
 
 use super::{
     control::Control,
@@ -16,13 +18,13 @@ use super::{
         Fifo, //
     },
     irq::Interrupts,
-    HOOKS,
     tunables::DRAIN_SECONDS,
     watchdog::{
         Watchdog,
         Watched, //
     },
     work::Queues, //
+    HOOKS,
 };
 use crate::{
     kapi::{
@@ -46,9 +48,7 @@ use crate::{
 };
 use core::marker::PhantomData;
 use kernel::{
-    dev_err,
-    dev_info,
-    dev_warn,
+    dev_err, dev_info, dev_warn,
     prelude::*,
     sync::{
         new_mutex,
@@ -80,7 +80,8 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) struct Bound<H: Host> {
     interrupts: Arc<Interrupts>,
     watchdog: Arc<Watchdog>,
-    /// What user space sees of it, until it is taken down. Probe and remove; nothing is taken under it.
+    /// What user space sees of it, until it is taken down. Probe and remove; nothing is taken under
+    /// it.
     #[pin]
     published: Mutex<KVec<H::Published>>,
 }
@@ -182,7 +183,9 @@ fn set_up(device: &Device, interrupts: &Arc<Interrupts>, num_fifos: u16) -> Resu
         names.push(c"tx", GFP_KERNEL)?;
     }
     let mut queues = device.find_queues(&names, interrupts.clone())?;
-    interrupts.control.attach(queues.take(CONTROL_QUEUE).ok_or(ENXIO)?);
+    interrupts
+        .control
+        .attach(queues.take(CONTROL_QUEUE).ok_or(ENXIO)?);
     device.ready();
     Ok(queues)
 }
@@ -194,8 +197,8 @@ fn queues_of(queues: &mut FoundQueues, index: u16) -> Result<FifoQueues> {
     })
 }
 
-/// Initialises the device (specification, section 5) and shows its FIFOs to user space. On failure the caller detaches
-/// what was attached.
+/// Initialises the device (specification, section 5) and shows its FIFOs to user space. On failure
+/// the caller detaches what was attached.
 fn bring_up<H: Host>(
     device: &Device,
     interrupts: &Arc<Interrupts>,
@@ -207,7 +210,14 @@ fn bring_up<H: Host>(
     for index in 0..num_fifos {
         let control = interrupts.control.clone();
         let work = H::work_queues()?;
-        let fifo = Fifo::new(index, device.as_dev(), control, work, watchdog.clone(), HOOKS)?;
+        let fifo = Fifo::new(
+            index,
+            device.as_dev(),
+            control,
+            work,
+            watchdog.clone(),
+            HOOKS,
+        )?;
         fifos.push(fifo, GFP_KERNEL)?;
     }
     // Before the first buffer is posted, and so before the first interrupt that needs them.
@@ -235,7 +245,8 @@ fn close(interrupts: &Interrupts) {
     }
 }
 
-/// Lets the device take what was written and tells it what was read: all FIFOs of it in one bounded time.
+/// Lets the device take what was written and tells it what was read: all FIFOs of it in one bounded
+/// time.
 fn drain(device: &Device, interrupts: &Interrupts) {
     let deadline = Deadline::in_seconds(DRAIN_SECONDS);
     for (index, fifo) in interrupts.fifos().iter().enumerate() {
@@ -262,8 +273,9 @@ fn detach(interrupts: &Interrupts, watchdog: &Watchdog) {
     drop((queues, control, events));
 }
 
-/// Stops the device without ending I/O: calls and requests wait. What was posted and not accepted is taken back, and
-/// sent again by [`resume`]; bytes that the device does not know to be consumed come again, and are dropped.
+/// Stops the device without ending I/O: calls and requests wait. What was posted and not accepted
+/// is taken back, and sent again by [`resume`]; bytes that the device does not know to be consumed
+/// come again, and are dropped.
 fn suspend(interrupts: &Interrupts) -> Result {
     let fifos = interrupts.fifos();
     let mut detached = KVec::<Detached>::with_capacity(fifos.len(), GFP_KERNEL)?;
@@ -289,7 +301,8 @@ fn resume(device: &Device, interrupts: &Arc<Interrupts>) -> Result {
     let num_fifos = fifos.len() as u16;
     let mut queues = set_up(device, interrupts, num_fifos)?;
     for (index, fifo) in (0..num_fifos).zip(fifos) {
-        fifo.as_arc_borrow().resume(queues_of(&mut queues, index)?)?;
+        fifo.as_arc_borrow()
+            .resume(queues_of(&mut queues, index)?)?;
     }
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
     // An interrupt may have come while nobody had the queues.

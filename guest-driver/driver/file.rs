@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! An open file of a FIFO: the file operations, in terms of [`Fifo`], and the page faults of its requests.
+//! An open file of a FIFO: the file operations, in terms of [`Fifo`], and the page faults of its
+//! requests.
 //!
-//! Page faults of a file's requests are taken one at a time, by a work of the file's own: a page that never comes
-//! keeps nobody waiting but this file's other faults.
+//! Page faults of a file's requests are taken one at a time, by a work of the file's own: a page
+//! that never comes keeps nobody waiting but this file's other faults.
 
 use super::{
     chain::Chain,
     fifo::{
-        requests::{
+        request::{
             Buffer,
             Memory, //
         },
@@ -184,7 +185,9 @@ impl FileOperations for FifoFile {
         direction: Direction,
         must_not_wait: bool,
     ) -> Result {
-        self.fifo.as_arc_borrow().wait_for_splice(direction, must_not_wait)
+        self.fifo
+            .as_arc_borrow()
+            .wait_for_splice(direction, must_not_wait)
     }
 
     fn poll(self: ArcBorrow<'_, Self>, file: &File, mode: Mode, table: &PollTable<'_>) -> Events {
@@ -211,7 +214,9 @@ impl FileOperations for FifoFile {
             uapi::FIONREAD => {
                 let level = i32::try_from(self.fifo.level()?).unwrap_or(i32::MAX);
                 let to = UserPtr::from_addr(argument);
-                UserSlice::new(to, size_of::<i32>()).writer().write(&level)?;
+                UserSlice::new(to, size_of::<i32>())
+                    .writer()
+                    .write(&level)?;
             }
             _ => return Err(ENOTTY),
         }
@@ -223,7 +228,9 @@ impl FileOperations for FifoFile {
     }
 
     fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId) {
-        self.fifo.as_arc_borrow().end_requests_of(self.id(), process);
+        self.fifo
+            .as_arc_borrow()
+            .end_requests_of(self.id(), process);
     }
 }
 

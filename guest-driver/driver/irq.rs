@@ -2,16 +2,16 @@
 
 //! Interrupts of a device: from the virtqueue to the FIFO.
 //!
-//! [`Interrupts::queue_interrupt`] is where an interrupt enters the driver. Must not know what a FIFO makes of it, nor
-//! how a device is set up.
+//! [`Interrupts::queue_interrupt`] is where an interrupt enters the driver. Must not know what a
+//! FIFO makes of it, nor how a device is set up.
 
 use super::{
     control::Control,
+    fifo::state::State as FifoState,
     fifo::{
         Fifo,
         Origin, //
     },
-    fifo::state::State as FifoState,
     tunables::{
         EVENT_BUDGET,
         EVENT_BUFFERS, //
@@ -76,7 +76,8 @@ enum Taken {
 }
 
 impl Events {
-    /// Takes one event. Its buffer is posted again. If there is none, events interrupt again, unless a task polls.
+    /// Takes one event. Its buffer is posted again. If there is none, events interrupt again,
+    /// unless a task polls.
     fn take(&mut self) -> Taken {
         let Some(queue) = self.queue.as_mut() else {
             return Taken::Nothing;
@@ -121,9 +122,10 @@ pub(crate) struct Interrupts {
     pub(super) control: Arc<Control>,
     /// Set once they all exist, before the first buffer is posted for any of them.
     fifos: SetOnce<KVec<Arc<Fifo>>>,
-    /// Held while an event is applied to its FIFO, since what events say of a FIFO holds in the order in which they
-    /// came. So [`Fifo::state`] is taken under it, and what follows from the change is done under it: completions,
-    /// wake-ups, signals. None of these takes it. Hard interrupts, the work queue, and tasks that poll.
+    /// Held while an event is applied to its FIFO, since what events say of a FIFO holds in the
+    /// order in which they came. So [`Fifo::state`] is taken under it, and what follows from the
+    /// change is done under it: completions, wake-ups, signals. None of these takes it. Hard
+    /// interrupts, the work queue, and tasks that poll.
     #[pin]
     pub(super) events: SpinLockIrq<Events>,
     #[pin]
@@ -198,8 +200,8 @@ impl Interrupts {
         self.events.lock().queue.take()
     }
 
-    /// Takes events as far as [`EVENT_BUDGET`] goes. If their interrupt was lost (`missed`), the FIFO of the first counts
-    /// that. Any context.
+    /// Takes events as far as [`EVENT_BUDGET`] goes. If their interrupt was lost (`missed`), the
+    /// FIFO of the first counts that. Any context.
     pub(super) fn take_events(self: ArcBorrow<'_, Self>, mut missed: bool) {
         let mut events = self.events.lock();
         for _ in 0..EVENT_BUDGET {
@@ -218,7 +220,9 @@ impl Interrupts {
                         }
                         continue;
                     };
-                    fifo.stats.missed_interrupts.add(core::mem::take(&mut missed).into());
+                    fifo.stats
+                        .missed_interrupts
+                        .add(core::mem::take(&mut missed).into());
                     fifo.as_arc_borrow().state_event(&told);
                 }
                 Taken::Nothing => return,
@@ -246,11 +250,15 @@ impl Interrupts {
 }
 
 impl Watched for Interrupts {
-    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet come.
+    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet
+    /// come.
     fn check_missed(self: ArcBorrow<'_, Self>) -> bool {
         let (check, polled) = {
             let mut events = self.events.lock();
-            (events.queue.as_mut().map(Queue::check_missed), events.pollers > 0)
+            (
+                events.queue.as_mut().map(Queue::check_missed),
+                events.pollers > 0,
+            )
         };
         if polled {
             // The poller may not be scheduled.
@@ -283,12 +291,13 @@ impl Handler for Interrupts {
             return;
         };
         fifo.stats.interrupts.add(1);
-        fifo.as_arc_borrow().change(Origin::Interrupt, |state, effects| {
-            if of_fifos % 2 == 0 {
-                FifoState::receive_unless_deferred(state, effects);
-            } else {
-                FifoState::pump_unless_deferred(state, effects);
-            }
-        });
+        fifo.as_arc_borrow()
+            .change(Origin::Interrupt, |state, effects| {
+                if of_fifos % 2 == 0 {
+                    FifoState::receive_unless_deferred(state, effects);
+                } else {
+                    FifoState::pump_unless_deferred(state, effects);
+                }
+            });
     }
 }

@@ -2,10 +2,11 @@
 
 //! The driver's own logic, all of it safe Rust.
 //!
-//! From the ground up: [`tunables`], [`chain`], [`buffers`], [`policy`]; one FIFO ([`fifo`]) and what an open file of it
-//! does ([`file`]); a device's interrupts ([`irq`]), requests ([`control`]) and lost interrupts ([`watchdog`]); [`device`]
-//! brings it up and down. `fast` stands above [`fifo`], which knows it by a table of functions
-//! ([`fifo::hooks`]). What the C side looks like is the business of [`crate::kapi`].
+//! From the ground up: [`tunables`], [`chain`], [`buffers`], [`policy`]; one FIFO ([`fifo`]) and
+//! what an open file of it does ([`file`]); a device's interrupts ([`irq`]), requests ([`control`])
+//! and lost interrupts ([`watchdog`]); [`device`] brings it up and down. `fast` stands above
+//! [`fifo`], which knows it by a table of functions ([`fifo::hooks`]). What the C side looks like
+//! is the business of [`crate::kapi`].
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 //! Counters of one FIFO, shown in debugfs under `globalfifo/globalfifoN/`.
 
 use super::fifo::{
-    requests::Done,
+    request::Done,
     Origin, //
 };
 use kernel::{

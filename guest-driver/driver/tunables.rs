@@ -20,8 +20,8 @@ pub(crate) const BUDGET: usize = 64;
 /// Events to take in one interrupt, for the same reason.
 pub(crate) const EVENT_BUDGET: usize = 16;
 
-/// Event buffers to post. The device needs one (specification, section 6.4); with some more, a burst
-/// of changes of several FIFOs needs no round trip each.
+/// Event buffers to post. The device needs one (specification, section 6.4); with some more, a
+/// burst of changes of several FIFOs needs no round trip each.
 pub(crate) const EVENT_BUFFERS: usize = 8;
 
 /// Requests to complete, to cancel or to end in one hold of the lock or in one interrupt.
@@ -30,8 +30,8 @@ pub(crate) const REQUESTS: usize = 64;
 /// Requests to serve before the work queue's other work gets its turn.
 pub(crate) const JOBS: usize = 64;
 
-/// Bytes after which a reader's turn ends early if the CPU is wanted: the copy of so much takes some
-/// 10 µs natively.
+/// Bytes after which a reader's turn ends early if the CPU is wanted: the copy of so much takes
+/// some 10 µs natively.
 pub(crate) const TURN: usize = 64 << 10;
 
 /// Least and most payload that a message has room for, header included, in bytes. Small writes that

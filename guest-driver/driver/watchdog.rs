@@ -2,20 +2,22 @@
 
 //! The watchdog: notices interrupts that were lost, while somebody may be waiting for one (DRV-18).
 //!
-//! As long as a FIFO of a device is open, all its queues are checked every second. Used buffers that are found are
-//! checked again a moment later, for their interrupt may be on its way; if they are still there, and none has been
-//! taken since, the interrupt is lost and its work is done now. So a lost interrupt costs a second and that moment.
-//! With nothing open there is no timer: the machine sleeps. Tasks that wait without an open file (requests to the
-//! device, removal) check for themselves. Must not know the device: a [`Watched`] is all it sees.
+//! As long as a FIFO of a device is open, all its queues are checked every second. Used buffers
+//! that are found are checked again a moment later, for their interrupt may be on its way; if they
+//! are still there, and none has been taken since, the interrupt is lost and its work is done now.
+//! So a lost interrupt costs a second and that moment. With nothing open there is no timer: the
+//! machine sleeps. Tasks that wait without an open file (requests to the device, removal) check for
+//! themselves. Must not know the device: a [`Watched`] is all it sees.
 //!
 //! # Races
 //!
-//! - *The last close and the next check.* Both are decided under [`Watchdog::inner`]: the work puts itself back only
-//!   while something is open, and an open that is the first starts it. It may find it queued still; then that run,
-//!   which takes the lock after the open, sees the open file.
-//! - *The device going away.* [`Watchdog::end`] takes the device out under the lock; from then on nobody starts the
-//!   work, and a flush waits until a run that did not see it, or a pending timer, is over. The timer must not outlive
-//!   that: unloading the module waits for queued work, not for timers.
+//! - *The last close and the next check.* Both are decided under [`Watchdog::inner`]: the work puts
+//!   itself back only while something is open, and an open that is the first starts it. It may find
+//!   it queued still; then that run, which takes the lock after the open, sees the open file.
+//! - *The device going away.* [`Watchdog::end`] takes the device out under the lock; from then on
+//!   nobody starts the work, and a flush waits until a run that did not see it, or a pending timer,
+//!   is over. The timer must not outlive that: unloading the module waits for queued work, not for
+//!   timers.
 
 use super::tunables::{
     WATCHDOG_GRACE,
@@ -47,7 +49,8 @@ use kernel::{
 
 /// A device whose interrupts may be lost.
 pub(crate) trait Watched: Send + Sync {
-    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet come.
+    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet
+    /// come.
     fn check_missed(self: ArcBorrow<'_, Self>) -> bool;
 }
 

@@ -35,8 +35,8 @@ impl Queues {
         })
     }
 
-    /// Waits until no work is left. Work holds FIFOs, and these the queues: so it is not a queue's own work that
-    /// drops the queue.
+    /// Waits until no work is left. Work holds FIFOs, and these the queues: so it is not a queue's
+    /// own work that drops the queue.
     pub(crate) fn drain(&self) {
         // Page faults hand requests back, which the others serve.
         self.faults.drain();

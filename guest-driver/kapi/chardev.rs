@@ -2,12 +2,13 @@
 
 //! Character devices with the file operations that asynchronous I/O needs.
 //!
-//! The kernel crate has misc devices only, without `poll`, `fasync`, `fsync` and splice. Here a module reserves
-//! one major number and a device class for its lifetime ([`Registration`]) and makes device nodes in it as devices
-//! come and go ([`Node`]).
+//! The kernel crate has misc devices only, without `poll`, `fasync`, `fsync` and splice. Here a
+//! module reserves one major number and a device class for its lifetime ([`Registration`]) and
+//! makes device nodes in it as devices come and go ([`Node`]).
 //!
-//! Each open file has an [`OpenFile`]: the driver's data, and the one [`FasyncList`] the file belongs to. The file
-//! is taken off that list here, before the list's reference goes, whatever the driver does.
+//! Each open file has an [`OpenFile`]: the driver's data, and the one [`FasyncList`] the file
+//! belongs to. The file is taken off that list here, before the list's reference goes, whatever the
+//! driver does.
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/device/class.h`](srctree/include/linux/device/class.h).
@@ -19,6 +20,7 @@ use super::{
         Outcome,
         Request, //
     },
+    operations::Operations,
     poll::PollTable,
     source::Source,
     wait::Events, //
@@ -28,23 +30,13 @@ use core::{
     ptr, //
 };
 use kernel::{
-    alloc::flags::GFP_KERNEL_ACCOUNT,
     device::Device,
     error::{
         from_err_ptr,
-        from_result,
         to_result, //
     },
-    ffi::{
-        c_long,
-        c_uint, //
-    },
     fs::File,
-    iov::{
-        IovIterDest,
-        IovIterSource, //
-    },
-    module::this_module,
+    iov::IovIterDest,
     prelude::*,
     sync::{
         Arc,
@@ -75,8 +67,8 @@ pub(crate) trait FileOperations: Sized + Send + Sync + 'static {
         from: &mut Source<'_, '_>,
     ) -> Outcome<'a>;
 
-    /// Whether a splice must wait before it can move a byte in `direction`; `must_not_wait` makes it `EAGAIN`.
-    /// Called without the pipe's lock.
+    /// Whether a splice must wait before it can move a byte in `direction`; `must_not_wait` makes
+    /// it `EAGAIN`. Called without the pipe's lock.
     fn wait_for_splice(
         self: ArcBorrow<'_, Self>,
         direction: Direction,
@@ -87,8 +79,12 @@ pub(crate) trait FileOperations: Sized + Send + Sync + 'static {
     fn poll(self: ArcBorrow<'_, Self>, file: &File, mode: Mode, table: &PollTable<'_>) -> Events;
 
     /// `ioctl(2)`.
-    fn ioctl(self: ArcBorrow<'_, Self>, file: &File, command: u32, argument: usize)
-        -> Result<isize>;
+    fn ioctl(
+        self: ArcBorrow<'_, Self>,
+        file: &File,
+        command: u32,
+        argument: usize,
+    ) -> Result<isize>;
 
     /// `fsync(2)` and `fdatasync(2)`.
     fn fsync(self: ArcBorrow<'_, Self>) -> Result;
@@ -105,8 +101,8 @@ pub(crate) trait Open: 'static {
     /// The module that the operations are part of.
     type OwnerModule: ModuleMetadata;
 
-    /// Opens minor number `minor`: the data of the new file, and the list that `O_ASYNC` puts it on. Both are
-    /// dropped once the file is released.
+    /// Opens minor number `minor`: the data of the new file, and the list that `O_ASYNC` puts it
+    /// on. Both are dropped once the file is released.
     fn open(minor: u32, mode: Mode) -> Result<(Arc<Self::File>, Arc<FasyncList>)>;
 }
 
@@ -121,7 +117,7 @@ pub(crate) enum Direction {
 
 /// Mode in which a file was opened.
 #[derive(Clone, Copy)]
-pub(crate) struct Mode(bindings::fmode_t);
+pub(crate) struct Mode(pub(super) bindings::fmode_t);
 
 impl Mode {
     /// Open for reading.
@@ -135,10 +131,10 @@ impl Mode {
     }
 }
 
-/// Identity of a table of descriptors (`struct files_struct`), and so of the process that has it. Comparable,
-/// nothing more.
+/// Identity of a table of descriptors (`struct files_struct`), and so of the process that has it.
+/// Comparable, nothing more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProcessId(usize);
+pub(crate) struct ProcessId(pub(super) usize);
 
 impl ProcessId {
     /// That of the current task.
@@ -160,8 +156,8 @@ pub(crate) fn opener_may_write(file: &File) -> bool {
 ///
 /// The file is on no [`FasyncList`] but `fasync`.
 pub(crate) struct OpenFile<T> {
-    data: Arc<T>,
-    fasync: Arc<FasyncList>,
+    pub(super) data: Arc<T>,
+    pub(super) fasync: Arc<FasyncList>,
 }
 
 impl<T: FileOperations> OpenFile<T> {
@@ -254,8 +250,8 @@ impl<T: Open> Registration<T> {
 
 impl<T: Open> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. An open in progress takes its reference to the module before it looks
-        // at the operations, which are static.
+        // SAFETY: By the type invariants. An open in progress takes its reference to the module
+        // before it looks at the operations, which are static.
         unsafe {
             bindings::__unregister_chrdev(self.major, 0, MINORS, self.name.as_char_ptr());
             bindings::class_destroy(self.class);
@@ -277,256 +273,5 @@ impl<T: Open> Drop for Node<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants.
         unsafe { bindings::device_destroy(self.registration.class, self.devt) };
-    }
-}
-
-/// The C entry points for a `T`: they convert, and call.
-struct Operations<T>(PhantomData<T>);
-
-impl<T: Open> Operations<T> {
-    const TABLE: &'static bindings::file_operations = &bindings::file_operations {
-        owner: this_module::<T::OwnerModule>().as_ptr(),
-        open: Some(Self::open),
-        release: Some(Self::release),
-        read_iter: Some(Self::read_iter),
-        write_iter: Some(Self::write_iter),
-        poll: Some(Self::poll),
-        unlocked_ioctl: Some(Self::ioctl),
-        compat_ioctl: bindings::compat_ptr_ioctl,
-        flush: Some(Self::flush),
-        fsync: Some(Self::fsync),
-        fasync: Some(Self::fasync),
-        splice_read: Some(Self::splice_read),
-        splice_write: Some(Self::splice_write),
-        ..pin_init::zeroed()
-    };
-
-    /// # Safety
-    ///
-    /// `file` is a valid file.
-    unsafe fn mode(file: *mut bindings::file) -> Mode {
-        // SAFETY: By the safety requirements; these bits do not change after open.
-        Mode(unsafe { (*file).f_mode })
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: the VFS calls it with a valid inode, and a new file of it.
-    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The VFS calls with a valid inode and file; the low 20 bits of a `dev_t` are the minor.
-        let (minor, mode) = unsafe { ((*inode).i_rdev & 0xf_ffff, Self::mode(file)) };
-        from_result(|| {
-            let (data, fasync) = T::open(minor, mode)?;
-            // INVARIANT: A new file is on no list.
-            let open = KBox::new(OpenFile { data, fasync }, GFP_KERNEL_ACCOUNT)?;
-            // SAFETY: The VFS calls with a valid file that nobody else uses yet.
-            unsafe {
-                // A stream has no position: no seeking, and no lock that a waiting read would hold.
-                bindings::stream_open(inode, file);
-                (*file).f_mode |=
-                    bindings::GLOBALFIFO_FMODE_NOWAIT | bindings::GLOBALFIFO_FMODE_CAN_ODIRECT;
-                (*file).private_data = open.into_foreign();
-            }
-            Ok(0)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// As for `open`, once, when nobody uses the file any more.
-    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: `open` stored the box, and nobody uses the file any more.
-        let open = unsafe { KBox::<OpenFile<T::File>>::from_foreign((*file).private_data) };
-        // SAFETY: The file is still valid. The VFS has called `fasync` for this already where FASYNC was set.
-        unsafe { open.fasync.remove(file) };
-        drop(open);
-        0
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with a valid kiocb of an open file, and a destination.
-    unsafe extern "C" fn read_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: The VFS calls with a valid kiocb and its file, and a destination iterator.
-        let (open, request, iter) = unsafe {
-            (
-                open_file::<T::File>((*kiocb).ki_filp),
-                Request::from_raw(kiocb),
-                IovIterDest::from_raw(iter),
-            )
-        };
-        if iter.is_empty() {
-            return 0;
-        }
-        open.data().read(request, iter).into_raw()
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with a valid kiocb of an open file, and a source.
-    unsafe extern "C" fn write_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: The VFS calls with a valid kiocb and its file, and a source iterator.
-        let (open, request, iter) = unsafe {
-            (
-                open_file::<T::File>((*kiocb).ki_filp),
-                Request::from_raw(kiocb),
-                IovIterSource::from_raw(iter),
-            )
-        };
-        if iter.is_empty() {
-            return 0;
-        }
-        open.data()
-            .write(request, &mut Source::new(iter))
-            .into_raw()
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file, a position, and a pipe that is locked unless it
-    /// is the task's own, of `sendfile(2)`.
-    unsafe extern "C" fn splice_read(
-        file: *mut bindings::file,
-        _position: *mut bindings::loff_t,
-        pipe: *mut bindings::pipe_inode_info,
-        length: usize,
-        flags: c_uint,
-    ) -> isize {
-        // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
-        unsafe {
-            bindings::globalfifo_splice_read(
-                file,
-                pipe,
-                length,
-                flags,
-                Some(Self::wait_for_splice_read),
-            )
-        }
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with a pipe, an open file and a position.
-    unsafe extern "C" fn splice_write(
-        pipe: *mut bindings::pipe_inode_info,
-        file: *mut bindings::file,
-        _position: *mut bindings::loff_t,
-        length: usize,
-        flags: c_uint,
-    ) -> isize {
-        // SAFETY: The arguments are the caller's own. A stream has no position to be moved.
-        unsafe {
-            bindings::globalfifo_splice_write(
-                pipe,
-                file,
-                length,
-                flags,
-                Some(Self::wait_for_splice_write),
-            )
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `file` is open with the operations of `T`.
-    unsafe extern "C" fn wait_for_splice_read(
-        file: *mut bindings::file,
-        must_not_wait: bool,
-    ) -> c_int {
-        // SAFETY: By the safety requirements.
-        let open = unsafe { open_file::<T::File>(file) };
-        let waited = open.data().wait_for_splice(Direction::Read, must_not_wait);
-        from_result(|| waited.map(|()| 0))
-    }
-
-    /// # Safety
-    ///
-    /// `file` is open with the operations of `T`.
-    unsafe extern "C" fn wait_for_splice_write(
-        file: *mut bindings::file,
-        must_not_wait: bool,
-    ) -> c_int {
-        // SAFETY: By the safety requirements.
-        let open = unsafe { open_file::<T::File>(file) };
-        let waited = open.data().wait_for_splice(Direction::Write, must_not_wait);
-        from_result(|| waited.map(|()| 0))
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file, and a table that is null or valid.
-    unsafe extern "C" fn poll(
-        file: *mut bindings::file,
-        table: *mut bindings::poll_table,
-    ) -> bindings::__poll_t {
-        // SAFETY: The VFS calls with a valid file of ours, and a table that is null or valid.
-        let (open, mode, file, table) = unsafe {
-            (
-                open_file::<T::File>(file),
-                Self::mode(file),
-                File::from_raw_file(file),
-                PollTable::from_raw(table),
-            )
-        };
-        open.data().poll(file, mode, &table).bits()
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file.
-    unsafe extern "C" fn ioctl(file: *mut bindings::file, command: u32, argument: usize) -> c_long {
-        // SAFETY: The VFS calls with a valid file of ours.
-        let (open, file) = unsafe { (open_file::<T::File>(file), File::from_raw_file(file)) };
-        from_result(|| Ok(open.data().ioctl(file, command, argument)? as c_long))
-    }
-
-    /// Called for each descriptor that is closed; passes on the last one of a process.
-    ///
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file.
-    unsafe extern "C" fn flush(file: *mut bindings::file, owner: bindings::fl_owner_t) -> c_int {
-        // SAFETY: The VFS calls with a valid file of ours. The table of descriptors is compared, and looked into
-        // only if it is the current task's.
-        let (open, has_others) = unsafe {
-            (
-                open_file::<T::File>(file),
-                bindings::globalfifo_has_descriptor(file, owner),
-            )
-        };
-        if !has_others {
-            open.data().closed_by(ProcessId(owner as usize));
-        }
-        0
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file.
-    unsafe extern "C" fn fsync(
-        file: *mut bindings::file,
-        _start: bindings::loff_t,
-        _end: bindings::loff_t,
-        _datasync: c_int,
-    ) -> c_int {
-        // SAFETY: The VFS calls with a valid file of ours.
-        let open = unsafe { open_file::<T::File>(file) };
-        from_result(|| open.data().fsync().map(|()| 0))
-    }
-
-    /// # Safety
-    ///
-    /// An entry of `file_operations`: called with an open file, or one about to be released.
-    unsafe extern "C" fn fasync(fd: c_int, file: *mut bindings::file, on: c_int) -> c_int {
-        // SAFETY: The VFS calls with a valid file of ours.
-        let open = unsafe { open_file::<T::File>(file) };
-        // SAFETY: The file stays valid until `release`, which takes it off the list.
-        from_result(|| unsafe { open.fasync.set(fd, file, on) }.map(|()| 0))
     }
 }

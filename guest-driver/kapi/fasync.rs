@@ -33,11 +33,13 @@ pub(crate) enum Band {
 
 /// The files to be signalled.
 ///
-/// Locking is the C side's: entries are added and removed under its `fasync_lock`, and walked under RCU.
+/// Locking is the C side's: entries are added and removed under its `fasync_lock`, and walked under
+/// RCU.
 ///
 /// # Invariants
 ///
-/// `head` is only ever touched by `fasync_helper` and `kill_fasync`. Every file on the list is valid.
+/// `head` is only ever touched by `fasync_helper` and `kill_fasync`. Every file on the list is
+/// valid.
 pub(crate) struct FasyncList {
     head: UnsafeCell<*mut bindings::fasync_struct>,
 }
@@ -57,7 +59,8 @@ impl FasyncList {
         Ok(Arc::new(list, GFP_KERNEL)?)
     }
 
-    /// Adds `file` where `on` is not 0, and removes it otherwise, as the `fasync` file operation is asked to.
+    /// Adds `file` where `on` is not 0, and removes it otherwise, as the `fasync` file operation is
+    /// asked to.
     ///
     /// # Safety
     ///
@@ -87,7 +90,8 @@ impl FasyncList {
         unsafe { ptr::read_volatile(self.head.get()) }.is_null()
     }
 
-    /// Sends SIGIO, or the signal chosen with `F_SETSIG`, to the owner of every file on the list. Any context.
+    /// Sends SIGIO, or the signal chosen with `F_SETSIG`, to the owner of every file on the list.
+    /// Any context.
     pub(crate) fn signal(&self, band: Band) {
         // SAFETY: By the type invariants; `kill_fasync` takes only locks of its own.
         unsafe { bindings::kill_fasync(self.head.get(), bindings::SIGIO as i32, band as i32) };

@@ -2,17 +2,19 @@
 
 //! Requests: `struct kiocb`, answered at once or completed later.
 //!
-//! A request that the driver cannot answer at once is *deferred* if it is native AIO's. Cancellation may strike at
-//! any point, so the order matters:
+//! A request that the driver cannot answer at once is *deferred* if it is native AIO's.
+//! Cancellation may strike at any point, so the order matters:
 //!
-//! 1. [`Request::defer`] gives the request an [`Id`]. The driver stores the [`Pending`] where a cancel will find
-//!    it, marked as not to be completed by others yet;
+//! 1. [`Request::defer`] gives the request an [`Id`]. The driver stores the [`Pending`] where a
+//!    cancel will find it, marked as not to be completed by others yet;
 //! 2. [`Submission::allow_cancel`], with no lock held: from here on [`Cancel::cancel`] may come;
-//! 3. under its lock the driver unmarks it, or takes it back and answers at once ([`Submission::answer`]);
-//! 4. otherwise [`Submission::queued`] is the outcome, and the submitting task touches the request no more.
+//! 3. under its lock the driver unmarks it, or takes it back and answers at once
+//!    ([`Submission::answer`]);
+//! 4. otherwise [`Submission::queued`] is the outcome, and the submitting task touches the request
+//!    no more.
 //!
-//! Each [`Outcome`] consumes the request or its submission, so a request is answered once: by its file operation or
-//! by its [`Pending`].
+//! Each [`Outcome`] consumes the request or its submission, so a request is answered once: by its
+//! file operation or by its [`Pending`].
 //!
 //! C headers: [`include/linux/aio.h`](srctree/include/linux/aio.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h).
@@ -54,9 +56,9 @@ impl FileId {
 pub(crate) trait Cancel: FileOperations {
     /// Request `id` should end soon: with `ECANCELED`, or as it would anyway if it is too late.
     ///
-    /// Called with interrupts disabled and the AIO context's lock held, under which requests cannot be completed:
-    /// the driver notes it, and completes from somewhere else. An unknown id is that of a request which is just
-    /// being completed.
+    /// Called with interrupts disabled and the AIO context's lock held, under which requests cannot
+    /// be completed: the driver notes it, and completes from somewhere else. An unknown id is that
+    /// of a request which is just being completed.
     fn cancel(self: ArcBorrow<'_, Self>, id: Id);
 }
 
@@ -68,8 +70,8 @@ impl<'a, T: FileOperations> Request<'a, T> {
     ///
     /// # Safety
     ///
-    /// `kiocb` and its file are valid for `'a`, the file is open with the operations of `T`, and the returned
-    /// value's [`Outcome`] answers the file operation.
+    /// `kiocb` and its file are valid for `'a`, the file is open with the operations of `T`, and
+    /// the returned value's [`Outcome`] answers the file operation.
     pub(super) unsafe fn from_raw(kiocb: *mut bindings::kiocb) -> Self {
         // SAFETY: By the safety requirements.
         Self(unsafe { Kiocb::from_raw(kiocb) })
@@ -87,12 +89,14 @@ impl<'a, T: FileOperations> Request<'a, T> {
         self.has_flag(bindings::GLOBALFIFO_IOCB_NOWAIT) || file_flags & bindings::O_NONBLOCK != 0
     }
 
-    /// Whether a write is over only once the device has its bytes: `O_DSYNC`, `O_SYNC`, `RWF_DSYNC`.
+    /// Whether a write is over only once the device has its bytes: `O_DSYNC`, `O_SYNC`,
+    /// `RWF_DSYNC`.
     pub(crate) fn is_synchronous(&self) -> bool {
         self.has_flag(bindings::GLOBALFIFO_IOCB_DSYNC)
     }
 
-    /// Whether the request can be deferred: it is native AIO's. All others wait by themselves, or poll.
+    /// Whether the request can be deferred: it is native AIO's. All others wait by themselves, or
+    /// poll.
     pub(crate) fn can_be_deferred(&self) -> bool {
         self.has_flag(bindings::GLOBALFIFO_IOCB_AIO_RW)
     }
@@ -102,8 +106,8 @@ impl<'a, T: FileOperations> Request<'a, T> {
         Outcome::new(result)
     }
 
-    /// Defers the request under the number `id`; see the module for what has to follow. Gives it back unless
-    /// [`Request::can_be_deferred`].
+    /// Defers the request under the number `id`; see the module for what has to follow. Gives it
+    /// back unless [`Request::can_be_deferred`].
     pub(crate) fn defer(self, id: Id) -> Result<(Pending, Submission<'a, T>), Self> {
         let kiocb = match NonNull::new(self.0.as_raw()) {
             Some(kiocb) if self.can_be_deferred() => kiocb,
@@ -142,8 +146,8 @@ impl<'a, T: Cancel> Submission<'a, T> {
 ///
 /// A `kiocb_cancel_fn`, of a request of a file with the operations of `T`.
 unsafe extern "C" fn cancel<T: Cancel>(kiocb: *mut bindings::kiocb) -> c_int {
-    // SAFETY: The AIO core calls this for requests that it has not seen completed, under the lock that it completes
-    // under: kiocb and file are valid.
+    // SAFETY: The AIO core calls this for requests that it has not seen completed, under the lock
+    // that it completes under: kiocb and file are valid.
     let (open, id) = unsafe { (open_file::<T>((*kiocb).ki_filp), (*kiocb).private as Id) };
     open.data().cancel(id);
     0

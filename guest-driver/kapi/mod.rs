@@ -2,14 +2,15 @@
 
 //! Safe abstractions over the C interfaces that the kernel crate does not cover yet.
 //!
-//! Knows the kernel. Must not know FIFOs or the wire format: another out-of-tree module can use this folder as it
-//! is. A safe function here cannot be misused by safe code, whoever calls it; each file says what keeps its
-//! promise.
+//! Knows the kernel. Must not know FIFOs or the wire format: another out-of-tree module can use
+//! this folder as it is. A safe function here cannot be misused by safe code, whoever calls it;
+//! each file says what keeps its promise.
 
 pub(crate) mod bindings;
 pub(crate) mod chardev;
 pub(crate) mod fasync;
 pub(crate) mod kiocb;
+mod operations;
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod pages;
 #[cfg(GLOBALFIFO_FAST)]

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The data of a write in other ways than an ordinary copy: read by the device where it is, copied only if it is
-//! there, or copied as suits QEMU's translator. Of the fast edition alone.
+//! The data of a write in other ways than an ordinary copy: read by the device where it is, copied
+//! only if it is there, or copied as suits QEMU's translator. Of the fast edition alone.
 //!
 //! C headers: [`include/linux/uio.h`](srctree/include/linux/uio.h), `iov_iter_extract_pages`, and
-//! [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h). How pinned pages are to be treated:
-//! `Documentation/core-api/pin_user_pages.rst`, case 1.
+//! [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h). How pinned pages are to be
+//! treated: `Documentation/core-api/pin_user_pages.rst`, case 1.
 
 use super::{
     bindings,
@@ -51,8 +51,8 @@ pub(crate) struct UserPages {
 unsafe impl Send for UserPages {}
 
 impl UserPages {
-    /// Pins the next bytes of `from`, at most `most` and at most `num_pages` pages, in one piece; they count as
-    /// copied. Sleeps in a page fault, unless they are to be [`Present`].
+    /// Pins the next bytes of `from`, at most `most` and at most `num_pages` pages, in one piece;
+    /// they count as copied. Sleeps in a page fault, unless they are to be [`Present`].
     ///
     /// # Errors
     ///
@@ -139,11 +139,12 @@ impl UserBytes {
         self.len
     }
 
-    /// Copies all of them to `out`, which has that length; false if some are not there. Any context.
+    /// Copies all of them to `out`, which has that length; false if some are not there. Any
+    /// context.
     pub(super) fn copy_at_hand(&self, out: &mut [MaybeUninit<u8>]) -> bool {
         let len = self.len.min(out.len());
-        // SAFETY: There is room for so many bytes, and what they are copied from was checked to be none of
-        // the kernel's.
+        // SAFETY: There is room for so many bytes, and what they are copied from was checked to be
+        // none of the kernel's.
         let left = unsafe {
             bindings::globalfifo_copy_from_user_atomic(out.as_mut_ptr().cast(), self.from, len)
         };
@@ -163,11 +164,13 @@ fn runs_in_tcg() -> bool {
     })
 }
 
-/// Bytes that are copied without string instructions, at least: QEMU's translator makes a loop of these that
-/// stores its registers with each eight bytes. What the kernel has for that bypasses the cache, which the
-/// translator does not mind, but a real CPU would: the device needs the bytes at once.
+/// Bytes that are copied without string instructions, at least: QEMU's translator makes a loop of
+/// these that stores its registers with each eight bytes. What the kernel has for that bypasses the
+/// cache, which the translator does not mind, but a real CPU would: the device needs the bytes at
+/// once.
 ///
-/// Gain (docs/performance.md): 64 KiB guest to host 2.35 to 3.2 of virtio-serial under TCG, none elsewhere.
+/// Gain (docs/performance.md): 64 KiB guest to host 2.35 to 3.2 of virtio-serial under TCG, none
+/// elsewhere.
 const NO_STRINGS: usize = 4096;
 
 /// As [`IovIterSource::copy_from_iter_raw`]; how many bytes.
@@ -187,15 +190,16 @@ pub(super) fn copy_from(from: &mut IovIterSource<'_>, out: &mut [MaybeUninit<u8>
 }
 
 impl Source<'_, '_> {
-    /// Whether the next bytes, at most `most` and at most `num_pages` pages, can be read without a page fault.
+    /// Whether the next bytes, at most `most` and at most `num_pages` pages, can be read without a
+    /// page fault.
     pub(crate) fn is_at_hand(&mut self, most: usize, num_pages: usize) -> bool {
         let most = most.min(num_pages.saturating_mul(bindings::PAGE_SIZE));
         // SAFETY: The iterator is valid.
         unsafe { bindings::globalfifo_is_at_hand(self.iter().as_raw(), most) }
     }
 
-    /// Pins pages with the next bytes, at most `most`, into the capacity of `pages`: how many bytes,
-    /// and where in the first page they begin.
+    /// Pins pages with the next bytes, at most `most`, into the capacity of `pages`: how many
+    /// bytes, and where in the first page they begin.
     fn extract(
         &mut self,
         most: usize,

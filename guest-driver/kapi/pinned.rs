@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Memory of a process, pinned, to be written to in any context, interrupts included. Of the fast edition alone.
+//! Memory of a process, pinned, to be written to in any context, interrupts included. Of the fast
+//! edition alone.
 //!
 //! At most [`Pinned::PAGES`] pages of a few requests: they are not charged to `RLIMIT_MEMLOCK`.
 //!
-//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h). How pinned pages are to be treated:
-//! `Documentation/core-api/pin_user_pages.rst`, case 2.
+//! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h). How pinned pages are to be
+//! treated: `Documentation/core-api/pin_user_pages.rst`, case 2.
 
 use super::{
     bindings,
@@ -29,8 +30,9 @@ use kernel::{
 
 /// The memory of a read, pinned where that can be done.
 ///
-/// Only anonymous pages are, which while they are pinned are neither written back nor reclaimed; and none that is
-/// part of something larger, so that one can see whether it has been unmapped. At most [`Pinned::PAGES`].
+/// Only anonymous pages are, which while they are pinned are neither written back nor reclaimed;
+/// and none that is part of something larger, so that one can see whether it has been unmapped. At
+/// most [`Pinned::PAGES`].
 ///
 /// # Invariants
 ///
@@ -63,8 +65,8 @@ impl Pinned {
     /// What fits into one page, wherever it begins.
     const PAGES: usize = 2;
 
-    /// Pins all that `memory` stands for, if it is there as it is: nothing is faulted in, and no lock of the address
-    /// space is waited for. By a task of the process.
+    /// Pins all that `memory` stands for, if it is there as it is: nothing is faulted in, and no
+    /// lock of the address space is waited for. By a task of the process.
     pub(crate) fn pin(memory: &mut UserMemory<Dest>) -> Self {
         let mut pinned = Self {
             is_untried: false,
@@ -164,7 +166,8 @@ impl Pinned {
     /// Lets go of the memory. Not under a lock, as it may be freed by that.
     pub(crate) fn release(&mut self) {
         for piece in self.pieces() {
-            // SAFETY: Pinned by the type invariants, and forgotten here. Any context, as for block devices.
+            // SAFETY: Pinned by the type invariants, and forgotten here. Any context, as for block
+            // devices.
             unsafe { bindings::unpin_user_page(piece.bv_page) };
         }
         // INVARIANT: None is pinned.
@@ -183,9 +186,10 @@ impl Pinned {
         self.pieces.get(..self.count).unwrap_or(&[])
     }
 
-    /// Runs `work` with all of it as the destination, from the beginning, in any context; `None` when it is not pinned,
-    /// or the process may have changed its mappings since (`munmap`, `mprotect`, `mremap`, `fork`, `MADV_DONTNEED`): the
-    /// address decides then what becomes of the read.
+    /// Runs `work` with all of it as the destination, from the beginning, in any context; `None`
+    /// when it is not pinned, or the process may have changed its mappings since (`munmap`,
+    /// `mprotect`, `mremap`, `fork`, `MADV_DONTNEED`): the address decides then what becomes of the
+    /// read.
     pub(crate) fn with<R>(
         &self,
         memory: &UserMemory<Dest>,
@@ -203,8 +207,8 @@ impl Pinned {
             return None;
         }
         let iter = Opaque::<bindings::iov_iter>::uninit();
-        // SAFETY: The pieces outlive the iterator, which is written before it is used, by nobody else; it is
-        // a destination.
+        // SAFETY: The pieces outlive the iterator, which is written before it is used, by nobody
+        // else; it is a destination.
         let to = unsafe {
             bindings::iov_iter_bvec(
                 iter.get(),
@@ -217,8 +221,9 @@ impl Pinned {
         };
         let result = work(to);
         for piece in pieces {
-            // Again: the process may have said since that it can do without the contents (`MADV_FREE`).
-            // SAFETY: By the type invariants. For anonymous pages that is a flag, to be set in any context.
+            // Again: the process may have said since that it can do without the contents
+            // (`MADV_FREE`). SAFETY: By the type invariants. For anonymous pages that is a flag, to
+            // be set in any context.
             unsafe { bindings::globalfifo_mark_dirty(piece.bv_page) };
         }
         Some(result)

@@ -2,8 +2,8 @@
 
 //! The table that a `poll` registers with.
 //!
-//! The kernel crate's [`kernel::sync::poll::PollTable`] takes a condition variable, which wakes without a key. It
-//! also hides which events the caller asks for.
+//! The kernel crate's [`kernel::sync::poll::PollTable`] takes a condition variable, which wakes
+//! without a key. It also hides which events the caller asks for.
 //!
 //! C header: [`include/linux/poll.h`](srctree/include/linux/poll.h).
 
@@ -43,8 +43,8 @@ impl PollTable<'_> {
 
     /// Registers `queue`, whose wake-ups from now on make the caller poll again.
     pub(crate) fn register(&self, file: &File, queue: &PollQueue) {
-        // SAFETY: The file is valid, the table by the type invariants. The queue's drop unregisters whatever is
-        // on it.
+        // SAFETY: The file is valid, the table by the type invariants. The queue's drop unregisters
+        // whatever is on it.
         unsafe { bindings::poll_wait(file.as_ptr(), queue.as_raw(), self.table) };
     }
 

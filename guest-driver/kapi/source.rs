@@ -29,8 +29,8 @@ impl<'a, 'data> Source<'a, 'data> {
         self.iter.len()
     }
 
-    /// Copies into the beginning of `out`; fewer bytes than asked for means memory that is not there. Sleeps in a
-    /// page fault, unless there is a [`NoFaults`](super::user_memory::NoFaults).
+    /// Copies into the beginning of `out`; fewer bytes than asked for means memory that is not
+    /// there. Sleeps in a page fault, unless there is a [`NoFaults`](super::user_memory::NoFaults).
     pub(super) fn copy(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
         let copied = self.copy_to(out);
         self.copied += copied;

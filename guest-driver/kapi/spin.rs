@@ -2,18 +2,21 @@
 
 //! Busy waiting of a task: when to stop, and that it keeps its CPU meanwhile.
 //!
-//! Not for kernels with PREEMPT_RT, where a lock taken meanwhile may sleep: `driver/fast/` leaves out what uses it.
+//! Not for kernels with PREEMPT_RT, where a lock taken meanwhile may sleep: `driver/fast/` leaves
+//! out what uses it.
 
 use super::bindings;
 use kernel::types::NotThreadSafe;
 
-/// Lets the CPU rest for a moment; whether the task should stop, as others want the CPU or there is a signal for it.
+/// Lets the CPU rest for a moment; whether the task should stop, as others want the CPU or there is
+/// a signal for it.
 pub(crate) fn relax() -> bool {
     // SAFETY: May be called by any task.
     unsafe { bindings::globalfifo_relax() }
 }
 
-/// Whether another task is to have this CPU, be it at the next tick only (lazy preemption, which [`relax`] ignores).
+/// Whether another task is to have this CPU, be it at the next tick only (lazy preemption, which
+/// [`relax`] ignores).
 pub(crate) fn others_want_cpu() -> bool {
     // SAFETY: May be called by any task.
     unsafe { bindings::globalfifo_others_want_cpu() }

@@ -27,8 +27,9 @@ pub(crate) trait TimerCallback<const ID: u64>: Send + Sync {
 
 /// `struct hrtimer`, of CLOCK_MONOTONIC.
 ///
-/// From its first start to [`Timer::cancel`] it keeps its target alive, which can be what it is a part of. So the
-/// target is never dropped by the callback, in an interrupt: [`Timer::cancel`] does that, or nobody.
+/// From its first start to [`Timer::cancel`] it keeps its target alive, which can be what it is a
+/// part of. So the target is never dropped by the callback, in an interrupt: [`Timer::cancel`] does
+/// that, or nobody.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Timer<T: TimerCallback<ID>, const ID: u64> {
@@ -61,7 +62,8 @@ impl<T: TimerCallback<ID>, const ID: u64> Timer<T, ID> {
         })
     }
 
-    /// Calls back in so many microseconds, once: `target`, or that of the first start. From any context.
+    /// Calls back in so many microseconds, once: `target`, or that of the first start. From any
+    /// context.
     pub(crate) fn start(&self, target: ArcBorrow<'_, T>, microseconds: u32) {
         self.target.lock().get_or_insert_with(|| target.into());
         // SAFETY: The timer was set up by `new`, and is not moved.
@@ -100,7 +102,8 @@ unsafe extern "C" fn expired<T: TimerCallback<ID>, const ID: u64>(
 ) -> bindings::hrtimer_restart {
     // SAFETY: The timer is the first field of a `Timer<T, ID>`, whose drop waits for this callback.
     let timer = unsafe { &*timer.cast::<Timer<T, ID>>() };
-    // Another reference stays in the timer, as `cancel` waits for this callback before it takes that.
+    // Another reference stays in the timer, as `cancel` waits for this callback before it takes
+    // that.
     let target = timer.target.lock().clone();
     if let Some(target) = &target {
         T::expired(target.as_arc_borrow());

@@ -2,9 +2,9 @@
 
 //! Memory of a process, used while the process is not running: the buffers of deferred requests.
 //!
-//! [`UserMemory::enter`] gives a kernel thread the process's address space for the duration of a closure. What
-//! copies there must do so without page faults ([`NoFaults`]), so that it never waits for whoever provides a page;
-//! [`UserMemory::fault_in`] is the one place that waits.
+//! [`UserMemory::enter`] gives a kernel thread the process's address space for the duration of a
+//! closure. What copies there must do so without page faults ([`NoFaults`]), so that it never waits
+//! for whoever provides a page; [`UserMemory::fault_in`] is the one place that waits.
 //!
 //! C headers: [`include/linux/uio.h`](srctree/include/linux/uio.h),
 //! [`include/linux/kthread.h`](srctree/include/linux/kthread.h).
@@ -107,8 +107,8 @@ impl Direction for Src {
     }
 }
 
-/// While it exists, the task takes no page faults: a copy to or from memory that is not there ends short. On
-/// kernels without PREEMPT_RT the task is not preempted either. It must not sleep.
+/// While it exists, the task takes no page faults: a copy to or from memory that is not there ends
+/// short. On kernels without PREEMPT_RT the task is not preempted either. It must not sleep.
 pub(crate) struct NoFaults(NotThreadSafe);
 
 impl NoFaults {
@@ -133,8 +133,8 @@ impl Drop for NoFaults {
     }
 }
 
-/// Faults in the next `size` bytes of `to`, memory of the current process, or as many as there are. May wait for as
-/// long as whoever provides the pages does.
+/// Faults in the next `size` bytes of `to`, memory of the current process, or as many as there are.
+/// May wait for as long as whoever provides the pages does.
 ///
 /// # Errors
 ///
@@ -158,7 +158,8 @@ fn some_of(size: usize, missing: usize) -> Result {
 ///
 /// # Invariants
 ///
-/// `iter` is a user-backed iterator of direction `D`, `vector` null or the array of segments it owns.
+/// `iter` is a user-backed iterator of direction `D`, `vector` null or the array of segments it
+/// owns.
 pub(crate) struct UserMemory<D> {
     mm: ARef<Mm>,
     iter: Opaque<bindings::iov_iter>,
@@ -197,8 +198,8 @@ impl<D: Direction> UserMemory<D> {
         let mm = current.mm().ok_or(EFAULT)?;
         let copy = Opaque::uninit();
         let mut vector = ptr::null();
-        // SAFETY: By the safety requirements, and `copy` is written before it is read. The shim refuses what is not
-        // user-backed, and so in the memory of the current process.
+        // SAFETY: By the safety requirements, and `copy` is written before it is read. The shim
+        // refuses what is not user-backed, and so in the memory of the current process.
         to_result(unsafe { bindings::globalfifo_dup_iter(copy.get(), iter, &mut vector) })?;
         // INVARIANT: As `dup_iter` made them.
         Ok(Self {
@@ -236,12 +237,13 @@ impl<D: Direction> UserMemory<D> {
         self.iter.get()
     }
 
-    /// Runs `work` where the addresses mean what they meant to the process; `None` when the process is gone. From a
-    /// kernel thread without memory of its own: elsewhere it warns and gives `None`.
+    /// Runs `work` where the addresses mean what they meant to the process; `None` when the process
+    /// is gone. From a kernel thread without memory of its own: elsewhere it warns and gives
+    /// `None`.
     pub(crate) fn enter<R>(&mut self, work: impl FnOnce(&mut D::Iter) -> R) -> Option<R> {
         let mm = self.mm.mmget_not_zero()?;
-        // The last reference may be this one. Dropping it ends the process's AIO contexts, which waits for requests
-        // that only the driver completes: that must happen somewhere else.
+        // The last reference may be this one. Dropping it ends the process's AIO contexts, which
+        // waits for requests that only the driver completes: that must happen somewhere else.
         let mm = MmWithUser::into_mmput_async(mm);
         // SAFETY: `mm` has users. The shim refuses unless this is a kernel thread without memory.
         if !unsafe { bindings::globalfifo_use_mm(mm.as_raw()) } {
@@ -254,8 +256,8 @@ impl<D: Direction> UserMemory<D> {
         Some(result)
     }
 
-    /// Faults in the first `size` bytes, or as many as there are. May wait for as long as whoever provides the pages
-    /// does.
+    /// Faults in the first `size` bytes, or as many as there are. May wait for as long as whoever
+    /// provides the pages does.
     ///
     /// # Errors
     ///
@@ -263,7 +265,8 @@ impl<D: Direction> UserMemory<D> {
     pub(crate) fn fault_in(&mut self, size: usize) -> Result {
         let size = size.min(self.len());
         let missing = self.enter(|iter| {
-            // SAFETY: By the type invariants, in the memory that `enter` has given the current task.
+            // SAFETY: By the type invariants, in the memory that `enter` has given the current
+            // task.
             unsafe { D::fault_in(D::as_raw(iter), size) }
         });
         some_of(size, missing.unwrap_or(size))

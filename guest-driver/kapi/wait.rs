@@ -2,8 +2,9 @@
 
 //! A wait queue with keyed wake-ups, shared by blocking calls and `poll`.
 //!
-//! The kernel crate's condition variables wake without a key. A character device has one wait queue head, woken
-//! with the events that happened: `IOCB_CMD_POLL` takes no second one, and epoll wakes by the key.
+//! The kernel crate's condition variables wake without a key. A character device has one wait queue
+//! head, woken with the events that happened: `IOCB_CMD_POLL` takes no second one, and epoll wakes
+//! by the key.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h).
 
@@ -186,8 +187,8 @@ impl WaitQueue {
         })
     }
 
-    /// Wakes those who wait for any of `events`; of those who wait exclusively (EPOLLEXCLUSIVE) one,
-    /// or all if it is the end. Returns whether anybody was waiting at all.
+    /// Wakes those who wait for any of `events`; of those who wait exclusively (EPOLLEXCLUSIVE)
+    /// one, or all if it is the end. Returns whether anybody was waiting at all.
     pub(crate) fn wake(&self, events: Events) -> bool {
         // SAFETY: `head` was initialised by `new`; the key is the events, as `wake_up_poll` passes
         // them.
@@ -205,8 +206,8 @@ impl WaitQueue {
         }
     }
 
-    /// As [`WaitQueue::wait`] until `deadline`, without relying on wake-ups: every [`RECHECK_MILLISECONDS`] it runs
-    /// `recheck`, which may bring about the condition.
+    /// As [`WaitQueue::wait`] until `deadline`, without relying on wake-ups: every
+    /// [`RECHECK_MILLISECONDS`] it runs `recheck`, which may bring about the condition.
     pub(crate) fn wait_rechecking(
         &self,
         what: WaitFor,
@@ -301,7 +302,8 @@ unsafe extern "C" fn wake_if<const MASK: u32>(
 
 /// A [`WaitQueue`] that `poll` can register with, too. Dropped where sleeping is allowed.
 ///
-/// Callbacks of epoll and AIO poll run under its lock: no lock that a submission path holds may be held while waking.
+/// Callbacks of epoll and AIO poll run under its lock: no lock that a submission path holds may be
+/// held while waking.
 #[pin_data(PinnedDrop)]
 pub(crate) struct PollQueue {
     #[pin]
@@ -333,8 +335,9 @@ impl Deref for PollQueue {
 #[pinned_drop]
 impl PinnedDrop for PollQueue {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: `head` was initialised by `new`. As `PollCondVar` of the kernel crate: epoll and AIO poll let go of a
-        // queue that is freed, those that are at it within an RCU grace period.
+        // SAFETY: `head` was initialised by `new`. As `PollCondVar` of the kernel crate: epoll and
+        // AIO poll let go of a queue that is freed, those that are at it within an RCU grace
+        // period.
         unsafe {
             bindings::__wake_up_pollfree(self.as_raw());
             bindings::synchronize_rcu_expedited();

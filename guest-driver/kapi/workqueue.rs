@@ -89,7 +89,8 @@ pub(crate) struct InUse(());
 impl InUse {
     /// From now on.
     pub(crate) fn new() -> Self {
-        // SAFETY: Undone by `drop`. Work of the module runs, and unloading waits for it: so the module is there.
+        // SAFETY: Undone by `drop`. Work of the module runs, and unloading waits for it: so the
+        // module is there.
         unsafe { bindings::globalfifo_get_module() };
         Self(())
     }

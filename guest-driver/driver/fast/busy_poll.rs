@@ -2,9 +2,10 @@
 
 //! Busy polling: a reader that expects data soon polls the receive queue before it sleeps.
 //!
-//! To be woken by an interrupt can take longer than the answer of the other side. While a reader polls, the receive
-//! queue does not interrupt, and the reader wakes and signals others in the interrupt's place: so it keeps its CPU,
-//! and stops when others want it or a signal comes. Not on kernels with PREEMPT_RT, where a lock may sleep.
+//! To be woken by an interrupt can take longer than the answer of the other side. While a reader
+//! polls, the receive queue does not interrupt, and the reader wakes and signals others in the
+//! interrupt's place: so it keeps its CPU, and stops when others want it or a signal comes. Not on
+//! kernels with PREEMPT_RT, where a lock may sleep.
 //!
 //! Gain (docs/performance.md): 64 B round trip, p50: 1.2 to 0.8 of virtio-serial.
 
@@ -27,7 +28,8 @@ use kernel::{
     },
 };
 
-/// Polls for data, if that was worth while the last time; whether a read would find something, or fail.
+/// Polls for data, if that was worth while the last time; whether a read would find something, or
+/// fail.
 pub(super) fn poll_for_data(fifo: ArcBorrow<'_, Fifo>, began: Instant<Monotonic>) -> bool {
     let patience = {
         let mut state = fifo.state.lock();

@@ -2,9 +2,10 @@
 
 //! What only speeds things up: above the core, which knows it by [`Hooks`] alone.
 //!
-//! Each file is one piece with one or two hooks, can be left out, and says what it gains (docs/performance.md has
-//! the measurements). The policies of coalescing and of spare messages are ground ([`crate::driver::policy`]); the
-//! numbers are in [`fast_tunables`](crate::driver::fast_tunables).
+//! Each file is one piece with one or two hooks, can be left out, and says what it gains
+//! (docs/performance.md has the measurements). The policies of coalescing and of spare messages are
+//! ground ([`crate::driver::policy`]); the numbers are in
+//! [`fast_tunables`](crate::driver::fast_tunables).
 
 use super::fifo::hooks::Hooks;
 

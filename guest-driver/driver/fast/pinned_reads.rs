@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pinned reads: the memory of the first deferred reads in line is pinned, and they are served in the interrupt.
+//! Pinned reads: the memory of the first deferred reads in line is pinned, and they are served in
+//! the interrupt.
 //!
-//! Without it the server's thread has to be woken, and enters the process's memory. Few are pinned, and small ones: a
-//! read may wait for ever, and its memory is pinned for as long. Memory is never faulted in for that. A process that
-//! has changed its mappings since is served by the server, which finds what the address means now.
+//! Without it the server's thread has to be woken, and enters the process's memory. Few are pinned,
+//! and small ones: a read may wait for ever, and its memory is pinned for as long. Memory is never
+//! faulted in for that. A process that has changed its mappings since is served by the server,
+//! which finds what the address means now.
 //!
-//! Gain (docs/performance.md): libaio 1.37 to 1.15 of a blocking read, 10,000 waiters 1.29 to 1.08 of one.
+//! Gain (docs/performance.md): libaio 1.37 to 1.15 of a blocking read, 10,000 waiters 1.29 to 1.08
+//! of one.
 
 use crate::{
     driver::{
@@ -19,12 +22,12 @@ use crate::{
                 Start,
                 Transfer, //
             },
-            requests::{
+            request::{
                 Buffer,
                 Memory,
-                Requests,
                 Wants, //
             },
+            requests::Requests,
             state::{
                 Reader,
                 State, //
@@ -46,8 +49,9 @@ use kernel::{
     sync::ArcBorrow, //
 };
 
-/// A read is about to be deferred: pins its memory if it is among the first in line. Otherwise pins that of the first
-/// untried one of the same process: a task that submits a read for each that is completed never needs the server.
+/// A read is about to be deferred: pins its memory if it is among the first in line. Otherwise pins
+/// that of the first untried one of the same process: a task that submits a read for each that is
+/// completed never needs the server.
 pub(super) fn at_submit(fifo: ArcBorrow<'_, Fifo>, memory: &mut UserMemory<Dest>) -> Pinned {
     let in_line = fifo.state.lock().requests.reads_in_line(PINNED);
     if in_line < PINNED {
@@ -72,7 +76,11 @@ fn take_untried(
         match wants {
             Wants::Data(buffer) => match &buffer.memory {
                 Memory::Dest(memory, pinned) if pinned.is_untried() => {
-                    return if suits(memory) { wants.take_buffer() } else { None };
+                    return if suits(memory) {
+                        wants.take_buffer()
+                    } else {
+                        None
+                    };
                 }
                 _ => {}
             },
@@ -116,8 +124,7 @@ fn is_first_pinned(requests: &mut Requests) -> bool {
 /// Whether the caller is to serve in place: there is data, and the first read in line is pinned.
 pub(super) fn begin(state: &mut State) -> bool {
     let (data, _) = state.for_requests();
-    data
-        && !state.requests.is_serving()
+    data && !state.requests.is_serving()
         && is_first_pinned(&mut state.requests)
         && state.requests.begin_serving()
 }
@@ -159,7 +166,9 @@ fn serve_one(fifo: ArcBorrow<'_, Fifo>, mut buffer: KBox<Buffer>) {
         }
     };
     fifo.stats.aio_in_place.add(result.is_ok().into());
-    fifo.change(Origin::Interrupt, |state, _| state.requests.finish(id, result));
+    fifo.change(Origin::Interrupt, |state, _| {
+        state.requests.finish(id, result)
+    });
 }
 
 fn put_back(fifo: ArcBorrow<'_, Fifo>, buffer: KBox<Buffer>) {

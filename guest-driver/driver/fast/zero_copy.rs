@@ -2,13 +2,15 @@
 
 //! Zero copy: the device reads large writes from the pages of the process.
 //!
-//! The pages are pinned, a bounded number a message, and let go of when the device has used it. The memory is the
-//! caller's again when the write is over: so it is over only when the device has accepted the bytes, and a signal
-//! that kills is all that ends it before. Then the pages stay pinned until the device has used them or is reset.
+//! The pages are pinned, a bounded number a message, and let go of when the device has used it. The
+//! memory is the caller's again when the write is over: so it is over only when the device has
+//! accepted the bytes, and a signal that kills is all that ends it before. Then the pages stay
+//! pinned until the device has used them or is reset.
 //!
-//! A write goes out in several messages, each pinned while the device is at the one before. So that its bytes stay
-//! together it has the writer's turn meanwhile. No page fault is taken during the turn: where pages are missing, the
-//! turn ends, and goes on after the fault if nobody else has written.
+//! A write goes out in several messages, each pinned while the device is at the one before. So that
+//! its bytes stay together it has the writer's turn meanwhile. No page fault is taken during the
+//! turn: where pages are missing, the turn ends, and goes on after the fault if nobody else has
+//! written.
 //!
 //! Gain (docs/performance.md): 1 MiB guest to host 0.9 to 2.2 of virtio-serial.
 
@@ -64,8 +66,8 @@ struct Write {
     clears: u64,
 }
 
-/// Writes up to `wanted` bytes, or more if they come to fit, and waits until the device has them: bytes, and the
-/// position after them. `None` if the write is to be an ordinary one.
+/// Writes up to `wanted` bytes, or more if they come to fit, and waits until the device has them:
+/// bytes, and the position after them. `None` if the write is to be an ordinary one.
 pub(super) fn write(
     fifo: ArcBorrow<'_, Fifo>,
     from: &mut Source<'_, '_>,
@@ -183,8 +185,8 @@ impl Write {
     }
 }
 
-/// Pins up to `wanted` bytes, and at most `num_pages` pages, for a message. `None` when that cannot be done: they have
-/// to be copied, which also finds the right error.
+/// Pins up to `wanted` bytes, and at most `num_pages` pages, for a message. `None` when that cannot
+/// be done: they have to be copied, which also finds the right error.
 fn pin(
     from: &mut Source<'_, '_>,
     wanted: usize,
@@ -202,10 +204,11 @@ pub(super) fn poll_for_space(fifo: ArcBorrow<'_, Fifo>, bytes: usize) -> bool {
     bytes >= DIRECT && fifo.capacity as usize >= 2 * DIRECT && poll_for_credit(fifo, bytes) > 0
 }
 
-/// Polls for credit for `most` more bytes, while the device is at what came before; for how many. None if others wait
-/// for their turn or for the CPU: who makes room may be among them.
+/// Polls for credit for `most` more bytes, while the device is at what came before; for how many.
+/// None if others wait for their turn or for the CPU: who makes room may be among them.
 fn poll_for_credit(fifo: ArcBorrow<'_, Fifo>, most: usize) -> usize {
-    // The device gives credit when half of what the FIFO holds is free; a little is not worth pinning.
+    // The device gives credit when half of what the FIFO holds is free; a little is not worth
+    // pinning.
     let least = most.min(DIRECT).min(fifo.capacity as usize / 2);
     if least == 0 {
         return 0;
@@ -233,13 +236,18 @@ fn poll_for_credit(fifo: ArcBorrow<'_, Fifo>, most: usize) -> usize {
     0
 }
 
-/// Waits until the device has everything below `end`, whose memory is the caller's: nothing ends that but a signal that
-/// kills, or the end of the FIFO. A device that is stopped (in a debugger, say) is waited for.
+/// Waits until the device has everything below `end`, whose memory is the caller's: nothing ends
+/// that but a signal that kills, or the end of the FIFO. A device that is stopped (in a debugger,
+/// say) is waited for.
 fn wait_for_acceptance(fifo: ArcBorrow<'_, Fifo>, end: u64) -> Result {
     let mut result = Ok(());
     let mut is_over = |state: &State| {
         let accepted = state.tx.has_accepted(end);
-        result = if accepted { Ok(()) } else { state.check_sending() };
+        result = if accepted {
+            Ok(())
+        } else {
+            state.check_sending()
+        };
         accepted || result.is_err()
     };
     // The device is at it, and done sooner than an interrupt could tell.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Calls that ask the device or wait for it: fsync, FIFO_CLEAR, FIONREAD, and the wait for acceptance.
+//! Calls that ask the device or wait for it: fsync, FIFO_CLEAR, FIONREAD, and the wait for
+//! acceptance.
 //!
-//! All waits here are bounded or can be killed, and no signal with a handler ends them: so none of these calls
-//! fails with `EINTR`.
+//! All waits here are bounded or can be killed, and no signal with a handler ends them: so none of
+//! these calls fails with `EINTR`.
 
 use super::{
     core::Origin,
@@ -47,7 +48,8 @@ impl Fifo {
     ///
     /// # Errors
     ///
-    /// `EIO` when it does not in time, `EIO` and `ENODEV` by the FIFO's life, `ERESTARTSYS` on a signal that kills.
+    /// `EIO` when it does not in time, `EIO` and `ENODEV` by the FIFO's life, `ERESTARTSYS` on a
+    /// signal that kills.
     pub(crate) fn flush(self: ArcBorrow<'_, Self>) -> Result {
         let end = {
             let state = self.state.lock();
@@ -73,7 +75,8 @@ impl Fifo {
         }
     }
 
-    /// Sleeps until `is_over`, which the device's use of messages brings about; for so many seconds at most.
+    /// Sleeps until `is_over`, which the device's use of messages brings about; for so many seconds
+    /// at most.
     ///
     /// # Errors
     ///
@@ -117,7 +120,9 @@ impl Fifo {
             Ok::<_, Error>((posted, state.requests.begin_discard(sent)))
         })?;
         // A bounded number in one hold.
-        while self.change(Origin::Task, |state, _| state.requests.discard(&discard, REQUESTS)) {}
+        while self.change(Origin::Task, |state, _| {
+            state.requests.discard(&discard, REQUESTS)
+        }) {}
         let request = CtrlRequest {
             kind: CTRL_CLEAR,
             fifo: u32::from(self.index),
@@ -138,8 +143,8 @@ impl Fifo {
         })
     }
 
-    /// Events that hold, for a poll that relies on an edge for the others; `wants_data` if its caller may now wait for
-    /// data.
+    /// Events that hold, for a poll that relies on an edge for the others; `wants_data` if its
+    /// caller may now wait for data.
     pub(crate) fn readiness(self: ArcBorrow<'_, Self>, wants_data: bool) -> Events {
         self.change(Origin::Task, |state, effects| {
             let events = state.readiness_noting_caller();

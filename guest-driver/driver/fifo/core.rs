@@ -2,8 +2,9 @@
 
 //! The lock of a FIFO, and what follows from a change under it.
 //!
-//! [`Fifo::change`] is the way of every change: it takes the lock, compares the readiness before and after, and
-//! sees to the [`Effects`] once the lock is released. Must not know what a change is.
+//! [`Fifo::change`] is the way of every change: it takes the lock, compares the readiness before
+//! and after, and sees to the [`Effects`] once the lock is released. Must not know what a change
+//! is.
 
 use super::{
     state::{
@@ -22,8 +23,8 @@ use kernel::{
     },
 };
 
-/// Context of a change. Requests are completed in an interrupt or by the work queue, never by a task: one that
-/// is not scheduled would hold up the others'.
+/// Context of a change. Requests are completed in an interrupt or by the work queue, never by a
+/// task: one that is not scheduled would hold up the others'.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A hard interrupt of the device, or the work that goes on in its place.
@@ -38,7 +39,8 @@ pub(crate) enum Origin {
 }
 
 impl Fifo {
-    /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups, signals.
+    /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups,
+    /// signals.
     ///
     /// Any context in which no lock of a FIFO's and none of AIO's is held.
     pub(crate) fn change<R>(
@@ -86,8 +88,9 @@ impl Fifo {
         result
     }
 
-    /// Completes requests until there are none, or [`REQUESTS`] are done: the server goes on with the rest. One
-    /// caller at a time ([`Requests::begin_completing`](super::requests::Requests)), so that they complete in order.
+    /// Completes requests until there are none, or [`REQUESTS`] are done: the server goes on with
+    /// the rest. One caller at a time ([`Requests::begin_completing`](super::requests::Requests)),
+    /// so that they complete in order.
     pub(crate) fn complete(self: ArcBorrow<'_, Self>, origin: Origin) {
         let mut left = REQUESTS;
         while left > 0 {

@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The border to what stands above the core: [`crate::driver::fast`] in the fast edition, nothing in the teaching
-//! edition.
+//! The border to what stands above the core: [`crate::driver::fast`] in the fast edition, nothing
+//! in the teaching edition.
 //!
-//! A table of functions, as the kernel's: the core calls them where they can save time, and is right whatever they
-//! answer. What each of them gains is said in the file that it is from.
+//! A table of functions, as the kernel's: the core calls them where they can save time, and is
+//! right whatever they answer. What each of them gains is said in the file that it is from.
 
 use super::{
-    requests::Pinning,
+    request::Pinning,
     state::State,
     Fifo, //
 };
-use crate::{
-    kapi::{
-        source::Source,
-        user_memory::{
-            Dest,
-            UserMemory, //
-        },
+use crate::kapi::{
+    source::Source,
+    user_memory::{
+        Dest,
+        UserMemory, //
     },
 };
 use kernel::{
@@ -35,15 +33,17 @@ pub(crate) struct Hooks {
     pub(crate) before_wait_for_data: fn(ArcBorrow<'_, Fifo>, Instant<Monotonic>) -> bool,
     /// A read has waited, since then.
     pub(crate) after_wait_for_data: fn(ArcBorrow<'_, Fifo>, Instant<Monotonic>),
-    /// A write that may wait has bytes that fit: bytes written and the position after them, if this did it.
+    /// A write that may wait has bytes that fit: bytes written and the position after them, if this
+    /// did it.
     pub(crate) write:
         fn(ArcBorrow<'_, Fifo>, &mut Source<'_, '_>, usize) -> Result<Option<(usize, u64)>>,
-    /// A write is about to sleep until there is space for some of so many bytes; true if there is some by now.
+    /// A write is about to sleep until there is space for some of so many bytes; true if there is
+    /// some by now.
     pub(crate) before_wait_for_space: fn(ArcBorrow<'_, Fifo>, usize) -> bool,
     /// A read is about to be deferred.
     pub(crate) pin_at_submit: fn(ArcBorrow<'_, Fifo>, &mut UserMemory<Dest>) -> Pinning,
-    /// An interrupt, a timer or the server has changed the state: whether to call `serve_in_place` once the lock is
-    /// released.
+    /// An interrupt, a timer or the server has changed the state: whether to call `serve_in_place`
+    /// once the lock is released.
     pub(crate) begin_in_place: fn(&mut State) -> bool,
     /// See `begin_in_place`.
     pub(crate) serve_in_place: fn(ArcBorrow<'_, Fifo>),

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Life of a FIFO: made, attached, suspended and resumed, closed, detached; and what interrupts leave.
+//! Life of a FIFO: made, attached, suspended and resumed, closed, detached; and what interrupts
+//! leave.
 //!
-//! Removal: [`Fifo::close`] ends all I/O, [`Fifo::drain`] lets the device take what was written and tells it what was
-//! read, [`Fifo::detach`] takes the queues out. Suspension is the same without the end of I/O: calls and requests
-//! wait, [`Fifo::resume`] goes on where the device stands.
+//! Removal: [`Fifo::close`] ends all I/O, [`Fifo::drain`] lets the device take what was written and
+//! tells it what was read, [`Fifo::detach`] takes the queues out. Suspension is the same without
+//! the end of I/O: calls and requests wait, [`Fifo::resume`] goes on where the device stands.
 
+#[cfg(GLOBALFIFO_FAST)]
+use super::timers::Timers;
 use super::{
     core::Origin,
     hooks::Hooks,
@@ -55,8 +58,6 @@ use crate::{
         CTRL_GET_STATE, //
     },
 };
-#[cfg(GLOBALFIFO_FAST)]
-use super::timers::Timers;
 use kernel::{
     dev_err,
     device::Device,
@@ -86,7 +87,8 @@ pub(crate) struct Detached {
 }
 
 impl Fifo {
-    /// Makes FIFO `index`, which stands where the device says. No data flows before [`Fifo::attach`] (DRV-4).
+    /// Makes FIFO `index`, which stands where the device says. No data flows before
+    /// [`Fifo::attach`] (DRV-4).
     pub(crate) fn new(
         index: u16,
         device: &Device,
@@ -98,7 +100,10 @@ impl Fifo {
         let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
         let told = Self::ask(index, &control, &stats)?;
         check_told(&told, index, told.capacity).inspect_err(|_| {
-            dev_err!(device, "FIFO {index} is not used: the device sent an impossible state\n");
+            dev_err!(
+                device,
+                "FIFO {index} is not used: the device sent an impossible state\n"
+            );
         })?;
         let mut state = State::new(&told, stats.clone())?;
         state.apply_flags(&told, &mut Default::default());
@@ -155,8 +160,8 @@ impl Fifo {
         Ok(())
     }
 
-    /// Ends all I/O: from here on it fails with `ENODEV`. The device still has to be told what was written and read so
-    /// far, see [`Fifo::drain`].
+    /// Ends all I/O: from here on it fails with `ENODEV`. The device still has to be told what was
+    /// written and read so far, see [`Fifo::drain`].
     pub(crate) fn close(self: ArcBorrow<'_, Self>) {
         self.change(Origin::Task, |state, effects| {
             state.life = Life::Gone;
@@ -167,7 +172,8 @@ impl Fifo {
         });
     }
 
-    /// Waits until the device has taken everything (DRV-9), or until `deadline`; false when it did not.
+    /// Waits until the device has taken everything (DRV-9), or until `deadline`; false when it did
+    /// not.
     pub(crate) fn drain(self: ArcBorrow<'_, Self>, deadline: Deadline) -> bool {
         let waited = self.drained.wait_rechecking(
             WaitFor::Writable,
@@ -259,7 +265,8 @@ impl Fifo {
         Ok(())
     }
 
-    /// Stops the timers, and waits for those that are running. Without a queue nobody starts them again.
+    /// Stops the timers, and waits for those that are running. Without a queue nobody starts them
+    /// again.
     fn cancel_timers(&self) {
         #[cfg(GLOBALFIFO_FAST)]
         self.timers.cancel();
@@ -277,7 +284,8 @@ impl Fifo {
         });
     }
 
-    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet come.
+    /// Does the work of interrupts that were lost; whether to check again soon, because one may yet
+    /// come.
     pub(crate) fn check_missed(self: ArcBorrow<'_, Self>) -> bool {
         self.change(Origin::Interrupt, |state, effects| {
             let (rx, tx) = (state.rx.check_missed(), state.tx.check_missed());
@@ -299,7 +307,9 @@ impl Fifo {
 
     /// The device broke what all its FIFOs rely on.
     pub(crate) fn fail(self: ArcBorrow<'_, Self>, what: &'static str) {
-        self.change(Origin::Interrupt, |state, effects| state.fail(Broken(what), effects));
+        self.change(Origin::Interrupt, |state, effects| {
+            state.fail(Broken(what), effects)
+        });
     }
 
     /// The device told where it stands. Any context.

@@ -8,25 +8,28 @@
 //! |---|---|---|
 //! | [`core`] | the lock, and what follows from a change | what a change is |
 //! | [`state`] | who may read and write, which events hold | how tasks are woken |
-//! | [`rx`], [`tx`] | positions, credit, messages | locks, user memory |
-//! | [`requests`] | deferred requests | where bytes come from |
+//! | [`rx`], [`tx`], [`pump`] | positions, credit, messages | locks, user memory |
+//! | [`request`], [`requests`], [`endings`] | deferred requests | where bytes come from |
 //! | [`notify`] | wake-ups and SIGIO | why an event came about |
-//! | [`read`], [`write`](mod@write), [`control`], [`serve`] | calls and requests | the wire format |
+//! | [`read`], [`write`](mod@write), [`control`] | calls | the wire format |
+//! | [`serve`] | deferred requests in process context | the wire format |
 //! | [`life`] | attach, close, suspend, resume | calls |
 //! | [`hooks`] | what stands above the core may be asked | what it is |
 //!
 //! # Contexts and locks
 //!
-//! [`Fifo::state`] is taken in hard interrupts, in process context, and in AIO's cancel (inside `ctx_lock`): always
-//! with interrupts off. Nothing sleeps, wakes, signals or completes under it, and no user memory is touched; what
-//! has to happen is collected as [`state::Effects`] and done after it, by [`Fifo::change`]. No hold walks over more
-//! than [`REQUESTS`](crate::driver::tunables::REQUESTS) requests or
+//! [`Fifo::state`] is taken in hard interrupts, in process context, and in AIO's cancel (inside
+//! `ctx_lock`): always with interrupts off. Nothing sleeps, wakes, signals or completes under it,
+//! and no user memory is touched; what has to happen is collected as [`state::Effects`] and done
+//! after it, by [`Fifo::change`]. No hold walks over more than
+//! [`REQUESTS`](crate::driver::tunables::REQUESTS) requests or
 //! [`BUDGET`](crate::driver::tunables::BUDGET) messages; the work queue goes on with the rest.
 //!
-//! User memory is copied to and from without the lock. A reader has the *turn* ([`state::Turn`]) meanwhile; it takes
-//! no page faults during it, and is not preempted (without PREEMPT_RT), so a turn is short whoever has it. Page
-//! faults are taken outside: by the reader before it tries again, or for a request by a work of its file's
-//! ([`crate::driver::file`]). So nobody waits for a page of somebody else's.
+//! User memory is copied to and from without the lock. A reader has the *turn* ([`state::Turn`])
+//! meanwhile; it takes no page faults during it, and is not preempted (without PREEMPT_RT), so a
+//! turn is short whoever has it. Page faults are taken outside: by the reader before it tries
+//! again, or for a request by a work of its file's ([`crate::driver::file`]). So nobody waits for a
+//! page of somebody else's.
 
 use super::{
     stats::Stats,
@@ -53,10 +56,13 @@ use kernel::{
 
 mod control;
 mod core;
+mod endings;
 pub(crate) mod hooks;
 pub(crate) mod life;
 mod notify;
 pub(crate) mod read;
+mod pump;
+pub(crate) mod request;
 pub(crate) mod requests;
 pub(crate) mod rx;
 mod serve;

@@ -2,8 +2,8 @@
 
 //! Announcement of events: wake-ups of tasks and polls, and SIGIO.
 //!
-//! Must not know why an event came about: [`State::readiness`](super::state::State::readiness) and its
-//! differences say that. Called without any lock of a FIFO's, in any context.
+//! Must not know why an event came about: [`State::readiness`](super::state::State::readiness) and
+//! its differences say that. Called without any lock of a FIFO's, in any context.
 
 use crate::{
     driver::stats::Stats,
@@ -58,7 +58,8 @@ impl Notifier {
         .clone()
     }
 
-    /// Wakes those who wait for `events`, and signals to the owners of files that can make use of them.
+    /// Wakes those who wait for `events`, and signals to the owners of files that can make use of
+    /// them.
     pub(crate) fn notify(&self, mut events: Events, stats: &Stats) {
         if events == Events::NONE {
             return;
@@ -73,7 +74,11 @@ impl Notifier {
             (&self.read_only, to_readers, None),
             (&self.write_only, to_writers, None),
             // The bands differ where data and space came together.
-            (&self.read_write, to_readers, to_writers.filter(|band| to_readers != Some(*band))),
+            (
+                &self.read_write,
+                to_readers,
+                to_writers.filter(|band| to_readers != Some(*band)),
+            ),
         ];
         for (list, first, second) in lists {
             if list.is_empty() {
@@ -87,7 +92,8 @@ impl Notifier {
     }
 }
 
-/// Band of the signal to readers, and to writers. The end outranks a failure, and both outrank data.
+/// Band of the signal to readers, and to writers. The end outranks a failure, and both outrank
+/// data.
 fn bands(events: Events) -> (Option<Band>, Option<Band>) {
     let end_of_all = if events.contains(Events::HUP) {
         Some(Band::Hup)

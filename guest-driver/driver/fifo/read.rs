@@ -4,7 +4,7 @@
 
 use super::{
     core::Origin,
-    requests::{
+    request::{
         Buffer,
         Memory,
         Wants, //
@@ -56,7 +56,8 @@ pub(crate) enum Start {
 pub(crate) enum Transfer {
     /// No data, or another's turn.
     Nothing,
-    /// So many bytes; 0 is the end. It ended at position `next`, and if it met a page `fault`, there may be more.
+    /// So many bytes; 0 is the end. It ended at position `next`, and if it met a page `fault`,
+    /// there may be more.
     Read {
         bytes: usize,
         fault: bool,
@@ -69,8 +70,8 @@ impl Fifo {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` when it would have to wait and must not, `ERESTARTSYS` on a signal, `EFAULT` when not a single byte
-    /// could be copied, `EIO` and `ENODEV` by the FIFO's life.
+    /// `EAGAIN` when it would have to wait and must not, `ERESTARTSYS` on a signal, `EFAULT` when
+    /// not a single byte could be copied, `EIO` and `ENODEV` by the FIFO's life.
     pub(crate) fn read<'a>(
         self: ArcBorrow<'_, Self>,
         file: ArcBorrow<'_, FifoFile>,
@@ -124,8 +125,7 @@ impl Fifo {
             let wait = &self.notifier.wait;
             wait.wait(WaitFor::Readable, Signals::Interrupt, None, || {
                 let mut state = self.state.lock();
-                state.check().is_err()
-                    || !state.reader.is_anothers() && state.has_data_for_calls()
+                state.check().is_err() || !state.reader.is_anothers() && state.has_data_for_calls()
             })?;
         }
         (self.hooks.after_wait_for_data)(self, began);
@@ -136,8 +136,8 @@ impl Fifo {
     ///
     /// # Errors
     ///
-    /// `EIO` and `ENODEV` by the FIFO's life: a transfer that is not over when the device is taken away has not
-    /// happened.
+    /// `EIO` and `ENODEV` by the FIFO's life: a transfer that is not over when the device is taken
+    /// away has not happened.
     pub(crate) fn transfer(
         self: ArcBorrow<'_, Self>,
         to: &mut IovIterDest<'_>,
@@ -154,7 +154,11 @@ impl Fifo {
             }
             let Some(buffer) = state.rx.take() else {
                 return Ok(match state.rx.at_end() {
-                    true => Transfer::Read { bytes: 0, fault: false, next: here },
+                    true => Transfer::Read {
+                        bytes: 0,
+                        fault: false,
+                        next: here,
+                    },
                     false => Transfer::Nothing,
                 });
             };
@@ -190,7 +194,11 @@ impl Fifo {
             match next? {
                 Ok(more) => buffer = more,
                 Err(next) => {
-                    return Ok(Transfer::Read { bytes: total, fault, next });
+                    return Ok(Transfer::Read {
+                        bytes: total,
+                        fault,
+                        next,
+                    });
                 }
             }
         }
@@ -204,7 +212,8 @@ impl Fifo {
         to: &mut IovIterDest<'_>,
     ) -> Outcome<'a> {
         match self.transfer(to, Reader::Submission, Start::Anywhere) {
-            // Short where the rest of the buffer would have to be faulted in: a submission never waits.
+            // Short where the rest of the buffer would have to be faulted in: a submission never
+            // waits.
             Ok(Transfer::Read { bytes, fault, .. }) if bytes > 0 || !fault => {
                 self.stats.aio_at_submit.add(1);
                 return request.answer(Ok(bytes));

@@ -49,8 +49,8 @@ pub(crate) struct Received {
 ///
 /// # Invariants
 ///
-/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], except for the buffer that a reader has out. So
-/// no sum of a position and a length overflows.
+/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], except for the buffer that a reader has out.
+/// So no sum of a position and a length overflows.
 pub(crate) struct RxSide {
     /// Until the device is taken away. Holds the posted buffers.
     queue: Option<Queue<Rx>>,
@@ -100,8 +100,8 @@ impl RxSide {
         }
     }
 
-    /// Size of a receive buffer, in bytes, and the number of buffers for which all of a full FIFO fits,
-    /// however small the pieces in which it came: no two neighbours fit into one buffer.
+    /// Size of a receive buffer, in bytes, and the number of buffers for which all of a full FIFO
+    /// fits, however small the pieces in which it came: no two neighbours fit into one buffer.
     pub(crate) fn buffers_for(capacity: u32) -> (usize, usize) {
         let capacity = capacity as usize;
         // Few large pieces for what streams, and never more than a queue of 256 takes.
@@ -152,9 +152,13 @@ impl RxSide {
 
     /// Posts a buffer, or frees it where the queue is gone.
     fn post(&mut self, buffer: KBox<RxBuffer>) {
-        if !matches!(self.queue.as_mut().map(|queue| queue.add(buffer)), Some(Ok(()))) {
-            // There is room for all buffers in the queue. Without a queue, `resume` makes new ones; a broken
-            // queue is told by `receive`. (Were ACCESS_PLATFORM offered, bounce buffers could run out here.)
+        if !matches!(
+            self.queue.as_mut().map(|queue| queue.add(buffer)),
+            Some(Ok(()))
+        ) {
+            // There is room for all buffers in the queue. Without a queue, `resume` makes new ones;
+            // a broken queue is told by `receive`. (Were ACCESS_PLATFORM offered, bounce buffers
+            // could run out here.)
             self.buffers -= 1;
         }
     }
@@ -217,8 +221,8 @@ impl RxSide {
         }
     }
 
-    /// Takes what the device sent, as far as [`BUDGET`] goes. Interrupts are disabled until all is taken,
-    /// and stay so while a task is `polling`, which calls again soon.
+    /// Takes what the device sent, as far as [`BUDGET`] goes. Interrupts are disabled until all is
+    /// taken, and stay so while a task is `polling`, which calls again soon.
     pub(crate) fn receive(&mut self, polling: bool) -> Result<Received, Broken> {
         let mut received = Received::default();
         let mut budget = BUDGET;
@@ -250,7 +254,8 @@ impl RxSide {
         Ok(received)
     }
 
-    /// Checks one message (DRV-10, DRV-11, DRV-15) and keeps its bytes; how many were copied for that.
+    /// Checks one message (DRV-10, DRV-11, DRV-15) and keeps its bytes; how many were copied for
+    /// that.
     fn accept(
         &mut self,
         mut buffer: KBox<RxBuffer>,

@@ -2,9 +2,10 @@
 
 //! Deferred requests: submitted, served in process context, handed to a page fault, cancelled.
 //!
-//! The server is one work of a FIFO's. It takes no page faults and waits for nobody: a request whose buffer is not
-//! there leaves the line, and a work of its file ([`FifoFile`]) faults the buffer in. That work may take for ever;
-//! meanwhile the request can be cancelled and completed, and others are served.
+//! The server is one work of a FIFO's. It takes no page faults and waits for nobody: a request
+//! whose buffer is not there leaves the line, and a work of its file ([`FifoFile`]) faults the
+//! buffer in. That work may take for ever; meanwhile the request can be cancelled and completed,
+//! and others are served.
 
 use super::{
     core::Origin,
@@ -12,13 +13,15 @@ use super::{
         Start,
         Transfer, //
     },
-    requests::{
-        Armed,
+    request::{
         Buffer,
-        Circumstances,
         Memory,
         Reservation,
         Wants, //
+    },
+    requests::{
+        Armed,
+        Circumstances, //
     },
     state::{
         Effects,
@@ -83,7 +86,8 @@ impl Fifo {
             .unwrap_or_else(|request| request.answer(Err(EAGAIN)))
     }
 
-    /// As [`Fifo::defer`], where the decision changes the state, or gives the request back: by `None`.
+    /// As [`Fifo::defer`], where the decision changes the state, or gives the request back: by
+    /// `None`.
     pub(super) fn try_defer<'a>(
         self: ArcBorrow<'_, Self>,
         file: ArcBorrow<'_, FifoFile>,
@@ -136,8 +140,8 @@ impl Fifo {
         })
     }
 
-    /// Completes what is done, announces what cancels brought about, and serves requests as long as there is
-    /// something for them; after [`JOBS`] others in the work queue come first.
+    /// Completes what is done, announces what cancels brought about, and serves requests as long as
+    /// there is something for them; after [`JOBS`] others in the work queue come first.
     fn serve(self: ArcBorrow<'_, Self>) {
         let (owed, serving) = self.change(Origin::Server, |state, _| {
             let owed = mem::replace(&mut state.owed, Events::NONE);
@@ -205,9 +209,11 @@ impl Fifo {
 
     fn serve_read(self: ArcBorrow<'_, Self>, to: &mut IovIterDest<'_>, start: Start) -> Served {
         match self.transfer(to, Reader::Server, start) {
-            Ok(Transfer::Read { bytes, fault: true, next }) => {
-                Served::Fault(bytes, (bytes > 0).then_some(next))
-            }
+            Ok(Transfer::Read {
+                bytes,
+                fault: true,
+                next,
+            }) => Served::Fault(bytes, (bytes > 0).then_some(next)),
             Ok(Transfer::Read { bytes, .. }) => Served::Done(Ok(bytes)),
             // What it got before a page fault has to be followed by the very next byte.
             Ok(Transfer::Nothing) if start != Start::Anywhere => Served::Done(Ok(0)),
@@ -233,7 +239,8 @@ impl Fifo {
             Ok(None) => return Served::Fault(0, None),
             Err(error) => return Served::Done(Err(error)),
         };
-        // Nobody else writes while a request is first in line, so all of it still fits, or the FIFO is gone.
+        // Nobody else writes while a request is first in line, so all of it still fits, or the FIFO
+        // is gone.
         self.change(Origin::Server, |state, effects| {
             if let Err(gone) = state.check_writing() {
                 return Served::Done(Err(gone));

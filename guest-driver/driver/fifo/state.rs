@@ -2,13 +2,14 @@
 
 //! What a FIFO's lock protects, and the rules of it: who may read and write, and which events hold.
 //!
-//! Plain state: must not know how tasks are woken or signalled. [`State::readiness`] is the one place that
-//! says what is ready. A change of the state is made by [`Fifo::change`](super::Fifo), which compares the
-//! readiness before and after it: what rose is an edge, and is announced. So no edge can be forgotten where a
-//! change is made.
+//! Plain state: must not know how tasks are woken or signalled. [`State::readiness`] is the one
+//! place that says what is ready. A change of the state is made by [`Fifo::change`](super::Fifo),
+//! which compares the readiness before and after it: what rose is an edge, and is announced. So no
+//! edge can be forgotten where a change is made.
 //!
-//! A call that was told "not ready" while something was ready in fact, because it was another's turn, makes
-//! that turn [`Turn::Contended`]. Readiness is then false until the turn ends, and its end is an edge.
+//! A call that was told "not ready" while something was ready in fact, because it was another's
+//! turn, makes that turn [`Turn::Contended`]. Readiness is then false until the turn ends, and its
+//! end is an edge.
 
 use super::{
     requests::Requests,
@@ -16,10 +17,8 @@ use super::{
         Broken,
         RxSide, //
     },
-    tx::{
-        Pumped,
-        TxSide, //
-    },
+    pump::Pumped,
+    tx::TxSide, //
 };
 use crate::{
     driver::{
@@ -50,8 +49,8 @@ use kernel::{
 pub(crate) enum Life {
     /// In service.
     Live,
-    /// The device is being reset and set up again: no queues. Calls and requests wait, writes within the
-    /// credit are kept.
+    /// The device is being reset and set up again: no queues. Calls and requests wait, writes
+    /// within the credit are kept.
     Suspended,
     /// Failed by the device, or the device broke the specification: `EIO` until it is bound anew.
     Failed(&'static str),
@@ -95,8 +94,8 @@ pub(crate) enum Reader {
 /// Consequences of a change, to be seen to when the lock is released.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Edges that readiness does not show: data has come while there was some; a short read or write with
-    /// something left.
+    /// Edges that readiness does not show: data has come while there was some; a short read or
+    /// write with something left.
     pub(crate) edges: Events,
     /// Messages came back, or will never.
     pub(crate) drained: bool,
@@ -112,7 +111,8 @@ pub(crate) struct Effects {
     pub(crate) failure: Option<&'static str>,
 }
 
-/// What was left for the work queue to go on with; interrupts of that queue are ignored until it has.
+/// What was left for the work queue to go on with; interrupts of that queue are ignored until it
+/// has.
 #[derive(Default)]
 pub(crate) struct Deferred {
     pub(crate) rx: bool,
@@ -182,8 +182,8 @@ impl State {
         Ok(())
     }
 
-    /// As [`State::check`], for bytes that were written before: they still go to a device that is being taken
-    /// away, until its queues are.
+    /// As [`State::check`], for bytes that were written before: they still go to a device that is
+    /// being taken away, until its queues are.
     pub(crate) fn check_sending(&self) -> Result {
         match self.life {
             Life::Gone if self.tx.is_attached() => Ok(()),
@@ -279,8 +279,8 @@ impl State {
         }
     }
 
-    /// Ends a reader's turn: consumes what it got, and acknowledges that. A `short` read that leaves something
-    /// is followed by an edge: its caller takes it for all there was.
+    /// Ends a reader's turn: consumes what it got, and acknowledges that. A `short` read that
+    /// leaves something is followed by an edge: its caller takes it for all there was.
     pub(crate) fn end_reading(&mut self, short: bool, effects: &mut Effects) {
         self.rx.consume_given();
         self.reader = Turn::Free;
@@ -292,9 +292,9 @@ impl State {
         self.pump(effects);
     }
 
-    /// Queues `n` bytes of `messages` or as many as `credit` allows, in one piece; how many. To be pumped. A
-    /// `short` write, which takes less than `asked`, is followed by an edge if there is space: its caller takes
-    /// it for none.
+    /// Queues `n` bytes of `messages` or as many as `credit` allows, in one piece; how many. To be
+    /// pumped. A `short` write, which takes less than `asked`, is followed by an edge if there is
+    /// space: its caller takes it for none.
     pub(crate) fn enqueue(
         &mut self,
         messages: &mut Chain<TxBuffer>,
@@ -387,8 +387,8 @@ impl State {
         }
     }
 
-    /// Takes the counters of a state that was checked. Not its flags: those of an event and of an answer to a
-    /// request have no order between them, so only events count.
+    /// Takes the counters of a state that was checked. Not its flags: those of an event and of an
+    /// answer to a request have no order between them, so only events count.
     pub(crate) fn apply(&mut self, told: &Told, effects: &mut Effects) {
         if told.rx_floor > self.rx.consumed() {
             self.rx.discard_below(told.rx_floor);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The timers of a FIFO, for [`Coalescer`](crate::driver::policy::coalesce::Coalescer). Of the fast edition alone.
+//! The timers of a FIFO, for [`Coalescer`](crate::driver::policy::coalesce::Coalescer). Of the fast
+//! edition alone.
 
 use super::{
     core::Origin,

@@ -3,8 +3,8 @@
 //! The sending half of a FIFO: credit, messages in flight, acknowledgements.
 //!
 //! Plain state: must not know locks, wake-ups, or user memory. Positions are those of the tx stream
-//! (specification, section 6.2). When a message may wait for others, and which interrupts to ask for, is
-//! the business of the [`Coalescer`].
+//! (specification, section 6.2). When a message may wait for others, and which interrupts to ask
+//! for, is the business of the [`Coalescer`].
 
 use super::rx::Broken;
 use crate::{
@@ -15,22 +15,14 @@ use crate::{
         },
         chain::Chain,
         policy::{
-            coalesce::{
-                Coalescer,
-                Facts, //
-            },
-            spares::Spares,
-            Await, //
+            coalesce::Coalescer,
+            spares::Spares, //
         },
-        tunables::{
-            BUDGET,
-            MESSAGE, //
-        },
+        tunables::MESSAGE, //
     },
     kapi::virtio::{
         MissedCheck,
-        Queue,
-        Refused, //
+        Queue, //
     },
     virtio_fifo::{
         State,
@@ -44,55 +36,40 @@ use kernel::prelude::*;
 ///
 /// # Invariants
 ///
-/// `accepted` ≤ `posted` ≤ `sent`, and the credit is never above `capacity` beyond `posted`: however
-/// the device grants it, what is pending is bounded, and positions stay far from overflow.
+/// `accepted` ≤ `posted` ≤ `sent`, and the credit is never above `capacity` beyond `posted`:
+/// however the device grants it, what is pending is bounded, and positions stay far from overflow.
 pub(crate) struct TxSide {
     /// Until the device is taken away. Holds the posted messages.
-    queue: Option<Queue<Tx>>,
+    pub(super) queue: Option<Queue<Tx>>,
     /// Messages that are not in the queue yet, oldest first.
-    pending: Chain<TxBuffer>,
+    pub(super) pending: Chain<TxBuffer>,
     /// The message that carries nothing but `rx_consumed`, while it is not in the queue.
-    ack: Option<KBox<TxBuffer>>,
+    pub(super) ack: Option<KBox<TxBuffer>>,
     /// `rx_consumed` is to be sent even if there is nothing else to send.
-    ack_due: bool,
+    pub(super) ack_due: bool,
     /// The `rx_consumed` that was last sent.
-    reported: u64,
-    loopback: bool,
-    capacity: u64,
+    pub(super) reported: u64,
+    pub(super) loopback: bool,
+    pub(super) capacity: u64,
     /// Position of the next byte to be written by user space.
-    sent: u64,
+    pub(super) sent: u64,
     /// Position of the next byte to be posted.
-    posted: u64,
+    pub(super) posted: u64,
     /// All below is with the device: the FIFO has it.
-    accepted: u64,
+    pub(super) accepted: u64,
     /// The device takes bytes up to here; in a loopback FIFO it follows from `rx_consumed`.
-    limit: u64,
+    pub(super) limit: u64,
     /// Messages in the queue, and those of them with a payload.
-    in_flight: u32,
-    carrying: u32,
+    pub(super) in_flight: u32,
+    pub(super) carrying: u32,
     /// Tasks that wait for messages to be used.
-    waiting: u32,
+    pub(super) waiting: u32,
     /// The device gets nothing more, and is not listened to.
-    abandoned: bool,
+    pub(super) abandoned: bool,
     /// When messages wait for others, and which interrupts are asked for.
     pub(crate) coalescer: Coalescer,
     /// Messages to be used again.
     pub(crate) spares: Spares,
-}
-
-/// Result of [`TxSide::pump`].
-#[derive(Default)]
-pub(crate) struct Pumped {
-    /// Messages given to the device.
-    pub(crate) messages: u64,
-    /// Messages came back.
-    pub(crate) progress: bool,
-    /// The budget is used up: there is more to be moved, and no interrupt will tell of it.
-    pub(crate) more: bool,
-    /// Microseconds after which to pump again.
-    pub(crate) timer: Option<u32>,
-    /// The delay of an acknowledgement is to be started.
-    pub(crate) ack_timer: bool,
 }
 
 impl TxSide {
@@ -142,8 +119,8 @@ impl TxSide {
         self.queue.take()
     }
 
-    /// Takes back what was in the queue, which has been detached and its device reset: `unused`, in no
-    /// particular order.
+    /// Takes back what was in the queue, which has been detached and its device reset: `unused`, in
+    /// no particular order.
     pub(crate) fn take_back(&mut self, mut unused: KVec<KBox<TxBuffer>>) {
         (self.in_flight, self.carrying) = (0, 0);
         unused.sort_unstable_by_key(|message| message.tx_position());
@@ -160,8 +137,8 @@ impl TxSide {
         self.posted = self.accepted;
     }
 
-    /// Goes on where a device stands that has been reset: messages that it accepted before go to `done`,
-    /// the others are sent again.
+    /// Goes on where a device stands that has been reset: messages that it accepted before go to
+    /// `done`, the others are sent again.
     ///
     /// # Errors
     ///
@@ -180,7 +157,10 @@ impl TxSide {
                 done.push_back(message);
             }
         }
-        let next = self.pending.oldest().map_or(self.sent, |message| message.tx_position());
+        let next = self
+            .pending
+            .oldest()
+            .map_or(self.sent, |message| message.tx_position());
         if next != accepted {
             return Err(Broken("another position after its reset"));
         }
@@ -251,13 +231,14 @@ impl TxSide {
         !self.pending.is_empty()
     }
 
-    /// Whether such messages have neither a timer nor an interrupt to wait for. That can only be when the
-    /// virtio core had no memory to post them.
+    /// Whether such messages have neither a timer nor an interrupt to wait for. That can only be
+    /// when the virtio core had no memory to post them.
     pub(crate) fn is_left_behind(&self) -> bool {
         self.is_congested() && !self.coalescer.has_timer() && self.in_flight == 0
     }
 
-    /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the lock.
+    /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the
+    /// lock.
     pub(crate) fn keep(&mut self, messages: &mut Chain<TxBuffer>) {
         if !self.abandoned {
             self.spares.keep(messages);
@@ -296,8 +277,8 @@ impl TxSide {
         self.waiting -= 1;
     }
 
-    /// Notes that all below `rx_consumed` is read; `empty` when nothing is left to read. Decides whether
-    /// and when the device is told (DRV-8): at once if it may wait for room.
+    /// Notes that all below `rx_consumed` is read; `empty` when nothing is left to read. Decides
+    /// whether and when the device is told (DRV-8): at once if it may wait for room.
     pub(crate) fn note_consumed(&mut self, rx_consumed: u64, empty: bool) {
         let unreported = rx_consumed - self.reported;
         if unreported >= self.capacity.div_ceil(2) {
@@ -318,9 +299,9 @@ impl TxSide {
         self.ack_due |= self.coalescer.ack_expired();
     }
 
-    /// Takes `n` bytes from the front of `messages`, whose total is at least that, or as many as come
-    /// before a direct message that would be more; how many. The rest stays, and so do messages whose
-    /// payload joined another.
+    /// Takes `n` bytes from the front of `messages`, whose total is at least that, or as many as
+    /// come before a direct message that would be more; how many. The rest stays, and so do
+    /// messages whose payload joined another.
     pub(crate) fn enqueue(&mut self, messages: &mut Chain<TxBuffer>, n: usize) -> usize {
         let mut joined_others = Chain::new();
         let mut left = n;
@@ -373,168 +354,5 @@ impl TxSide {
     /// something was, which is then to be pumped.
     pub(crate) fn stop_holding(&mut self) -> bool {
         self.coalescer.stop_holding(self.pending.only().is_some())
-    }
-
-    /// Takes back used messages, posts what is pending, and acknowledges if that is due; as far as
-    /// [`BUDGET`] goes.
-    ///
-    /// Used messages that are not kept go to `done`, to be dropped outside the lock. The device interrupts
-    /// for used messages while something waits for that, here or elsewhere (`others`).
-    pub(crate) fn pump(
-        &mut self,
-        rx_consumed: u64,
-        others: Await,
-        done: &mut Chain<TxBuffer>,
-    ) -> Result<Pumped, Broken> {
-        let mut pumped = Pumped::default();
-        let mut budget = BUDGET;
-        self.coalescer.begin_round(others);
-        while !self.abandoned {
-            let mut moved = self.reclaim(&mut budget, done, &mut pumped);
-            let held = self.post(rx_consumed, others, &mut budget, &mut pumped, &mut moved)?;
-            if budget == 0 {
-                if let Some(queue) = self.queue.as_mut() {
-                    queue.disable_interrupts();
-                }
-                pumped.more = true;
-                break;
-            }
-            if self.queue.is_some() {
-                let carrying = self.carrying > 0;
-                let timer = self.coalescer.timer_for(held, pumped.progress, carrying);
-                pumped.timer = timer.or(pumped.timer);
-                pumped.ack_timer |= self.coalescer.ack_timer();
-            }
-            let wanted = self.coalescer.wants_interrupt(pumped.progress)
-                || self.waiting > 0
-                || self.ack_due
-                || !self.pending.is_empty() && !held;
-            if self.set_interrupts(wanted, moved) {
-                break;
-            }
-        }
-        self.coalescer.end_round();
-        if pumped.messages > 0 {
-            if let Some(queue) = self.queue.as_mut() {
-                queue.kick();
-            }
-        }
-        if !self.abandoned && self.queue.as_ref().is_some_and(Queue::is_broken) {
-            return Err(Broken("an invalid used ring (tx)"));
-        }
-        Ok(pumped)
-    }
-
-    /// Asks for interrupts if they are `wanted`, anew if messages `moved` since; false if there are used
-    /// messages already.
-    fn set_interrupts(&mut self, wanted: bool, moved: bool) -> bool {
-        match self.queue.as_mut() {
-            // What was asked for before still holds.
-            Some(queue) if wanted && queue.interrupts() && !moved => true,
-            Some(queue) if wanted => Coalescer::enable_interrupts(queue),
-            Some(queue) => {
-                queue.disable_interrupts();
-                true
-            }
-            None => true,
-        }
-    }
-
-    /// Takes back used messages; whether there were any.
-    fn reclaim(
-        &mut self,
-        budget: &mut usize,
-        done: &mut Chain<TxBuffer>,
-        pumped: &mut Pumped,
-    ) -> bool {
-        let mut any = false;
-        while *budget > 0 {
-            let Some((message, _)) = self.queue.as_mut().and_then(Queue::get) else {
-                break;
-            };
-            *budget -= 1;
-            any = true;
-            self.in_flight -= 1;
-            if message.payload_len() == 0 {
-                self.ack = Some(message);
-            } else {
-                self.carrying -= 1;
-                self.accepted = self.accepted.max(message.tx_end());
-                done.push_back(message);
-            }
-        }
-        pumped.progress |= any;
-        self.spares.keep(done);
-        any
-    }
-
-    /// Posts what is pending, except a message that is held back; whether there is one. Sets `moved` if
-    /// something was posted.
-    fn post(
-        &mut self,
-        rx_consumed: u64,
-        others: Await,
-        budget: &mut usize,
-        pumped: &mut Pumped,
-        moved: &mut bool,
-    ) -> Result<bool, Broken> {
-        while *budget > 0 && !self.pending.is_empty() {
-            let facts = Facts {
-                others,
-                is_awaited: self.waiting > 0,
-                has_credit: self.credit(rx_consumed) > 0,
-                all_is_read: rx_consumed >= self.posted,
-            };
-            if self.coalescer.holds(&facts, self.pending.only()) {
-                return Ok(true);
-            }
-            let Some(message) = self.pending.pop_front() else {
-                break;
-            };
-            let end = message.tx_end();
-            let facts = self.coalescer.describe(&message, others);
-            if let Some(message) = self.add(message, rx_consumed)? {
-                self.pending.push_front(message);
-                return Ok(false);
-            }
-            self.posted = end;
-            self.carrying += 1;
-            self.coalescer.posted(facts);
-            *budget -= 1;
-            pumped.messages += 1;
-            *moved = true;
-        }
-        if self.ack_due {
-            if let Some(mut ack) = self.ack.take() {
-                ack.place(self.posted);
-                self.ack = self.add(ack, rx_consumed)?;
-                pumped.messages += u64::from(self.ack.is_none());
-                *moved |= self.ack.is_none();
-            }
-        }
-        Ok(false)
-    }
-
-    /// Posts one message; gives it back when there is no room.
-    fn add(
-        &mut self,
-        mut message: KBox<TxBuffer>,
-        rx_consumed: u64,
-    ) -> Result<Option<KBox<TxBuffer>>, Broken> {
-        let Some(queue) = self.queue.as_mut() else {
-            return Ok(Some(message));
-        };
-        message.stamp(rx_consumed);
-        match queue.add(message) {
-            Ok(()) => {
-                self.in_flight += 1;
-                self.reported = rx_consumed;
-                self.ack_due = false;
-                self.coalescer.acked();
-                Ok(None)
-            }
-            Err(Refused::Full(message)) => Ok(Some(message)),
-            Err(Refused::Broken(_)) => Err(Broken("an invalid used ring (tx)")),
-        }
     }
 }

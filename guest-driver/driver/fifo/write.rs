@@ -2,11 +2,12 @@
 
 //! Writing: messages are filled from the user's buffer without any lock, and queued in one piece.
 //!
-//! A page fault while a message is filled delays nobody else: the message belongs to its writer until it is queued.
+//! A page fault while a message is filled delays nobody else: the message belongs to its writer
+//! until it is queued.
 
 use super::{
     core::Origin,
-    requests::{
+    request::{
         Buffer,
         Memory,
         Wants, //
@@ -51,8 +52,8 @@ pub(super) struct Outgoing {
 }
 
 impl Fifo {
-    /// Writes what fits, or waits until something does; a request that can be deferred is, until the device has
-    /// accepted its bytes.
+    /// Writes what fits, or waits until something does; a request that can be deferred is, until
+    /// the device has accepted its bytes.
     ///
     /// # Errors
     ///
@@ -135,7 +136,8 @@ impl Fifo {
         waited.map(|_| ())
     }
 
-    /// Messages for `n` bytes, as many as there are, and the payload that new ones should have room for.
+    /// Messages for `n` bytes, as many as there are, and the payload that new ones should have room
+    /// for.
     fn empty(&self, n: usize) -> Empty {
         let mut state = self.state.lock();
         let is_stream = state.tx.coalescer.wants_large_messages();
@@ -167,8 +169,8 @@ impl Fifo {
         self.defer_write(file, request, from)
     }
 
-    /// Sends the messages of a request, which is then deferred until the device has them; if there is no space for
-    /// any byte after all, until there is.
+    /// Sends the messages of a request, which is then deferred until the device has them; if there
+    /// is no space for any byte after all, until there is.
     fn submit_messages<'a>(
         self: ArcBorrow<'_, Self>,
         file: ArcBorrow<'_, FifoFile>,
@@ -212,8 +214,8 @@ impl Fifo {
         }
     }
 
-    /// As [`copy_plainly`], without page faults: `None` if there would be one, unless `part_is_enough` and there is
-    /// some.
+    /// As [`copy_plainly`], without page faults: `None` if there would be one, unless
+    /// `part_is_enough` and there is some.
     pub(super) fn copy_present(
         &self,
         from: &mut Source<'_, '_>,
@@ -237,15 +239,12 @@ impl Fifo {
 }
 
 /// Copies up to `wanted` bytes into messages; some bytes, or an error. Sleeps in a page fault.
-fn copy_plainly(
-    from: &mut Source<'_, '_>,
-    wanted: usize,
-    empty: Empty,
-) -> Result<Outgoing> {
+fn copy_plainly(from: &mut Source<'_, '_>, wanted: usize, empty: Empty) -> Result<Outgoing> {
     copy_messages(from, wanted, empty, TxBuffer::fill_from)
 }
 
-/// Fills messages with up to `wanted` bytes, by `fill`: `empty` ones and then new ones, with room for so many bytes each.
+/// Fills messages with up to `wanted` bytes, by `fill`: `empty` ones and then new ones, with room
+/// for so many bytes each.
 ///
 /// # Errors
 ///

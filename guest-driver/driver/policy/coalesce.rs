@@ -2,11 +2,12 @@
 
 //! Coalescing: small writes share a message, completions and acknowledgements share an interrupt.
 //!
-//! One hook: `TxSide::pump` asks, in the order of the methods here, whether to hold the next message, when
-//! to come back, and whether to be interrupted. Plain state: a held message stays in the FIFO's own queue
-//! of pending messages.
+//! One hook: `TxSide::pump` asks, in the order of the methods here, whether to hold the next
+//! message, when to come back, and whether to be interrupted. Plain state: a held message stays in
+//! the FIFO's own queue of pending messages.
 //!
-//! Gain (docs/performance.md): 64 B writes 0.5 to 2.9 of virtio-serial, depth 32 to 4.5 times depth 1.
+//! Gain (docs/performance.md): 64 B writes 0.5 to 2.9 of virtio-serial, depth 32 to 4.5 times depth
+//! 1.
 
 use super::Await;
 use crate::{
@@ -68,8 +69,8 @@ enum Hold {
     None,
     /// The pending message is held, after a message that was not of a stream.
     Held,
-    /// The last message was held until it was full, and nobody waited for it: a stream of small writes,
-    /// whose next message may be held for longer.
+    /// The last message was held until it was full, and nobody waited for it: a stream of small
+    /// writes, whose next message may be held for longer.
     Stream,
     /// The pending message is held, after a message of a stream.
     HeldInStream,
@@ -93,7 +94,8 @@ pub(crate) struct Coalescer {
     ack_timer_runs: bool,
     /// Time of the last message with a payload.
     last_post: Option<Instant<Monotonic>>,
-    /// Data has come since, and not from this FIFO's own loop: writes do not just follow each other.
+    /// Data has come since, and not from this FIFO's own loop: writes do not just follow each
+    /// other.
     answered: bool,
     /// Nothing is to be held any longer.
     hurry: bool,
@@ -188,9 +190,9 @@ impl Coalescer {
 
     /// Whether the next message, the `only` one pending, is held for others to join it.
     ///
-    /// It is if the last one was posted just now and not answered. The next write after that time ends the
-    /// hold, or the timer, or somebody who waits for data. So small writes share a message the more of
-    /// them there are, and one alone is posted at once.
+    /// It is if the last one was posted just now and not answered. The next write after that time
+    /// ends the hold, or the timer, or somebody who waits for data. So small writes share a message
+    /// the more of them there are, and one alone is posted at once.
     pub(crate) fn holds(&mut self, facts: &Facts, only: Option<&mut TxBuffer>) -> bool {
         let microseconds = if self.is_stream() {
             STREAM_MICROSECONDS
@@ -244,8 +246,8 @@ impl Coalescer {
         self.others == Await::Batched && (!self.hurry || progress)
     }
 
-    /// Microseconds after which to pump, if nothing has set the timer for that: a message is `held`, or
-    /// several requests wait for messages that are in flight.
+    /// Microseconds after which to pump, if nothing has set the timer for that: a message is
+    /// `held`, or several requests wait for messages that are in flight.
     pub(crate) fn timer_for(&mut self, held: bool, progress: bool, carrying: bool) -> Option<u32> {
         let due = held || self.is_batched(progress) && carrying;
         let runs = match self.timer {
@@ -282,8 +284,8 @@ impl Coalescer {
         self.hurry = false;
     }
 
-    /// Enables interrupts for when most of the messages in flight have been used: the device takes all of
-    /// them at once (DEV-10). False if they have been already.
+    /// Enables interrupts for when most of the messages in flight have been used: the device takes
+    /// all of them at once (DEV-10). False if they have been already.
     pub(crate) fn enable_interrupts(queue: &mut Queue<Tx>) -> bool {
         queue.enable_interrupts_late()
     }

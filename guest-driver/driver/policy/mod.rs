@@ -2,8 +2,8 @@
 
 //! Policies: when to post a message, when to be interrupted, which messages to keep.
 //!
-//! Ground of the house: plain state, no FIFO, no lock, no queue of its own. Each policy is right without its
-//! optimisation: the teaching edition has the ones of [`plain`].
+//! Ground of the house: plain state, no FIFO, no lock, no queue of its own. Each policy is right
+//! without its optimisation: the teaching edition has the ones of [`plain`].
 
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod coalesce;

@@ -2,8 +2,9 @@
 
 //! How long a reader polls for data before it sleeps: learnt from the waits before.
 //!
-//! Plain state. A wait that was short makes the next reader poll for the longest time; each failure halves that.
-//! A wait that may have been long for the interrupt alone has polling tried again, with exponential back-off.
+//! Plain state. A wait that was short makes the next reader poll for the longest time; each failure
+//! halves that. A wait that may have been long for the interrupt alone has polling tried again,
+//! with exponential back-off.
 
 use crate::driver::fast_tunables::{
     BUSY_POLL_FAILURES,

@@ -33,7 +33,9 @@ pub(crate) mod coalesce {
 
     impl Coalescer {
         pub(crate) fn new(_loopback: bool) -> Self {
-            Self { others: Await::None }
+            Self {
+                others: Await::None,
+            }
         }
 
         pub(crate) fn has_timer(&self) -> bool {

@@ -2,9 +2,9 @@
 
 //! Messages that are used again: writing allocates nothing while there are some.
 //!
-//! One hook: the FIFO takes messages here for a write, and gives them back when they were used. New ones are dear, as the
-//! allocator charges and fills them. The largest consist of two pieces, header and payload: with the header
-//! in front, 64 KiB of payload would take memory for 128.
+//! One hook: the FIFO takes messages here for a write, and gives them back when they were used. New
+//! ones are dear, as the allocator charges and fills them. The largest consist of two pieces,
+//! header and payload: with the header in front, 64 KiB of payload would take memory for 128.
 //!
 //! Gain (docs/performance.md): 64 KiB guest to host 0.34 to 0.88 of virtio-serial.
 
@@ -108,7 +108,8 @@ impl Spares {
         self.sizes.iter_mut().find(|size| size.room == room)
     }
 
-    /// Messages for `n` bytes, or as many as there are, and the payload that new ones should have room for.
+    /// Messages for `n` bytes, or as many as there are, and the payload that new ones should have
+    /// room for.
     pub(crate) fn take(&mut self, n: usize, is_stream: bool) -> (Chain<TxBuffer>, usize) {
         let mut taken = Chain::new();
         let room = self.room_for(n, is_stream);

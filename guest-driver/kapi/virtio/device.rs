@@ -88,7 +88,8 @@ impl Device {
         handler: Arc<H>,
     ) -> Result<FoundQueues> {
         let vdev = self.as_raw();
-        // SAFETY: `priv` is the driver's to use, and the bus calls a driver's methods one at a time.
+        // SAFETY: `priv` is the driver's to use, and the bus calls a driver's methods one at a
+        // time.
         if !unsafe { (*vdev).priv_ }.is_null() {
             return Err(EBUSY);
         }
@@ -100,7 +101,8 @@ impl Device {
         let handler = handler.into_foreign();
         // SAFETY: No queue exists, so no callback can run yet.
         unsafe { (*vdev).priv_ = handler };
-        // SAFETY: There are so many names and as much room, and the callback fits the handler's type.
+        // SAFETY: There are so many names and as much room, and the callback fits the handler's
+        // type.
         let found = to_result(unsafe {
             bindings::globalfifo_find_vqs(
                 vdev,
@@ -140,11 +142,11 @@ impl Device {
 
 /// Gets the interrupts of a device's virtqueues.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Queue `index` may have used buffers. Called in hard interrupt context. What it does has to be bounded,
-    /// whatever the device does.
+    /// Queue `index` may have used buffers. Called in hard interrupt context. What it does has to
+    /// be bounded, whatever the device does.
     ///
-    /// With MSI-X, several CPUs call at once for different queues. With INTx the queues of a device take turns, under
-    /// a lock of virtio-pci's.
+    /// With MSI-X, several CPUs call at once for different queues. With INTx the queues of a device
+    /// take turns, under a lock of virtio-pci's.
     fn queue_interrupt(self: ArcBorrow<'_, Self>, index: u32)
     where
         Self: Sized;
@@ -191,8 +193,9 @@ unsafe impl Sync for Found {}
 
 impl Drop for Found {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. The device is reset, and `del_vqs` frees the interrupts first, which waits
-        // for callbacks that run: so nobody uses the handler after it. We hold a device reference.
+        // SAFETY: By the type invariants. The device is reset, and `del_vqs` frees the interrupts
+        // first, which waits for callbacks that run: so nobody uses the handler after it. We hold a
+        // device reference.
         unsafe {
             bindings::virtio_reset_device(self.vdev);
             bindings::globalfifo_del_vqs(self.vdev);
@@ -206,8 +209,8 @@ impl Drop for Found {
 /// What the queues of one device share.
 #[pin_data]
 pub(super) struct Shared {
-    /// Whether the device has been reset since the queues were found. Held during the reset: who finds it done may
-    /// free what was in a queue.
+    /// Whether the device has been reset since the queues were found. Held during the reset: who
+    /// finds it done may free what was in a queue.
     #[pin]
     is_reset: Mutex<bool>,
     found: Found,

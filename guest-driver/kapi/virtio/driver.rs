@@ -10,7 +10,8 @@ use core::{
     mem::offset_of, //
 };
 use kernel::{
-    device, driver,
+    device,
+    driver,
     error::{
         from_result,
         to_result, //
@@ -59,7 +60,8 @@ impl IdTable {
     }
 }
 
-/// A virtio driver. All methods run in process context, under the lock of the device, one at a time.
+/// A virtio driver. All methods run in process context, under the lock of the device, one at a
+/// time.
 pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Data of a bound device; dropped after [`Driver::remove`].
     type Data: Send + Sync + 'static;
@@ -70,21 +72,23 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The id this driver serves.
     fn id_table() -> &'static IdTable;
 
-    /// Whether the device is one for this driver: before its features are negotiated. An error leaves it alone.
+    /// Whether the device is one for this driver: before its features are negotiated. An error
+    /// leaves it alone.
     fn validate(device: &Device) -> Result;
 
-    /// A device appeared. All that would have to be undone belongs into the initialiser: it is not run when there is
-    /// no memory for what it makes.
+    /// A device appeared. All that would have to be undone belongs into the initialiser: it is not
+    /// run when there is no memory for what it makes.
     fn probe(device: &Device) -> impl PinInit<Self::Data, Error>;
 
     /// The device goes, or is taken away. Every queue must be dropped on return.
     fn remove(device: &Device, data: &Self::Data);
 
-    /// The device is about to be reset (suspend, hibernation, reset of the PCI function). Every queue must be dropped
-    /// on success.
+    /// The device is about to be reset (suspend, hibernation, reset of the PCI function). Every
+    /// queue must be dropped on success.
     fn freeze(device: &Device, data: &Self::Data) -> Result;
 
-    /// The opposite of a successful [`Driver::freeze`]: the device has been reset and its features negotiated.
+    /// The opposite of a successful [`Driver::freeze`]: the device has been reset and its features
+    /// negotiated.
     fn restore(device: &Device, data: &Self::Data) -> Result;
 
     /// The machine goes down: stop the device, keep its data. No open file goes away.
@@ -104,8 +108,8 @@ unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
     const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
 }
 
-// SAFETY: A call to `unregister` for a given instance of `DriverType` is valid if a preceding call to `register` has
-// been successful.
+// SAFETY: A call to `unregister` for a given instance of `DriverType` is valid if a preceding call
+// to `register` has been successful.
 unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
     unsafe fn register(
         driver: &Opaque<Self::DriverType>,

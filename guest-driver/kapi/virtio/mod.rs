@@ -2,11 +2,12 @@
 
 //! Virtio: drivers, devices, virtqueues.
 //!
-//! [`driver`] registers a driver and takes the bus's calls, [`device`] brings a device up, [`queue`] moves buffers,
-//! [`packet`] is a buffer.
+//! [`driver`] registers a driver and takes the bus's calls, [`device`] brings a device up,
+//! [`queue`] moves buffers, [`packet`] is a buffer.
 //!
-//! A [`Queue`] owns the buffers that are in it and holds on to the device's queues, so that neither can go while the
-//! other is in use. The first of a device's queues to be dropped resets the device, the last deletes them all.
+//! A [`Queue`] owns the buffers that are in it and holds on to the device's queues, so that neither
+//! can go while the other is in use. The first of a device's queues to be dropped resets the
+//! device, the last deletes them all.
 //!
 //! C headers: [`include/linux/virtio.h`](srctree/include/linux/virtio.h),
 //! [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h).

@@ -2,14 +2,14 @@
 
 //! A buffer that travels through a virtqueue.
 
-use crate::kapi::{
-    bindings,
-    source::Source, //
-};
 #[cfg(GLOBALFIFO_FAST)]
 use crate::kapi::pages::{
     UserBytes,
     UserPages, //
+};
+use crate::kapi::{
+    bindings,
+    source::Source, //
 };
 use core::ptr;
 use kernel::{
@@ -67,12 +67,9 @@ impl Layout {
     ///
     /// # Safety
     ///
-    /// `vq` is valid and used by nobody else meanwhile. The pieces stay valid and unused until `token` comes back.
-    pub(super) unsafe fn add_to(
-        &self,
-        vq: *mut bindings::virtqueue,
-        token: *mut c_void,
-    ) -> c_int {
+    /// `vq` is valid and used by nobody else meanwhile. The pieces stay valid and unused until
+    /// `token` comes back.
+    pub(super) unsafe fn add_to(&self, vq: *mut bindings::virtqueue, token: *mut c_void) -> c_int {
         let gfp = bindings::GFP_ATOMIC;
         let (memory, readable, writable) = (self.memory, self.readable, self.writable);
         #[cfg(GLOBALFIFO_FAST)]
@@ -129,7 +126,8 @@ impl<M> Packet<M> {
         Self::with_memory(KVec::zeroed(size, GFP_KERNEL)?, meta, GFP_KERNEL)
     }
 
-    /// Memory that `size` bytes can be put into, and none yet; charged to the current task's memory cgroup.
+    /// Memory that `size` bytes can be put into, and none yet; charged to the current task's memory
+    /// cgroup.
     pub(crate) fn with_capacity(size: usize, meta: M) -> Result<KBox<Self>> {
         let memory = KVec::with_capacity(size, GFP_KERNEL_ACCOUNT)?;
         Self::with_memory(memory, meta, GFP_KERNEL_ACCOUNT)
@@ -217,12 +215,12 @@ impl<M> Packet<M> {
     }
 }
 
-
 /// Payload apart from the memory, and pages of a process in its place: the fast edition.
 #[cfg(GLOBALFIFO_FAST)]
 impl<M> Packet<M> {
-    /// Adds a buffer with room for `size` bytes, if there is memory for it: what is appended from now on goes there.
-    /// The device reads it after the memory that is exposed to it, none of which it may write.
+    /// Adds a buffer with room for `size` bytes, if there is memory for it: what is appended from
+    /// now on goes there. The device reads it after the memory that is exposed to it, none of which
+    /// it may write.
     pub(crate) fn extend_apart(&mut self, size: usize) -> Result {
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
         self.behind = Behind::Buffer(KVec::with_capacity(size, flags)?);
@@ -237,8 +235,8 @@ impl<M> Packet<M> {
         }
     }
 
-    /// Copies all of `bytes` after those that are there, or nothing: false if there is no room, or they
-    /// cannot be had without sleeping. Any context.
+    /// Copies all of `bytes` after those that are there, or nothing: false if there is no room, or
+    /// they cannot be had without sleeping. Any context.
     pub(crate) fn append_at_hand(&mut self, bytes: &UserBytes) -> bool {
         let n = bytes.len();
         let tail = self.tail();
@@ -253,7 +251,8 @@ impl<M> Packet<M> {
         copied
     }
 
-    /// Lets the device read `pages` after the memory that is exposed to it, none of which it may write.
+    /// Lets the device read `pages` after the memory that is exposed to it, none of which it may
+    /// write.
     pub(crate) fn attach(&mut self, pages: UserPages) {
         self.behind = Behind::Pages(pages);
     }

@@ -20,7 +20,8 @@ use kernel::{
 
 /// A virtqueue and the buffers in it.
 ///
-/// All methods need `&mut`: a queue that several contexts share is under a lock that disables interrupts.
+/// All methods need `&mut`: a queue that several contexts share is under a lock that disables
+/// interrupts.
 ///
 /// # Invariants
 ///
@@ -49,7 +50,8 @@ pub(crate) enum MissedCheck {
     Quiet,
     /// Used buffers, whose interrupt may still be on its way: check again soon.
     Pending,
-    /// Used buffers that were there at the check before, with none taken since: their interrupt is lost.
+    /// Used buffers that were there at the check before, with none taken since: their interrupt is
+    /// lost.
     Missed,
 }
 
@@ -89,8 +91,8 @@ impl<M: Send> Queue<M> {
         let layout = packet.layout();
         // From here on the device may write to the memory: only raw pointers to it.
         let token = packet.into_foreign();
-        // SAFETY: By the type invariants of `Self` and of `Packet`: the memory stays valid and unused until the box
-        // comes back from the queue.
+        // SAFETY: By the type invariants of `Self` and of `Packet`: the memory stays valid and
+        // unused until the box comes back from the queue.
         let added = to_result(unsafe { layout.add_to(vq, token) });
         added.map_err(|error| {
             // SAFETY: The queue did not take it, so it is still ours.
@@ -119,7 +121,8 @@ impl<M: Send> Queue<M> {
         Some((packet, written as usize))
     }
 
-    /// Checks for used buffers whose interrupt is lost. Does not touch interrupts that are disabled.
+    /// Checks for used buffers whose interrupt is lost. Does not touch interrupts that are
+    /// disabled.
     pub(crate) fn check_missed(&mut self) -> MissedCheck {
         if !self.interrupts || self.enable_interrupts() {
             self.suspected = None;
@@ -132,8 +135,8 @@ impl<M: Send> Queue<M> {
         }
     }
 
-    /// Resets the device, if another of its queues has not, and takes back a buffer that the device has not used; in
-    /// no particular order. Nothing is to be added from now on. May sleep.
+    /// Resets the device, if another of its queues has not, and takes back a buffer that the device
+    /// has not used; in no particular order. Nothing is to be added from now on. May sleep.
     pub(crate) fn take_unused(&mut self) -> Option<KBox<Packet<M>>> {
         self.shared.reset();
         // SAFETY: By the type invariants; the device is reset.
@@ -166,7 +169,8 @@ impl<M: Send> Queue<M> {
         unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
     }
 
-    /// As [`Queue::enable_interrupts`], for when most of the buffers that are in the queue now have been used.
+    /// As [`Queue::enable_interrupts`], for when most of the buffers that are in the queue now have
+    /// been used.
     #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn enable_interrupts_late(&mut self) -> bool {
         self.interrupts = true;
@@ -188,7 +192,8 @@ impl<M: Send> Queue<M> {
 
 impl<M: Send> Drop for Queue<M> {
     fn drop(&mut self) {
-        // The device may still own buffers. It must not once they are freed: dropping one queue stops them all.
+        // The device may still own buffers. It must not once they are freed: dropping one queue
+        // stops them all.
         while self.take_unused().is_some() {}
     }
 }
