@@ -24,7 +24,7 @@ pub const VIRTIO_ID: u32 = 37;
 /// Bytes of the device's configuration space that QEMU passes on.
 const CONFIG_SIZE: u32 = 4;
 /// The PCI Express port of the second device.
-const SECOND_PORT: &str = "port";
+const SECOND_PORT: &str = "second-port";
 /// QEMU's generic vhost-user device, under its names since 10.2 and before.
 const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 /// The one in the tree's QEMU.
