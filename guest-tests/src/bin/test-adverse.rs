@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Event, Iocb};
@@ -32,6 +32,10 @@ const TESTS: &[Test] = &[
         all_requests,
     ),
     (
+        "an_open_and_a_close_take_no_longer_beside_all_requests_of_another",
+        open_beside,
+    ),
+    (
         "a_signal_at_every_instruction_loses_no_byte_of_calls",
         storm_calls,
     ),
@@ -42,6 +46,10 @@ const TESTS: &[Test] = &[
     (
         "a_signal_at_every_instruction_loses_no_byte_of_requests",
         storm_requests,
+    ),
+    (
+        "a_signal_at_every_instruction_is_no_eintr_of_fsync_and_fifo_clear",
+        storm_fsync,
     ),
 ];
 
@@ -177,6 +185,28 @@ fn all_requests() -> Result<()> {
     fifo.write_all(b"afterwards")?;
     fifo.wait_level(10)?;
     check_eq!(fifo.drain()?, b"afterwards".to_vec());
+    Ok(())
+}
+
+/// The shortest of some times that it takes to open and close a file: what else the machine does is not in it.
+fn open_and_close() -> Result<Duration> {
+    let mut shortest = Duration::MAX;
+    for _ in 0..50 {
+        let began = Instant::now();
+        drop(Fifo::open(O_NONBLOCK)?);
+        shortest = shortest.min(began.elapsed());
+    }
+    Ok(shortest)
+}
+
+fn open_beside() -> Result<()> {
+    drop(Fifo::open_empty(0)?);
+    let alone = open_and_close()?;
+    let user = hoarder()?;
+    let beside = open_and_close()?;
+    user.kill()?;
+    eprintln!("# alone {alone:?}, beside {beside:?}");
+    check!(beside < 2 * alone);
     Ok(())
 }
 
@@ -347,4 +377,27 @@ fn storm_requests() -> Result<()> {
         Ok(())
     })?;
     end_storm()
+}
+
+fn storm_fsync() -> Result<()> {
+    let fifo = Fifo::open_empty(0)?;
+    begin_storm()?;
+    let mut interrupted = (0, 0);
+    until_stormy(|n| {
+        let sent = pattern(n + 1, 100);
+        write_all(&fifo, &sent)?;
+        match nix::unistd::fsync(&fifo) {
+            Err(Errno::EINTR) => interrupted.0 += 1,
+            other => other.context("fsync")?,
+        }
+        match fifo.clear() {
+            Err(Errno::EINTR) => interrupted.1 += 1,
+            other => other.context("FIFO_CLEAR")?,
+        }
+        Ok(())
+    })?;
+    end_storm()?;
+    // So many calls of fsync, and of FIFO_CLEAR.
+    check_eq!(interrupted, (0, 0));
+    Ok(())
 }

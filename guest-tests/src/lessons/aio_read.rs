@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::libc;
 
 use super::Desk;
 use super::clock::{Deadline, compute, millis};
 use super::show::{holds, say, text};
 use crate::fifo::Fifo;
-use crate::posix_aio::{Control, suspend};
+use crate::posix_aio::{Control, listio, suspend};
 use crate::trace::now_micros;
 
 pub(super) fn run(_: &Desk) -> Result<()> {
@@ -87,5 +88,22 @@ fn a_write_behind(fifo: &Fifo) -> Result<()> {
         "and then comes the write behind it: {count:?}, {}",
         text(&bytes)
     );
+
+    let mut read = Control::reader(fifo, 64);
+    read.block().aio_lio_opcode = libc::LIO_READ;
+    let mut behind = Control::writer(fifo, b"behind");
+    behind.block().aio_lio_opcode = libc::LIO_WRITE;
+    listio(libc::LIO_NOWAIT, &[read.raw(), behind.raw()], None)?;
+    let state = suspend(&[behind.raw()], Some(Duration::from_millis(200)));
+    holds!(
+        state == Err(Errno::EAGAIN),
+        "both in one lio_listio: the write waits behind the read as well: {state:?}"
+    );
+    nix::unistd::write(&other, b"beside")?;
+    holds!(
+        read.wait() == Ok(6) && behind.wait() == Ok(6),
+        "a write by somebody else ends both"
+    );
+    fifo.read_exact(6)?;
     Ok(())
 }
