@@ -69,11 +69,14 @@ pub fn changes(report: &Report) -> Markup {
         @if !notes.is_empty() { ul.facts { @for note in notes { li { (note) } } } }
         @for (group, rows) in Group::ALL.map(|group| (group, of(group))) {
             @if !rows.is_empty() {
-                h3 { (group.title()) }
-                div.wide { table {
-                    tr { th { "" } th { "" } th { "before" } th { "now" } th { "as fast" } th { "" } th { "compared" } th { "" } }
-                    @for row in rows { (changed(row)) }
-                } }
+                @let other = rows.iter().filter(|row| row.change != Change::Same).count();
+                details open[other > 0] {
+                    summary { (group.title()) ": " (other) " of " (rows.len()) " not the same" }
+                    div.wide { table {
+                        tr { th { "" } th { "" } th { "before" } th { "now" } th { "as fast" } th { "" } th { "compared" } th { "" } }
+                        @for row in rows { (changed(row)) }
+                    } }
+                }
             }
         }
     }
