@@ -1,5 +1,7 @@
 //! The command line, and what can be said of it before anything is started.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::num::NonZeroU8;
 use std::num::NonZeroU32;
@@ -13,7 +15,6 @@ use clap::Parser;
 use clap::Subcommand;
 use fifo_spec::PartialSpec;
 
-use crate::bench::plan::Extent;
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::stages::Driver;
@@ -25,6 +26,8 @@ use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 use crate::vm::config::Share;
 use crate::vm::config::share_name;
+
+pub use bench::BenchArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -187,38 +190,6 @@ pub struct TestArgs {
     pub kernel: KernelChoice,
 }
 
-/// `cargo lab bench`.
-///
-/// Everything is measured in the same boot, peers in turn, in several rounds; ratios are of the same round. Goals that are missed are told
-/// and do not change the exit status.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Only what the goals need: under two minutes.
-    #[arg(long)]
-    quick: bool,
-    /// Measure only what has this in its name, like round-trip/64/ or /vsock; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    pub only: Vec<String>,
-    /// How often everything is measured.
-    #[arg(long, value_name = "N")]
-    rounds: Option<NonZeroU8>,
-    /// Where bench.json, bench.csv and bench.html are written.
-    #[arg(long, value_name = "DIR", default_value = "bench-results")]
-    pub out: PathBuf,
-    /// Bytes that the compared FIFOs hold; K and M are understood.
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = capacity)]
-    capacity: String,
-    /// CPUs of the guest.
-    #[arg(long, value_name = "N", default_value = "1")]
-    smp: NonZeroU8,
-    /// How the guest's CPUs are made.
-    #[arg(long, value_enum, default_value = "auto")]
-    accel: AccelChoice,
-    /// A QEMU of this machine instead of the lab's own.
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
-}
-
 /// `cargo lab soak`.
 ///
 /// Reads, writes, cancels, clears, unbinds and unloads in the guest, sends and checks on the host, and has things go wrong at random; see
@@ -318,41 +289,6 @@ impl LessonArgs {
     /// How long the lessons may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.machine.timeout()
-    }
-}
-
-impl BenchArgs {
-    /// The machine in which everything is compared.
-    pub fn config(&self) -> Result<Config> {
-        qemu_is_there(self.qemu.as_deref())?;
-        Ok(Config {
-            smp: self.smp.get(),
-            accel: self.accel,
-            capacity: Some(self.capacity.clone()),
-            qemu: self.qemu.clone(),
-            ..Config::default()
-        })
-    }
-
-    /// The machine that does nothing: as `cargo lab run` makes it.
-    pub fn idle_config(&self) -> Result<Config> {
-        Ok(Config {
-            capacity: None,
-            ..self.config()?
-        })
-    }
-
-    /// How much is measured.
-    pub fn extent(&self) -> Extent {
-        let mut extent = if self.quick {
-            Extent::QUICK
-        } else {
-            Extent::FULL
-        };
-        if let Some(rounds) = self.rounds {
-            extent.rounds = rounds.get().into();
-        }
-        extent
     }
 }
 
