@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Archives of files that the kernel unpacks at its start: cpio in the form "newc", one after another in a file.
 //!
 //! It must not know what is in them.

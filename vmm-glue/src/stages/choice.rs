@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest's system consists of, as far as a user chooses it: kernel, edition of the driver, where its root is.
 //!
 //! Names and constants only. It must not know how any of it is made.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What dpkg knows of the tree: which packages are installed, what they depend on, which files are theirs.
 //!
 //! It reads dpkg's own files. It must not know what the answer is wanted for.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The userland of a root in RAM (`--root ram`): a part of the Debian tree, as an archive that the kernel unpacks at its start.
 //!
 //! What the lab adds to it (modules, driver, programs) differs from build to build and is appended when a machine starts.

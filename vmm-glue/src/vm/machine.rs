@@ -16,6 +16,7 @@ use fifo_lab_agent::Request;
 
 use super::accel;
 use super::accel::Accel;
+use super::alarm;
 use super::config::Config;
 use super::config::Paths;
 use super::config::Share;
@@ -114,6 +115,8 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
     let run = RunDir::create()?;
     if let Some(ram) = &paths.ram {
         initramfs(&run.initramfs(), ram, paths)?;
+        let alarm = UnixListener::bind(run.alarm()).context("cannot make the socket alarm")?;
+        alarm::serve(alarm);
     }
     let (devices, tags) = devices::all(config, paths, &run);
     let mut running = devices

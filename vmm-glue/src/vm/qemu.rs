@@ -145,6 +145,9 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
     if config.driver {
         words.push("lab.driver");
     }
+    if paths.ram.is_some() {
+        words.push("lab.alarm");
+    }
     if accel == Accel::Tcg {
         words.push("lab.tcg");
     }
@@ -158,11 +161,25 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
             spec
         }
     };
-    spec.args(["-append", &words.join(" ")]).args([
+    let spec = spec.args(["-append", &words.join(" ")]).args([
         "-chardev",
         &format!("file,id=console,path={}", run.console().display()),
         "-serial",
         "chardev:console",
+    ]);
+    match paths.ram {
+        Some(_) => serial(spec, "alarm", &run.alarm()),
+        None => spec,
+    }
+}
+
+/// A serial line that ends at a socket.
+fn serial(spec: Spec, id: &str, socket: &Path) -> Spec {
+    spec.args([
+        "-chardev",
+        &format!("socket,id={id},path={}", socket.display()),
+        "-serial",
+        &format!("chardev:{id}"),
     ])
 }
 

@@ -73,6 +73,11 @@ impl RunDir {
         self.path.join("initramfs")
     }
 
+    /// The socket of the line by which a guest is woken.
+    pub fn alarm(&self) -> PathBuf {
+        self.socket("alarm")
+    }
+
     /// A socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.sock"))
