@@ -25,6 +25,8 @@ pub struct Recipe {
     pub debug: Debug,
     /// What a root in RAM consists of.
     pub ram: Ram,
+    /// What the kernel's check of style needs.
+    pub checkpatch: Checkpatch,
     /// How much room a first set-up needs.
     pub room: Room,
     /// The file itself, for keys.
@@ -82,6 +84,14 @@ pub struct Debug {
     pub steps: u32,
     /// How long that takes, for people.
     pub how_long: String,
+}
+
+/// The kernel's check of style, scripts/checkpatch.pl.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpatch {
+    /// Packages that it runs with.
+    pub packages: Vec<String>,
 }
 
 /// Room on the disk.
