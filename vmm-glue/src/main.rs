@@ -10,6 +10,7 @@ mod child;
 mod cli;
 mod commands;
 mod exit;
+mod initramfs;
 mod key;
 mod recipe;
 mod soak;

@@ -264,6 +264,15 @@ fn writes_to_the_guests_root_are_forgotten() {
     );
 }
 
+/// Who is in a mere chroot may not make them.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn an_ordinary_user_of_the_guest_may_make_user_namespaces() {
+    let script = "setpriv --reuid=1000 --regid=1000 --clear-groups unshare --user --pid --fork --map-root-user id -u";
+    let (status, stdout, stderr) = run(&["--driver", "none", "--", "sh", "-c", script]);
+    assert_eq!((status, stdout.as_str()), (0, "0\n"), "{stderr}");
+}
+
 /// Processes whose command line mentions this, but for the lab's own.
 fn processes_with(text: &str) -> Vec<String> {
     pids_with(text).into_iter().map(|(_, line)| line).collect()

@@ -4,10 +4,18 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use fifo_lab_agent::PORT_STDERR;
 use fifo_lab_agent::PORT_STDIN;
 use fifo_lab_agent::PORT_STDOUT;
+
+/// How long a port may take to appear.
+const APPEAR_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked for meanwhile.
+const APPEAR_STEP: Duration = Duration::from_millis(10);
 
 /// The ports that carry a command's streams.
 #[derive(Debug)]
@@ -31,8 +39,21 @@ impl Ports {
     }
 }
 
-/// Opens the port of this name for reading and writing.
+/// Opens the port of this name for reading and writing. The kernel adds ports one by one as the host names them, first to sysfs, then to /dev:
+/// on a busy host, this process may be there before them.
 pub fn open(name: &str) -> io::Result<File> {
+    let deadline = Instant::now() + APPEAR_LIMIT;
+    loop {
+        match try_open(name) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {
+                thread::sleep(APPEAR_STEP);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_open(name: &str) -> io::Result<File> {
     let device = device(name)?;
     File::options()
         .read(true)

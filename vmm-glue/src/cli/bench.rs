@@ -12,6 +12,8 @@ use super::capacity;
 use super::minutes;
 use super::qemu_is_there;
 use crate::bench::plan::Extent;
+use crate::stages::Edition;
+use crate::stages::System;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 
@@ -49,6 +51,9 @@ pub struct BenchArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     accel: AccelChoice,
+    /// Which edition of the driver is measured.
+    #[arg(long, value_enum, default_value = "fast")]
+    driver_edition: Edition,
     /// A QEMU of this machine instead of the lab's own.
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -61,6 +66,10 @@ impl BenchArgs {
         Ok(Config {
             smp: self.smp.get(),
             accel: self.accel,
+            system: System {
+                edition: self.driver_edition,
+                ..System::default()
+            },
             capacity: Some(self.capacity.clone()),
             qemu: self.qemu.clone(),
             ..Config::default()

@@ -58,6 +58,7 @@ pub fn key(
         .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .file("init", &shop.repository.join("images/init"))?
         .file("start", &shop.repository.join("images/start"))?
+        .file("rtcwake", &shop.repository.join("images/rtcwake"))?
         .file("rules", &module::rules(&shop.repository))?
         .file("agent", agent)?
         .field(
@@ -100,6 +101,11 @@ pub fn obtain(
         install(
             &shop.repository.join("images/start"),
             &root.join(HOME).join("start"),
+            0o755,
+        )?;
+        install(
+            &shop.repository.join("images/rtcwake"),
+            &root.join("usr/local/sbin/rtcwake"),
             0o755,
         )?;
         install(

@@ -22,12 +22,16 @@ use super::report::Results;
 use super::report::Verdict;
 use super::suites;
 use super::suites::Suite;
+use crate::cache::Entry;
 use crate::cancel;
 use crate::child;
 use crate::child::Spec;
 use crate::exit;
+use crate::stages;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
+use crate::stages::Root;
+use crate::stages::System;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::vm::config::AccelChoice;
@@ -58,6 +62,8 @@ pub enum Selection {
     Whole,
     /// What belongs to a run of everything beside that, on the debug kernel: `checked/…`.
     Checked,
+    /// The same with the driver's teaching edition: `teaching/…`.
+    Teaching,
 }
 
 impl Selection {
@@ -66,6 +72,7 @@ impl Selection {
         match self {
             Self::Whole => "guest/",
             Self::Checked => "checked/",
+            Self::Teaching => "teaching/",
         }
     }
 
@@ -73,6 +80,7 @@ impl Selection {
         match self {
             Self::Whole => (suite.stock || kernel != KernelChoice::Stock).then_some(suite),
             Self::Checked => suite.checked(),
+            Self::Teaching => suite.teaching(),
         }
     }
 }
@@ -82,7 +90,7 @@ pub fn run(
     shop: &Shop,
     ready: &Ready,
     accel: AccelChoice,
-    (kernel, selection): (KernelChoice, Selection),
+    (system, selection): (System, Selection),
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
@@ -90,7 +98,7 @@ pub fn run(
     let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)?;
     for suite in suites
         .into_iter()
-        .filter_map(|suite| selection.of(suite, kernel))
+        .filter_map(|suite| selection.of(suite, system.kernel))
     {
         for smp in &suite.smp {
             let mut round = Round {
@@ -98,13 +106,17 @@ pub fn run(
                 suite: &suite,
                 smp: *smp,
                 accel,
-                kernel,
+                system: System {
+                    root: suite.root,
+                    ..system
+                },
                 paths: Paths::new(ready),
+                ram: None,
                 filter,
                 results,
                 machine: None,
             };
-            round.run(ready)?;
+            round.run(shop, ready)?;
         }
     }
     Ok(())
@@ -116,8 +128,10 @@ struct Round<'a> {
     suite: &'a Suite,
     smp: u8,
     accel: AccelChoice,
-    kernel: KernelChoice,
+    system: System,
     paths: Paths,
+    /// Kept while its archive is in use.
+    ram: Option<Entry>,
     filter: &'a Filter,
     results: &'a mut Results,
     machine: Option<Guest>,
@@ -138,7 +152,7 @@ pub struct Guest {
 }
 
 impl Round<'_> {
-    fn run(&mut self, ready: &Ready) -> Result<()> {
+    fn run(&mut self, shop: &Shop, ready: &Ready) -> Result<()> {
         let programs: Vec<String> = self
             .suite
             .programs
@@ -148,6 +162,11 @@ impl Round<'_> {
             .collect();
         if programs.is_empty() {
             return Ok(());
+        }
+        if self.system.root == Root::Ram {
+            let ram = stages::ram::obtain(shop, &ready.tree)?;
+            self.paths.ram = Some(ram.join(stages::ram::ARCHIVE));
+            self.ram = Some(ram);
         }
         for program in &programs {
             let before = Instant::now();
@@ -200,15 +219,17 @@ impl Round<'_> {
     }
 
     fn config(&self, dir: &Path) -> Config {
+        let usual = Config::default();
         Config {
             smp: self.smp,
             accel: self.accel,
-            kernel: self.kernel,
+            system: self.system,
             fifos: self.suite.fifos_in(dir),
             faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
             second: self.suite.second.clone(),
-            ..Config::default()
+            mem: self.suite.mem.clone().unwrap_or_else(|| usual.mem.clone()),
+            ..usual
         }
     }
 
@@ -232,7 +253,7 @@ impl Round<'_> {
 
     fn program(&mut self, program: &str) -> Result<()> {
         self.results.doing(&self.name_of(program));
-        let silence = self.kernel.limit(self.suite.silence());
+        let silence = self.system.kernel.limit(self.suite.silence());
         // A filter that names one test is the program's business too.
         let argument = self
             .filter
@@ -308,7 +329,7 @@ impl Round<'_> {
     fn leaks(&mut self) -> Result<()> {
         let started = Instant::now();
         let name = self.name_of("the kernel has lost no memory");
-        let (KernelChoice::Debug, Some(guest)) = (self.kernel, self.machine.as_mut()) else {
+        let (KernelChoice::Debug, Some(guest)) = (self.system.kernel, self.machine.as_mut()) else {
             return Ok(());
         };
         self.results.doing(&name);
@@ -373,7 +394,7 @@ impl Guest {
             stdout,
             stderr,
             errors,
-            kernel: config.kernel,
+            kernel: config.system.kernel,
             announced: (0, 0),
         })
     }

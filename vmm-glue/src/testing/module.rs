@@ -1,12 +1,14 @@
-//! Lints and formatting of the driver, by the tree's own tools on a copy of the source.
+//! Lints, formatting and style of the driver, by the tree's own tools and the kernel's on a copy of the source.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
 
+use super::checkpatch;
 use super::report::Filter;
 use super::report::Outcome;
 use super::report::Results;
@@ -14,11 +16,16 @@ use super::report::Verdict;
 use crate::child;
 use crate::child::Spec;
 use crate::child::View;
+use crate::stages::Edition;
 use crate::stages::Ready;
+use crate::stages::kernel;
+use crate::stages::layer;
 use crate::stages::module;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 
+/// The cache's name for Perl, which lies over the tree.
+const PERL_STAGE: &str = "checkpatch-perl";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
@@ -30,11 +37,11 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
     let checks: [(&str, Spec); 2] = [
         (
             "clippy",
-            module::make(
-                &view,
-                &shop.repository,
-                &["CLIPPY=1", "KCFLAGS=-Werror", "KRUSTFLAGS=-Dwarnings"],
-            ),
+            module::make(&view, &shop.repository, Edition::Fast).args([
+                "CLIPPY=1",
+                "KCFLAGS=-Werror",
+                "KRUSTFLAGS=-Dwarnings",
+            ]),
         ),
         ("rustfmt", rustfmt(&view, &shop.repository)?),
     ];
@@ -46,21 +53,68 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
             results.add(check(name, &spec)?);
         }
     }
+    let name = "module/checkpatch".to_owned();
+    if filter.wants(&name) {
+        results.expect(1);
+        results.doing(&name);
+        results.add(checkpatch(shop, ready, name, view)?);
+    }
     Ok(())
 }
 
+/// checkpatch wants modules of Perl that the tree's perl-base lacks: a layer has them.
+fn checkpatch(shop: &Shop, ready: &Ready, name: String, mut view: View) -> Result<Outcome> {
+    let started = Instant::now();
+    let perl = layer::obtain(
+        shop,
+        &ready.tree,
+        PERL_STAGE,
+        &shop.recipe.checkpatch.packages,
+        "checkpatch",
+    )?;
+    view.layers.push(perl.join(layer::UPPER));
+    let files = sources(&shop.repository, &checkpatch::is_checked)?;
+    let kernel = Path::new(kernel::PLACE);
+    let spec = tool_spec(&view, "perl")
+        .arg(kernel.join(checkpatch::SCRIPT))
+        .arg(format!("--root={}", kernel.join("source").display()))
+        .args(checkpatch::OPTIONS)
+        .args(&files)
+        .cwd(module::seen_as(&shop.repository).join(module::DRIVER));
+    let captured = child::capture(&spec, LIMIT)?;
+    let verdict = match checkpatch::judge(&captured.text, files.len()) {
+        Ok(()) if captured.status == Some(0) => Verdict::Passed,
+        Ok(()) => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
+        Err(why) => Verdict::Failed(why),
+    };
+    Ok(Outcome {
+        name,
+        time: started.elapsed(),
+        verdict,
+    })
+}
+
 fn rustfmt(view: &View, repository: &Path) -> Result<Spec> {
-    let here = repository.join(module::DRIVER);
     let dir = module::seen_as(repository).join(module::DRIVER);
-    let sources = crate::key::files(&here)?;
-    let rust = sources
-        .iter()
-        .filter_map(|path| path.strip_prefix(&here).ok())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "rs") && module::is_source(path));
+    let rust = sources(repository, &|path| {
+        path.extension().is_some_and(|ext| ext == "rs")
+    })?;
     Ok(tool_spec(view, "rustfmt")
         .args(["--check", "--edition", "2021"])
         .args(rust)
         .cwd(&dir))
+}
+
+/// Sources of the driver that are wanted, as seen from its folder.
+fn sources(repository: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
+    let here = repository.join(module::DRIVER);
+    let files = crate::key::files(&here)?;
+    Ok(files
+        .iter()
+        .filter_map(|path| path.strip_prefix(&here).ok())
+        .filter(|path| module::is_source(path) && wanted(path))
+        .map(Path::to_owned)
+        .collect())
 }
 
 fn check(name: String, spec: &Spec) -> Result<Outcome> {

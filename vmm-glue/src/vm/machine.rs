@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use fifo_lab_agent::Request;
 
 use super::accel;
 use super::accel::Accel;
+use super::alarm;
 use super::config::Config;
 use super::config::Paths;
 use super::config::Share;
@@ -28,6 +30,8 @@ use super::session::Event;
 use super::session::Events;
 use crate::child::Running;
 use crate::exit;
+use crate::initramfs;
+use crate::stages::layer;
 use crate::ui;
 use crate::ui::Step;
 
@@ -109,6 +113,11 @@ struct Silent;
 
 fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<Machine> {
     let run = RunDir::create()?;
+    if let Some(ram) = &paths.ram {
+        initramfs(&run.initramfs(), ram, paths)?;
+        let alarm = UnixListener::bind(run.alarm()).context("cannot make the socket alarm")?;
+        alarm::serve(alarm);
+    }
     let (devices, tags) = devices::all(config, paths, &run);
     let mut running = devices
         .iter()
@@ -136,9 +145,21 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         streams: Some([stdin, stdout, stderr]),
         run,
         accel,
-        boot_limit: config.kernel.limit(BOOT_LIMIT),
+        boot_limit: config.system.kernel.limit(BOOT_LIMIT),
         qemu,
         devices: running,
+    })
+}
+
+/// The userland, added packages over it, the lab's own files over that, and what is started first.
+fn initramfs(path: &Path, userland: &Path, paths: &Paths) -> Result<()> {
+    let all = |_: &Path| true;
+    initramfs::join(path, userland, |archive| {
+        if let Some(layer) = &paths.layer {
+            initramfs::append(archive, &layer.join(layer::UPPER), &all)?;
+        }
+        initramfs::append(archive, &paths.guest.join("root"), &all)?;
+        initramfs::append_file(archive, Path::new("init"), &paths.guest.join("init"))
     })
 }
 

@@ -31,8 +31,8 @@ const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 pub const GENERIC_DEVICE: &str = "vhost-user-test-device-pci";
 /// The ports, in the order of their numbers.
 pub const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR];
-/// Starts the init script from the share "lab", which the root does not know.
-const INIT: &str = r#"init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
+/// Starts the init script from the share "lab", which the root on virtiofs does not know.
+const INIT: &str = r#"root=root rootfstype=virtiofs ro init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
 
 /// A virtiofs share: tag, and name of its socket.
 pub type Tag = String;
@@ -142,29 +142,49 @@ fn base(spec: Spec, config: &Config, accel: Accel) -> Spec {
 }
 
 fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel) -> Spec {
-    let mut words = vec![
-        "console=ttyS0 root=root rootfstype=virtiofs ro panic=-1 nokaslr tsc=reliable no_timer_check",
-    ];
+    let mut words = vec!["console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check"];
     if paths.layer.is_some() {
         words.push("lab.layer");
     }
     if config.driver {
         words.push("lab.driver");
     }
+    if paths.ram.is_some() {
+        words.push("lab.alarm");
+    }
     if accel == Accel::Tcg {
         words.push("lab.tcg");
     }
-    words.extend(config.kernel.command_line());
-    words.push(INIT);
-    spec.arg("-kernel")
-        .arg(&paths.kernel)
-        .args(["-append", &words.join(" ")])
-        .args([
-            "-chardev",
-            &format!("file,id=console,path={}", run.console().display()),
-            "-serial",
-            "chardev:console",
-        ])
+    words.extend(config.system.kernel.command_line());
+    let spec = spec.arg("-kernel").arg(&paths.kernel);
+    let spec = match paths.ram {
+        // The kernel starts /init of what it has unpacked.
+        Some(_) => spec.arg("-initrd").arg(run.initramfs()),
+        None => {
+            words.push(INIT);
+            spec
+        }
+    };
+    let spec = spec.args(["-append", &words.join(" ")]).args([
+        "-chardev",
+        &format!("file,id=console,path={}", run.console().display()),
+        "-serial",
+        "chardev:console",
+    ]);
+    match paths.ram {
+        Some(_) => serial(spec, "alarm", &run.alarm()),
+        None => spec,
+    }
+}
+
+/// A serial line that ends at a socket.
+fn serial(spec: Spec, id: &str, socket: &Path) -> Spec {
+    spec.args([
+        "-chardev",
+        &format!("socket,id={id},path={}", socket.display()),
+        "-serial",
+        &format!("chardev:{id}"),
+    ])
 }
 
 fn share(spec: Spec, run: &RunDir, tag: &str) -> Spec {
@@ -179,8 +199,15 @@ fn share(spec: Spec, run: &RunDir, tag: &str) -> Spec {
     ])
 }
 
+/// The ports of the lab's own conversation. Their device is behind a port of PCI Express, where it has power management, and says of itself
+/// that it keeps its state in all states of power: so Linux leaves it alone in a suspend. Otherwise Linux resets it, and afterwards it asks
+/// QEMU which ports are open before QEMU has a buffer to answer in (virtcons_restore in 7.3): the ports stay closed.
 fn ports(spec: Spec, run: &RunDir) -> Spec {
-    let spec = spec.args(["-device", "virtio-serial-pci,id=ports"]);
+    let spec = spec.args(["-device", "pcie-root-port,id=ports-root,chassis=1"]);
+    let spec = spec.args([
+        "-device",
+        "virtio-serial-pci,id=ports,bus=ports-root,x-pcie-pm-no-soft-reset=on",
+    ]);
     PORTS.iter().zip(1..).fold(spec, |spec, (port, number)| {
         spec.args([
             "-chardev",

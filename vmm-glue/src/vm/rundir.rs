@@ -68,6 +68,16 @@ impl RunDir {
         self.path.join("console.log")
     }
 
+    /// What the kernel unpacks at its start, with a root in RAM.
+    pub fn initramfs(&self) -> PathBuf {
+        self.path.join("initramfs")
+    }
+
+    /// The socket of the line by which a guest is woken.
+    pub fn alarm(&self) -> PathBuf {
+        self.socket("alarm")
+    }
+
     /// A socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.sock"))

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Suspend, with real machines. Ignored by plain `cargo test`, which must not need minutes of set-up; `cargo lab test` runs them, one by one.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod common;
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::process::Child;
+use std::process::Stdio;
+
+use common::command;
+
+/// The lab, running a script in a guest.
+fn guest(options: &[&str], script: &str) -> Child {
+    command(&["-q", "run", "--timeout", "90"])
+        .args(options)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Types a line once the guest says `before`; what it says after that, its status, and its standard error.
+fn typed_meanwhile(mut lab: Child) -> (String, Option<i32>, String) {
+    let mut stdout = BufReader::new(lab.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line == "before\n" {
+        lab.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+    }
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    let output = lab.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (rest, output.status.code(), stderr)
+}
+
+/// virtiofs refuses to be frozen: what was frozen before it is brought back, the lab's own ports among them.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_command_in_which_a_suspend_is_aborted_ends_with_its_output_and_status() {
+    let script = "echo before; rtcwake -q -m freeze -s 2; echo $?; cat; dmesg | grep -q 'returns -95'; echo $?; exit 3";
+    let (rest, status, stderr) = typed_meanwhile(guest(&[], script));
+    assert_eq!(rest, "1\ntyped\n0\n", "{stderr}");
+    assert_eq!(status, Some(3), "{stderr}");
+}
+
+fn sleeps_and_goes_on(mode: &str, said: &str) {
+    let script = format!(
+        "echo before; rtcwake -q -m {mode} -s 3; echo $?; cat; dmesg | grep -c 'PM: suspend entry ({said})'"
+    );
+    // Suspend is the lab's business here, not the driver's.
+    let lab = guest(&["--root", "ram", "--driver", "none"], &script);
+    let (rest, status, stderr) = typed_meanwhile(lab);
+    assert_eq!(rest, "0\ntyped\n1\n", "{stderr}");
+    assert_eq!(status, Some(0), "{stderr}");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_guest_with_its_root_in_ram_sleeps_and_goes_on_and_hears_what_was_typed_meanwhile() {
+    sleeps_and_goes_on("freeze", "s2idle");
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_guest_that_is_suspended_to_ram_goes_on_and_hears_what_was_typed_meanwhile() {
+    sleeps_and_goes_on("mem", "deep");
+}
