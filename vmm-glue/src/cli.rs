@@ -16,6 +16,7 @@ use fifo_spec::PartialSpec;
 use crate::bench::plan::Extent;
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
+use crate::stages;
 use crate::stages::Driver;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
@@ -84,6 +85,9 @@ pub struct LessonArgs {
     /// Where figures are written as SVG files.
     #[arg(long, value_name = "DIR")]
     svg: Option<OsString>,
+    /// Replace the transcripts and figures in docs/lessons by those of this run.
+    #[arg(long, requires = "id", conflicts_with = "svg")]
+    pub update_pages: bool,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -311,7 +315,12 @@ impl LessonArgs {
         if config.fifos.is_empty() {
             config.fifos = vec!["loopback".to_owned(), "zero".to_owned()];
         }
-        config.shares = self.svg.iter().map(share).collect::<Result<_>>()?;
+        let pages = match self.update_pages {
+            true => Some(stages::repository()?.join("docs/lessons").into_os_string()),
+            false => None,
+        };
+        let folder = self.svg.as_ref().or(pages.as_ref());
+        config.shares = folder.into_iter().map(share).collect::<Result<_>>()?;
         Ok(config)
     }
 
