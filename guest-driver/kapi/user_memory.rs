@@ -3,7 +3,7 @@
 //! Memory of a process, used while the process is not running: the buffers of deferred requests.
 //!
 //! [`UserMemory::enter`] gives a kernel thread the process's address space for the duration of a closure. What
-//! copies there must do so without page faults ([`NoFaults`]), so that it never waits for whoever provides a page;
+//! copies there must do so without page faults ([`NoFaults`]), so that it never waits for a page;
 //! [`UserMemory::fault_in`] is the one place that waits.
 //!
 //! C headers: [`include/linux/uio.h`](srctree/include/linux/uio.h),

@@ -2,7 +2,7 @@
 
 //! Zero copy: the device reads large writes from the pages of the process.
 //!
-//! The pages are pinned, a bounded number a message, and let go of when the device has used it. The memory is the
+//! The pages are pinned, a bounded number a message, and unpinned when the device has used it. The memory is the
 //! caller's again when the write is over: so it is over only when the device has accepted the bytes, and a signal
 //! that kills is all that ends it before. Then the pages stay pinned until the device has used them or is reset.
 //!

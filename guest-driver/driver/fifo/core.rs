@@ -2,8 +2,8 @@
 
 //! The lock of a FIFO, and what follows from a change under it.
 //!
-//! [`Fifo::change`] is the way of every change: it takes the lock, compares the readiness before and after, and
-//! sees to the [`Effects`] once the lock is released. Must not know what a change is.
+//! [`Fifo::change`] is the way of every change: it takes the lock, compares the readiness before
+//! and after, and carries out the [`Effects`] after unlocking. Must not know what a change is.
 
 use super::{
     state::{
@@ -38,9 +38,9 @@ pub(crate) enum Origin {
 }
 
 impl Fifo {
-    /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups, signals.
+    /// Changes the state under the lock, then carries out what follows: completions, work, wake-ups, signals.
     ///
-    /// Any context in which no lock of a FIFO's and none of AIO's is held.
+    /// Any context. The caller holds no lock of a FIFO, and none of AIO.
     pub(crate) fn change<R>(
         self: ArcBorrow<'_, Self>,
         origin: Origin,
@@ -94,7 +94,7 @@ impl Fifo {
             let Some(done) = self.state.lock().requests.take_done(left) else {
                 return;
             };
-            // Counted first: whoever sees a completion sees it counted.
+            // Counted first, so that a program that sees a completion sees it counted.
             self.stats.count_done(origin, &done);
             left -= done.len();
             done.complete();
@@ -103,14 +103,14 @@ impl Fifo {
         self.start_server();
     }
 
-    /// Has the server of requests run soon. Any context.
+    /// Queues the server of requests. Any context.
     pub(crate) fn start_server(self: ArcBorrow<'_, Self>) {
-        // An error says that it is to run already; it takes everything that there is when it does.
+        // An error means that it is queued already; it will see this change as well.
         let queue = self.queues.requests.queue();
         let _ = queue.enqueue::<_, { super::SERVE }>(Arc::from(self));
     }
 
-    /// Has the work queue go on with what was left. Any context.
+    /// Queues the continuation of what was left. Any context.
     fn start_continuation(self: ArcBorrow<'_, Self>) {
         // As above.
         let queue = self.queues.rest.queue();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The border to what stands above the core: [`crate::driver::fast`] in the fast edition, nothing in the teaching
+//! The interface to the pieces above the core: [`crate::driver::fast`] in the fast edition, nothing in the teaching
 //! edition.
 //!
 //! A table of functions, as the kernel's: the core calls them where they can save time, and is right whatever they

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Life of a FIFO: made, attached, suspended and resumed, closed, detached; and what interrupts leave.
+//! Life cycle of a FIFO: creation, attach, suspend and resume, close, detach; and the continuation
+//! of what interrupts left.
 //!
 //! Removal: [`Fifo::close`] ends all I/O, [`Fifo::drain`] lets the device take what was written and tells it what was
 //! read, [`Fifo::detach`] takes the queues out. Suspension is the same without the end of I/O: calls and requests

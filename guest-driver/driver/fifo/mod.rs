@@ -24,8 +24,8 @@
 //! [`BUDGET`](crate::driver::tunables::BUDGET) messages; the work queue goes on with the rest.
 //!
 //! User memory is copied to and from without the lock. A reader has the *turn* ([`state::Turn`]) meanwhile; it takes
-//! no page faults during it, and is not preempted (without PREEMPT_RT), so a turn is short whoever has it. Page
-//! faults are taken outside: by the reader before it tries again, or for a request by a work of its file's
+//! no page faults during it, and is not preempted (without PREEMPT_RT), so every turn is short. Page faults are
+//! taken outside: by the reader before it tries again, or for a request by a work of its file's
 //! ([`crate::driver::file`]). So nobody waits for a page of somebody else's.
 
 use super::{

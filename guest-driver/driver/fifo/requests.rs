@@ -48,7 +48,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Buffer of a request, apart from it: whoever serves the request has it meanwhile.
+/// Buffer of a request, apart from it: the server has it while it serves the request.
 pub(crate) struct Buffer {
     next: Option<KBox<Buffer>>,
     /// Number of the request.
@@ -105,7 +105,7 @@ pub(crate) enum Wants {
     Space(KBox<Buffer>),
     /// A server, which has the buffer and is done with it soon.
     Server,
-    /// A page fault, which may take for ever; whoever waits for it has the buffer.
+    /// A page fault, which may take for ever. The work that takes it has the buffer.
     Fault,
     /// Acceptance of all below `end` by the device; `bytes` of that are the request's.
     Acceptance { end: u64, bytes: usize },

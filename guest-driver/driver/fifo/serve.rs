@@ -136,8 +136,9 @@ impl Fifo {
         })
     }
 
-    /// Completes what is done, announces what cancels brought about, and serves requests as long as there is
-    /// something for them; after [`JOBS`] others in the work queue come first.
+    /// Completes what is done, notifies of edges that cancels caused, and serves requests while
+    /// there is data or space for them. After [`JOBS`] requests the work queue's other work gets
+    /// its turn.
     fn serve(self: ArcBorrow<'_, Self>) {
         let (owed, serving) = self.change(Origin::Server, |state, _| {
             let owed = mem::replace(&mut state.owed, Events::NONE);
@@ -145,7 +146,7 @@ impl Fifo {
         });
         self.notifier.notify(owed, &self.stats);
         if !serving {
-            // Whoever serves starts this again.
+            // The one that serves queues this work again.
             return;
         }
         for _ in 0..JOBS {
