@@ -4,8 +4,8 @@
 //! of what interrupts left.
 //!
 //! Removal: [`Fifo::close`] ends all I/O, [`Fifo::drain`] lets the device take what was written and tells it what was
-//! read, [`Fifo::detach`] takes the queues out. Suspension is the same without the end of I/O: calls and requests
-//! wait, [`Fifo::resume`] goes on where the device stands.
+//! read, [`Fifo::detach`] takes the queues out. Suspension ends no I/O and does not wait for the device:
+//! [`Fifo::suspend`] takes the queues out, calls and requests wait, [`Fifo::resume`] goes on where the device stands.
 
 use super::{
     core::Origin,
