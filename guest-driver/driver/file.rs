@@ -102,7 +102,7 @@ impl FifoFile {
         FileId::of(self)
     }
 
-    /// Faults a buffer in, some time: then its request is served.
+    /// Queues a buffer to be faulted in. Its request goes back in line afterwards.
     pub(crate) fn fault_in(buffer: KBox<Buffer>) {
         let file = buffer.file.clone();
         file.to_fault_in.lock().push_back(buffer);

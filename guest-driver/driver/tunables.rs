@@ -2,7 +2,7 @@
 
 //! The core's numbers: times, sizes and counts, with unit and reason.
 //!
-//! None of them is part of the protocol. Those of the fast edition are in `fast/tunables.rs`.
+//! None of them is part of the protocol. Those of the fast edition are in `fast_tunables.rs`.
 
 use kernel::time::Msecs;
 

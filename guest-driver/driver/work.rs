@@ -14,11 +14,11 @@ use kernel::{
 /// The work queues, by what their work may take.
 #[derive(Clone)]
 pub(crate) struct Queues {
-    /// Requests, for which processes wait. Bounded, and waits for nobody.
+    /// The servers of requests. Their work is bounded, and waits for nobody.
     pub(crate) requests: Arc<WorkQueue>,
-    /// What a device leaves to do, which may be without end: at the priority of ordinary tasks.
+    /// What interrupts left. A device can make it endless, so it has the priority of ordinary tasks.
     pub(crate) rest: Arc<WorkQueue>,
-    /// Page faults, which take as long as whoever provides the page does.
+    /// Page faults, each of which may take for ever.
     pub(crate) faults: Arc<WorkQueue>,
 }
 

@@ -28,7 +28,7 @@ use kernel::{
 /// Whether pages have to be there already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Present {
-    /// Pages that are not there are an error: nobody waits for whoever provides them.
+    /// Pages that are not present are an error: none is faulted in.
     Required,
     /// Pages that are not there are faulted in.
     FaultIn,

@@ -17,6 +17,7 @@ use fifo_spec::PartialSpec;
 
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
+use crate::stages;
 use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -92,6 +93,9 @@ pub struct LessonArgs {
     /// Where figures are written as SVG files.
     #[arg(long, value_name = "DIR")]
     svg: Option<OsString>,
+    /// Replace the transcripts and figures in docs/lessons by those of this run.
+    #[arg(long, requires = "id", conflicts_with = "svg")]
+    pub update_pages: bool,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -300,8 +304,16 @@ impl LessonArgs {
         if config.fifos.is_empty() {
             config.fifos = vec!["loopback".to_owned(), "zero".to_owned()];
         }
-        config.shares = self.svg.iter().map(share).collect::<Result<_>>()?;
+        let pages = self.pages()?;
+        let folder = self.svg.as_ref().or(pages.as_ref());
+        config.shares = folder.into_iter().map(share).collect::<Result<_>>()?;
         Ok(config)
+    }
+
+    /// The folder of the pages, if they are to be updated.
+    fn pages(&self) -> Result<Option<OsString>> {
+        let repository = self.update_pages.then(stages::repository).transpose()?;
+        Ok(repository.map(|path| path.join("docs/lessons").into_os_string()))
     }
 
     /// How long the lessons may take.
@@ -493,6 +505,19 @@ mod tests {
         for bad in ["", "G", "512", "1T", "-1G", "64M", "1.5G"] {
             assert!(memory(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn update_pages_needs_a_lesson_and_shares_the_pages_folder() {
+        assert!(Cli::try_parse_from(["lab", "lesson", "--update-pages"]).is_err());
+        let words = ["lab", "lesson", "all", "--update-pages", "--svg", "/tmp"];
+        assert!(Cli::try_parse_from(words).is_err());
+        let cli = Cli::try_parse_from(["lab", "lesson", "all", "--update-pages"]).unwrap();
+        let Command::Lesson(args) = cli.command else {
+            panic!("not a lesson");
+        };
+        let folder = args.pages().unwrap().unwrap();
+        assert!(Path::new(&folder).join("listing-9.5.md").is_file());
     }
 
     #[test]

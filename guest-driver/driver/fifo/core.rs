@@ -42,7 +42,7 @@ impl Fifo {
     /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups,
     /// signals.
     ///
-    /// Any context in which no lock of a FIFO's and none of AIO's is held.
+    /// Any context. The caller holds no lock of a FIFO, and none of AIO.
     pub(crate) fn change<R>(
         self: ArcBorrow<'_, Self>,
         origin: Origin,
@@ -97,7 +97,7 @@ impl Fifo {
             let Some(done) = self.state.lock().requests.take_done(left) else {
                 return;
             };
-            // Counted first: whoever sees a completion sees it counted.
+            // Counted first, so that a program that sees a completion sees it counted.
             self.stats.count_done(origin, &done);
             left -= done.len();
             done.complete();
@@ -106,14 +106,14 @@ impl Fifo {
         self.start_server();
     }
 
-    /// Has the server of requests run soon. Any context.
+    /// Queues the server of requests. Any context.
     pub(crate) fn start_server(self: ArcBorrow<'_, Self>) {
-        // An error says that it is to run already; it takes everything that there is when it does.
+        // An error means that it is queued already; it will see this change as well.
         let queue = self.queues.requests.queue();
         let _ = queue.enqueue::<_, { super::SERVE }>(Arc::from(self));
     }
 
-    /// Has the work queue go on with what was left. Any context.
+    /// Queues the continuation of what was left. Any context.
     fn start_continuation(self: ArcBorrow<'_, Self>) {
         // As above.
         let queue = self.queues.rest.queue();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Announcement of events: wake-ups of tasks and polls, and SIGIO.
+//! Notification of events: wake-ups of tasks and polls, and SIGIO.
 //!
 //! Must not know why an event came about: [`State::readiness`](super::state::State::readiness) and
 //! its differences say that. Called without any lock of a FIFO's, in any context.

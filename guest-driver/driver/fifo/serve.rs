@@ -149,7 +149,7 @@ impl Fifo {
         });
         self.notifier.notify(owed, &self.stats);
         if !serving {
-            // Whoever serves starts this again.
+            // The one that serves queues this work again.
             return;
         }
         for _ in 0..JOBS {

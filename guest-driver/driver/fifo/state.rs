@@ -63,14 +63,14 @@ pub(crate) enum Life {
 pub(crate) enum Turn {
     /// Nobody's.
     Free,
-    /// A task's. Nobody else has found that.
+    /// A task's. No other caller has been refused because of it.
     Taken,
-    /// A task's. Others have found that, and rely on an edge when the turn ends.
+    /// A task's. Another caller has been refused because of it, and relies on an edge when it ends.
     Contended,
 }
 
 impl Turn {
-    /// Whether the turn is somebody's; notes that the caller has found that.
+    /// Whether a task has the turn. If so, the caller counts as refused.
     pub(crate) fn is_anothers(&mut self) -> bool {
         let taken = *self != Self::Free;
         if taken {
@@ -80,7 +80,7 @@ impl Turn {
     }
 }
 
-/// Who reads.
+/// Kind of reader.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// A system call, which comes after the requests.
@@ -91,13 +91,13 @@ pub(crate) enum Reader {
     Server,
 }
 
-/// Consequences of a change, to be seen to when the lock is released.
+/// Consequences of a change, to be carried out after unlocking.
 #[derive(Default)]
 pub(crate) struct Effects {
     /// Edges that readiness does not show: data has come while there was some; a short read or
     /// write with something left.
     pub(crate) edges: Events,
-    /// Messages came back, or will never.
+    /// Messages came back, or never will: those who wait for that are woken.
     pub(crate) drained: bool,
     /// The budget is used up: the work queue goes on.
     pub(crate) more: bool,
@@ -135,7 +135,7 @@ pub(crate) struct State {
     /// Number of clears.
     pub(crate) clears: u64,
     pub(crate) deferred: Deferred,
-    /// Edges that a cancel brought about, under AIO's lock: the server announces them.
+    /// Edges caused by a cancel, which runs under AIO's lock: the server notifies of them.
     pub(crate) owed: Events,
     /// A task polls for data: the receive queue does not interrupt.
     pub(crate) polling: bool,
@@ -228,7 +228,7 @@ impl State {
             Life::Failed(_) => Events::ERR,
             Life::Gone => return Events::ERR | Events::HUP,
         };
-        // Of a turn that nobody has found, nobody knows.
+        // A turn that is not contended is invisible to callers.
         if self.has_data_for_calls() && self.reader != Turn::Contended || self.rx.hung_up() {
             events |= Events::IN;
         }
@@ -402,7 +402,7 @@ impl State {
         let hung_up = told.flags & STATE_HANGUP != 0;
         let rx_end = told.flags & STATE_RX_END != 0;
         self.rx.set_end(hung_up, rx_end, told.rx_end);
-        // The end told those who poll for edges that a write fails; its end is an edge.
+        // Edge-triggered pollers were told that a write fails. The end of the hang-up is an edge for them.
         if was_hung_up && !hung_up && self.credit() > 0 {
             effects.edges |= Events::OUT;
         }
@@ -411,14 +411,14 @@ impl State {
         }
     }
 
-    /// Somebody is about to wait for data: nothing that was written before is held back any longer.
+    /// A task is about to wait for data: messages that were written before are held no longer.
     pub(crate) fn expect_data(&mut self, effects: &mut Effects) {
         if self.tx.stop_holding() {
             self.pump_unless_deferred(effects);
         }
     }
 
-    /// The device is not to be trusted with this FIFO any more, and not listened to.
+    /// Fails the FIFO: nothing that the device sends for it is accepted any more.
     pub(crate) fn fail(&mut self, Broken(what): Broken, effects: &mut Effects) {
         if self.check().is_err() {
             return;

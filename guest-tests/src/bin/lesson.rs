@@ -7,16 +7,18 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use globalfifo_guest_tests::lessons::{Desk, LESSONS, Lesson};
+use globalfifo_guest_tests::lessons::{Desk, LESSONS, Lesson, pages};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 const USAGE: &str = "\
-Usage: lesson [list]             all lessons, by the chapter's numbers
-       lesson ID [--svg DIR]     one: listing-9.13, or 9.13 where that is enough
-       lesson all [--svg DIR]    each in a process of its own, then who passed
+Usage: lesson [list]              all lessons, by the chapter's numbers
+       lesson ID [OPTIONS]        one: listing-9.13, or 9.13 where that is enough
+       lesson all [OPTIONS]       each in a process of its own, then who passed
 
-  --svg DIR   where figures are written as SVG (default: the current directory, if it is writable)
+  --svg DIR     where figures are written as SVG (default: the current directory, if it is writable)
+  --pages DIR   replaces the transcripts on the pages in DIR, as docs/lessons, by what each lesson prints;
+                figures are written there
 
 Exit status: 0 all passed, 1 not all did, 2 wrong usage.
 ";
@@ -38,18 +40,36 @@ fn say(text: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Task, Option<PathBuf>)> {
-    let (mut task, mut svg) = (None, None);
+/// Where a run leaves something.
+#[derive(Default)]
+struct Places {
+    svg: Option<PathBuf>,
+    pages: Option<PathBuf>,
+}
+
+/// The folder that an option names: in the same argument, or in the next.
+fn folder(option: &str, argument: &str, next: impl FnOnce() -> Option<String>) -> Result<PathBuf> {
+    let given = argument.split_once('=').map(|(_, value)| value.to_owned());
+    let folder = given
+        .or_else(next)
+        .with_context(|| format!("{option} needs a folder"))?;
+    if !Path::new(&folder).is_dir() {
+        bail!("{option} {folder}: no such folder");
+    }
+    Ok(PathBuf::from(folder))
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Task, Places)> {
+    let (mut task, mut places) = (None, Places::default());
     while let Some(argument) = arguments.next() {
-        let value = match argument.as_str() {
-            "--svg" => Some(arguments.next().context("--svg needs a folder")?),
-            other => other.strip_prefix("--svg=").map(str::to_owned),
+        let option = argument.split('=').next().unwrap_or_default();
+        let place = match option {
+            "--svg" => Some(&mut places.svg),
+            "--pages" => Some(&mut places.pages),
+            _ => None,
         };
-        if let Some(folder) = value {
-            if !Path::new(&folder).is_dir() {
-                bail!("--svg {folder}: no such folder");
-            }
-            svg = Some(PathBuf::from(folder));
+        if let Some(place) = place {
+            *place = Some(folder(option, &argument, || arguments.next())?);
             continue;
         }
         let wanted = match argument.as_str() {
@@ -64,7 +84,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Task, Option<Pa
         }
         task = Some(wanted);
     }
-    Ok((task.unwrap_or(Task::List), svg))
+    Ok((task.unwrap_or(Task::List), places))
 }
 
 /// The lesson called `id`, or the only one whose name ends so.
@@ -106,8 +126,8 @@ fn one(lesson: &Lesson, desk: &Desk) -> Result<bool> {
     }
 }
 
-/// Runs one in a process of its own, whose lines go on; why it failed, if it did.
-fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
+/// Runs one in a process of its own, whose lines go on, and if it passes to its page; why it failed, if it did.
+fn apart(lesson: &Lesson, places: &Places) -> Result<Option<String>> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -115,7 +135,7 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0);
-    if let Some(folder) = svg {
+    if let Some(folder) = places.pages.as_ref().or(places.svg.as_ref()) {
         command.arg("--svg").arg(folder);
     }
     let mut child = command.spawn().context("starting the lesson")?;
@@ -132,6 +152,7 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
     let limit = globalfifo_guest_tests::harness::limit(LIMIT);
     let deadline = Instant::now() + limit;
     let mut reason = None;
+    let mut printed = Vec::new();
     let timed_out = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
@@ -139,6 +160,7 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
                     reason = Some(text.to_owned());
                 }
                 say(&line)?;
+                printed.push(line);
             }
             Err(RecvTimeoutError::Disconnected) => break false,
             Err(RecvTimeoutError::Timeout) => break true,
@@ -149,6 +171,9 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
     }
     let status = child.wait()?;
     let _ = killpg(group, Signal::SIGKILL);
+    if let (Some(folder), false, true) = (&places.pages, timed_out, status.success()) {
+        pages::update(folder, lesson.id, &printed)?;
+    }
     Ok(match (timed_out, status.success()) {
         (true, _) => Some(format!("still running after {} s", limit.as_secs())),
         (false, true) => None,
@@ -156,10 +181,10 @@ fn apart(lesson: &Lesson, svg: Option<&PathBuf>) -> Result<Option<String>> {
     })
 }
 
-fn all(desk: &Desk) -> Result<bool> {
+fn all(places: &Places) -> Result<bool> {
     let mut outcomes = Vec::new();
     for lesson in LESSONS {
-        outcomes.push((lesson, apart(lesson, desk.svg.as_ref())?));
+        outcomes.push((lesson, apart(lesson, places)?));
         say("")?;
     }
     let mut failed = 0;
@@ -182,25 +207,27 @@ fn all(desk: &Desk) -> Result<bool> {
     Ok(failed == 0)
 }
 
-fn run(task: &Task, svg: Option<PathBuf>) -> Result<bool> {
-    let desk = Desk { svg };
+fn run(task: &Task, places: Places) -> Result<bool> {
     match task {
         Task::Help => say(USAGE.trim_end()).map(|()| true),
         Task::List => list().map(|()| true),
-        Task::One(lesson) => one(lesson, &desk),
-        Task::All => all(&desk),
+        Task::One(lesson) if places.pages.is_some() => {
+            apart(lesson, &places).map(|reason| reason.is_none())
+        }
+        Task::One(lesson) => one(lesson, &Desk { svg: places.svg }),
+        Task::All => all(&places),
     }
 }
 
 fn main() -> ExitCode {
-    let (task, svg) = match parse(std::env::args().skip(1)) {
+    let (task, places) = match parse(std::env::args().skip(1)) {
         Ok(asked) => asked,
         Err(error) => {
             let _ = write!(stderr(), "lesson: {error:#}\n\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match run(&task, svg) {
+    match run(&task, places) {
         Ok(passed) => ExitCode::from(u8::from(!passed)),
         Err(error) => {
             let _ = writeln!(stderr(), "lesson: {error:#}");

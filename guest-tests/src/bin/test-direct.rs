@@ -468,7 +468,7 @@ fn turns() -> Result<()> {
     })
 }
 
-/// A large write looks for events in place of interrupts, those of other FIFOs too.
+/// Events of other FIFOs come in time beside a task that writes without a pause.
 fn events_of_others() -> Result<()> {
     // Read where they are, and copied.
     for size in [CAPACITY, 64 << 10] {
@@ -495,7 +495,7 @@ fn events_beside_writes(size: usize) -> Result<()> {
         written?;
         // And once that is over, when events interrupt again.
         let afterwards = changes(20)?;
-        // What nobody looks for is found after a second; then it would be twenty of them.
+        // An event whose interrupt is lost is found by the watchdog after a second; that would be twenty of them.
         let limit = harness::limit(Duration::from_secs(6));
         for took in [meanwhile?, afterwards] {
             check_eq!((took, took < limit), (took, true));

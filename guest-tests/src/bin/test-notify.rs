@@ -30,7 +30,7 @@ const TESTS: &[Test] = &[
     ("a_closed_file_is_not_signalled", closed_file),
     ("two_owners_are_both_signalled", two_owners),
     ("an_interrupt_stands_behind_each_arrival", interrupts),
-    ("a_reader_who_expects_data_looks_for_it", looks),
+    ("a_reader_who_expects_data_soon_polls_for_it", busy_polls),
 ];
 
 fn main() -> ExitCode {
@@ -222,15 +222,15 @@ fn two_owners() -> Result<()> {
 }
 
 /// What always comes at once is found without an interrupt, now and then at least.
-fn looks() -> Result<()> {
+fn busy_polls() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
-    let before = system::counter(0, "looks")?;
+    let before = system::counter(0, "busy_polls")?;
     eventually("a reader finds data by looking", || {
         for _ in 0..50 {
             fifo.write_all(b"ping")?;
             check_eq!(fifo.read_exact(4)?, b"ping");
         }
-        Ok(system::counter(0, "looks")? > before)
+        Ok(system::counter(0, "busy_polls")? > before)
     })
 }
 

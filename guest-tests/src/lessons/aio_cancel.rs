@@ -51,7 +51,9 @@ pub(super) fn run(_: &Desk) -> Result<()> {
     );
 
     say!("");
-    source::CANCEL.show("the kernel's own AIO asks the driver")?;
+    source::CANCEL.show("the AIO core calls this for io_cancel and at exit")?;
+    source::CANCEL_REQUEST
+        .show("marks the request as done; the server completes it later, outside AIO's lock")?;
     let context = Context::new(4)?;
     let mut room = [0u8; 8];
     let mut read = Iocb::read(&fifo, &mut room).data(42);

@@ -57,6 +57,7 @@ pub(super) fn receive(signal: i32) -> Result<Received> {
 
 pub(super) fn structure(_: &Desk) -> Result<()> {
     source::FASYNC_LIST.show("the head of a list that only the kernel's C code touches")?;
+    source::NOTIFIER.show("one wait queue, and a list for each mode of opening")?;
     let (in_signal, out_signal) = (libc::SIGRTMIN(), libc::SIGRTMIN() + 1);
     signals::block(in_signal)?;
     signals::block(out_signal)?;
@@ -134,8 +135,9 @@ pub(super) fn operation(_: &Desk) -> Result<()> {
 }
 
 pub(super) fn notification(_: &Desk) -> Result<()> {
-    source::RX_INTERRUPT.show("the device has filled a buffer: here it begins")?;
-    source::NOTIFY.show("wakes those who sleep, signals those who are on a list")?;
+    source::INTERRUPT.show("entry of an interrupt: the device has used a buffer of a queue")?;
+    source::CHANGE.show("takes the lock, changes the state, unlocks, then notifies")?;
+    source::NOTIFY.show("wakes sleepers and polls, then signals the files on the lists")?;
     source::LIST_SIGNAL.show("kill_fasync itself; allowed in an interrupt")?;
     signals::block_sigio()?;
     let fifo = Fifo::open(O_NONBLOCK)?;
@@ -155,7 +157,7 @@ pub(super) fn notification(_: &Desk) -> Result<()> {
 
 pub(super) fn close(_: &Desk) -> Result<()> {
     source::ENTRY_RELEASE
-        .show("nothing about signals: the VFS calls fasync(-1, file, 0) before it")?;
+        .show("the VFS has called fasync(-1, file, 0) before it, where O_ASYNC was set")?;
     signals::block_sigio()?;
     let by = Fifo::open(O_NONBLOCK)?;
     let fifo = Fifo::open(O_NONBLOCK)?;

@@ -19,8 +19,10 @@ use crate::signals::{self, POLL_IN, POLL_OUT};
 use crate::system;
 
 pub(super) fn structure(_: &Desk) -> Result<()> {
-    source::FIFO.show("one open FIFO; every file of it shares this")?;
-    source::FILE_POLL.show("one wait queue is registered, then the events that hold are told")?;
+    source::FIFO.show("one FIFO; all its open files share this")?;
+    source::FILE_POLL.show(
+        "registers the wait queue, then returns the events that hold, masked by the open mode",
+    )?;
     let fifo = Fifo::open(O_NONBLOCK)?;
     let events = fifo.events()?;
     holds!(
@@ -60,8 +62,9 @@ pub(super) fn structure(_: &Desk) -> Result<()> {
 }
 
 pub(super) fn operation(_: &Desk) -> Result<()> {
-    source::FILE_FASYNC.show("each direction that the file is open for has its list")?;
-    source::WATCH_SPACE.show("POLL_OUT only if the FIFO had been full")?;
+    source::LIST_FOR.show("each file is on one list, chosen by its mode at open")?;
+    source::READINESS
+        .show("an event that was false before a change and is true after it is an edge")?;
     signals::block(libc::SIGRTMIN())?;
     // Comes instead of those of which too many wait.
     signals::block_sigio()?;
@@ -92,9 +95,9 @@ pub(super) fn operation(_: &Desk) -> Result<()> {
 
 pub(super) fn write_path(_: &Desk) -> Result<()> {
     source::FILE_WRITE.show("write_iter comes here")?;
-    source::SEND.show("the bytes are queued for the device; nobody is signalled here")?;
-    source::RX_INTERRUPT
-        .show("in a loopback FIFO they come back with an interrupt, which signals")?;
+    source::WRITE.show("copies, queues the bytes for the device, and returns")?;
+    source::INTERRUPT
+        .show("in a loopback FIFO the bytes come back with an interrupt, which signals")?;
     signals::block_sigio()?;
     let fifo = Fifo::open(O_NONBLOCK)?;
     fifo.enable_signals(None)?;
@@ -134,8 +137,10 @@ pub(super) fn write_path(_: &Desk) -> Result<()> {
 }
 
 pub(super) fn release(_: &Desk) -> Result<()> {
-    source::FILE_FLUSH.show("each close of a descriptor: asynchronous requests of the file end")?;
-    source::ENTRY_RELEASE.show("the last one: the file lets go of its FIFO")?;
+    source::FILE_CLOSED.show(
+        "a process closed its last descriptor of the file: cancels the requests it submitted",
+    )?;
+    source::ENTRY_RELEASE.show("nobody uses the file any more: it drops its FIFO")?;
     let fifo = Fifo::open(O_NONBLOCK)?;
     let mut child = process::start(|| {
         signals::block_sigio()?;

@@ -31,8 +31,9 @@ pub(super) fn run(_: &Desk) -> Result<()> {
     say!("{CHANGES}");
     source::TABLE.show("the driver's file operations: one pair for calls and requests")?;
     source::ENTRY_READ.show("read(), readv(), AIO, io_uring: all come here")?;
-    source::DEFER.show("a request that has to wait is put aside: EIOCBQUEUED")?;
-    source::COMPLETE.show("and completed from the interrupt's work")?;
+    source::DEFER.show("a request that cannot be answered at once is deferred: -EIOCBQUEUED")?;
+    source::DONE.show("deferred requests are completed in order, outside the lock")?;
+    source::COMPLETE.show("ki_complete itself")?;
     source::FLUSH.show("fsync: until the device has accepted what was written")?;
 
     let fifo = Fifo::open(0)?;

@@ -3,7 +3,7 @@
 //!
 //! A lesson is a function that prints what happens, with real values, and returns an error when it is
 //! not what the chapter leads one to expect. [`show`] is how they print, [`source`] how they quote the
-//! driver, [`figure`] and [`sequence`] how they draw. Nothing here knows how lessons are chosen or run
+//! driver, [`figure`] and [`sequence`] how they draw, [`pages`] how a run becomes a page of the documentation. Nothing here knows how lessons are chosen or run
 //! one after another: that is the program `lesson`.
 
 mod aio_cancel;
@@ -22,6 +22,7 @@ mod libaio_calls;
 mod libaio_read;
 mod lio_listio;
 mod monitor;
+pub mod pages;
 mod process;
 mod sequence;
 mod show;
@@ -131,8 +132,8 @@ pub const LESSONS: &[Lesson] = &[
         id: "listing-9.3",
         number: "9.2.3",
         title: "fasync template: the list in the device's structure",
-        watch: "The driver needs a place to note who wants to be signalled. Ours has two lists: a reader is\n\
-                told of data only, a writer of space only.",
+        watch: "The driver needs a place to note who wants to be signalled. Ours has one list for each mode\n\
+                of opening: a reader is signalled for data only, a writer for space only.",
         run: fasync_template::structure,
     },
     Lesson {
@@ -163,16 +164,16 @@ pub const LESSONS: &[Lesson] = &[
         id: "listing-9.7",
         number: "9.3.1",
         title: "globalfifo: its structure, and what poll waits on",
-        watch: "The whole structure of a FIFO: one wait queue for all who sleep or poll, two lists for those\n\
-                who are signalled. A poll sleeps; the interrupt wakes it.",
+        watch: "The whole structure of a FIFO: its state behind one lock, and a notifier with one wait queue\n\
+                for sleepers and polls. A poll sleeps; the interrupt wakes it.",
         run: globalfifo_fasync::structure,
     },
     Lesson {
         id: "listing-9.8",
         number: "9.3.1",
         title: "globalfifo: fasync, for a file that reads and writes",
-        watch: "A file opened for both is on both lists. It is still not signalled for its own read, unless\n\
-                that read made space in a full FIFO.",
+        watch: "A file opened for both directions is on one list, and gets both bands. Its own read does not\n\
+                signal it, unless that read made space in a full FIFO.",
         run: globalfifo_fasync::operation,
     },
     Lesson {

@@ -46,7 +46,12 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
     let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
     let mut argv = vec![format!("/{}/bin/lesson", guest::HOME), id.clone()];
     if let Some(share) = config.shares.first() {
-        argv.extend(["--svg".to_owned(), share.path()]);
+        let option = if args.update_pages {
+            "--pages"
+        } else {
+            "--svg"
+        };
+        argv.extend([option.to_owned(), share.path()]);
     }
     let command = Command {
         argv,
