@@ -249,10 +249,10 @@ impl TxBuffer {
     }
 
     /// A message whose payload stays where it is, in `pages`.
-    pub(crate) fn direct(mut self: KBox<Self>, pages: UserPages) -> KBox<Self> {
-        self.empty();
-        self.attach(pages);
-        self
+    pub(crate) fn direct(mut message: KBox<Self>, pages: UserPages) -> KBox<Self> {
+        message.empty();
+        message.attach(pages);
+        message
     }
 
     /// Payload that there is room for beside what is there.

@@ -195,7 +195,7 @@ fn pin(
 ) -> Option<KBox<TxBuffer>> {
     let message = TxBuffer::for_tx(0).ok()?;
     let pages = UserPages::pin(from, wanted, num_pages, present).ok()?;
-    Some(message.direct(pages))
+    Some(TxBuffer::direct(message, pages))
 }
 
 /// A write found no space for some of so many bytes: polls for it; whether there is some by now.

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Stand-in for character devices: the operations of an open file, to be called by tests.
+
+use super::kiocb::{Outcome, Request};
+use super::poll::PollTable;
+use super::source::Source;
+use super::wait::Events;
+use crate::fs::File;
+use crate::iov::IovIterDest;
+use crate::prelude::*;
+use crate::sync::ArcBorrow;
+use crate::world;
+
+/// As in `kapi`.
+pub(crate) trait FileOperations: Sized + 'static {
+    fn read<'a>(
+        self: ArcBorrow<'_, Self>,
+        request: Request<'a, Self>,
+        to: &mut IovIterDest<'_>,
+    ) -> Outcome<'a>;
+
+    fn write<'a>(
+        self: ArcBorrow<'_, Self>,
+        request: Request<'a, Self>,
+        from: &mut Source<'_, '_>,
+    ) -> Outcome<'a>;
+
+    fn wait_for_splice(
+        self: ArcBorrow<'_, Self>,
+        direction: Direction,
+        must_not_wait: bool,
+    ) -> Result;
+
+    fn poll(self: ArcBorrow<'_, Self>, file: &File, mode: Mode, table: &PollTable<'_>) -> Events;
+
+    fn ioctl(
+        self: ArcBorrow<'_, Self>,
+        file: &File,
+        command: u32,
+        argument: usize,
+    ) -> Result<isize>;
+
+    fn fsync(self: ArcBorrow<'_, Self>) -> Result;
+
+    fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId);
+}
+
+/// As in `kapi`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+/// As in `kapi`.
+#[derive(Clone, Copy)]
+pub(crate) struct Mode {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl Mode {
+    pub(crate) const READ_WRITE: Self = Self {
+        read: true,
+        write: true,
+    };
+
+    pub(crate) fn can_read(self) -> bool {
+        self.read
+    }
+
+    pub(crate) fn can_write(self) -> bool {
+        self.write
+    }
+}
+
+/// As in `kapi`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ProcessId(pub(crate) usize);
+
+impl ProcessId {
+    pub(crate) fn of_current() -> Self {
+        Self(world::process())
+    }
+}
+
+pub(crate) fn opener_may_write(file: &File) -> bool {
+    file.may_write
+}

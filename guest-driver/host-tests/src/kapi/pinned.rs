@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Stand-in for the pinned memory of a read: what is all there can be pinned. Of the fast edition alone.
+
+use super::user_memory::{Dest, UserMemory};
+use crate::iov::IovIterDest;
+use crate::page::PAGE_SIZE;
+
+/// As in `kapi`.
+pub(crate) struct Pinned {
+    is_pinned: bool,
+    is_untried: bool,
+}
+
+impl Default for Pinned {
+    fn default() -> Self {
+        Self {
+            is_pinned: false,
+            is_untried: true,
+        }
+    }
+}
+
+impl Pinned {
+    pub(crate) fn pin(memory: &mut UserMemory<Dest>) -> Self {
+        if memory.is_of_current() {
+            Self::pin_entered(memory)
+        } else {
+            Self {
+                is_pinned: false,
+                is_untried: false,
+            }
+        }
+    }
+
+    pub(crate) fn pin_entered(memory: &mut UserMemory<Dest>) -> Self {
+        let place = memory.place();
+        let there = place.buffer.present.get().min(place.buffer.mapped.get());
+        let is_there = there == place.buffer.bytes.borrow().len();
+        Self {
+            is_pinned: is_there && (1..=2 * PAGE_SIZE).contains(&memory.len()),
+            is_untried: false,
+        }
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.is_pinned
+    }
+
+    pub(crate) fn is_untried(&self) -> bool {
+        self.is_untried
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.is_pinned = false;
+    }
+
+    pub(crate) fn with<R>(
+        &self,
+        memory: &UserMemory<Dest>,
+        work: impl FnOnce(&mut IovIterDest<'_>) -> R,
+    ) -> Option<R> {
+        let place = memory.place().clone();
+        self.is_pinned.then(|| work(&mut IovIterDest::new(place)))
+    }
+}

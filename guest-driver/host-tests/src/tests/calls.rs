@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Calls and requests of one FIFO, in schedules that a guest meets rarely.
+
+use super::machine::{byte_at, Call, Machine, AIO, NOWAIT, WAIT};
+use crate::iov::UserBuffer;
+use crate::kapi::fasync::Band;
+use crate::kapi::wait::Events;
+use crate::prelude::*;
+use crate::virtio_fifo::STATE_HANGUP;
+use crate::world::{self, Point};
+use std::rc::Rc;
+
+#[test]
+fn read_gets_what_the_device_sent() {
+    let machine = Machine::new(4096, 0, 16);
+    machine.device.borrow_mut().host_write(100);
+    machine.device.borrow_mut().send(100);
+    machine.interrupts();
+    let read = machine.read(NOWAIT, 200);
+    assert_eq!(read.result(), Some(Ok(100)));
+    assert_eq!(read.got(), (0..100).map(byte_at).collect::<Vec<_>>());
+}
+
+#[test]
+fn deferred_read_is_completed_by_data() {
+    let machine = Machine::new(4096, 0, 16);
+    let read = machine.read(AIO, 200);
+    assert_eq!(read.result(), None);
+    machine.device.borrow_mut().host_write(100);
+    machine.quiesce();
+    assert_eq!(read.result(), Some(Ok(100)));
+}
+
+#[test]
+fn writes_reach_the_device_in_order() {
+    let machine = Machine::new(4096, 0, 16);
+    for byte in 0..10 {
+        assert_eq!(machine.write(WAIT, vec![byte; 100]).result(), Some(Ok(100)));
+    }
+    machine.quiesce();
+    let expected: Vec<u8> = (0..10).flat_map(|byte| [byte; 100]).collect();
+    assert_eq!(machine.device.borrow().accepted, expected);
+}
+
+#[test]
+fn clear_completes_a_write_whose_bytes_were_never_posted_behind_one_that_is_being_submitted() {
+    // Two descriptors: what is written after them is not posted.
+    let machine = Rc::new(Machine::new(4096, 0, 2));
+    let early: Vec<Call> = (0..3)
+        .map(|byte| machine.write(AIO, vec![byte; 100]))
+        .collect();
+    assert!(early.iter().all(|write| write.result().is_none()));
+    let other = machine.clone();
+    world::at(Point::Submitting, move || other.clear().unwrap());
+    let late = machine.write(AIO, vec![9; 100]);
+    machine.settle();
+    for write in early.iter().chain([&late]) {
+        assert_eq!(write.result(), Some(Ok(100)));
+    }
+}
+
+#[test]
+fn sigio_follows_a_read_that_met_another_readers_turn() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    machine.device.borrow_mut().host_write(100);
+    machine.device.borrow_mut().send(100);
+    machine.interrupts();
+    let other = machine.clone();
+    world::at(Point::CopyToUser, move || {
+        assert_eq!(other.read(NOWAIT, 10).result(), Some(Err(EAGAIN)));
+    });
+    let before = machine.signals.count();
+    assert_eq!(machine.read(NOWAIT, 50).result(), Some(Ok(50)));
+    assert!(machine.signals.signalled(before, &[Band::In]));
+}
+
+#[test]
+fn read_whose_buffer_never_comes_can_be_cancelled() {
+    let machine = Machine::new(4096, 0, 16);
+    let buffer = UserBuffer::new(vec![0; 100]);
+    buffer.present.set(0);
+    let read = Call::read(&machine.file, AIO, buffer);
+    machine.device.borrow_mut().host_write(10);
+    machine.device.borrow_mut().send(10);
+    machine.interrupts();
+    // The server meets the fault; the work that faults in has not run.
+    assert!(world::run_one_work());
+    read.cancel();
+    machine.settle();
+    assert_eq!(read.result(), Some(Err(ECANCELED)));
+    assert!(machine.poll().contains(Events::IN));
+}
+
+#[test]
+fn write_during_a_reset_does_not_join_what_the_device_accepted() {
+    let machine = Machine::new(100, 0, 4);
+    assert_eq!(machine.write(WAIT, vec![1; 10]).result(), Some(Ok(10)));
+    machine.suspend_and_resume(|| {
+        assert_eq!(machine.write(WAIT, vec![2; 10]).result(), Some(Ok(10)));
+    });
+    machine.quiesce();
+    assert_eq!(
+        machine.device.borrow().accepted,
+        [[1; 10], [2; 10]].concat()
+    );
+}
+
+#[test]
+fn bytes_that_the_device_has_not_sent_again_are_not_acknowledged_after_a_reset() {
+    let machine = Machine::new(100, 0, 4);
+    machine.device.borrow_mut().host_write(10);
+    machine.device.borrow_mut().send(10);
+    machine.interrupts();
+    machine.suspend_and_resume(|| {});
+    assert_eq!(machine.read(WAIT, 10).result(), Some(Ok(10)));
+    // The device checks what it is told.
+    world::pass(20_000);
+    machine.device.borrow_mut().accept();
+    machine.quiesce();
+    assert_eq!(machine.device.borrow().rx_floor, 10);
+}
+
+#[test]
+fn end_is_told_to_a_reader_who_came_behind_a_request() {
+    let machine = Machine::new(100, 0, 4);
+    let request = machine.read(AIO, 10);
+    machine.device.borrow_mut().flags = STATE_HANGUP;
+    machine.event();
+    // The server has not run.
+    let before = machine.fifo.notifier.wait.count();
+    assert_eq!(machine.read(NOWAIT, 10).result(), Some(Err(EAGAIN)));
+    machine.settle();
+    assert_eq!(request.result(), Some(Ok(0)));
+    assert!(machine.fifo.notifier.wait.woke(before, Events::IN));
+}
+
+#[test]
+fn write_that_is_cancelled_while_the_server_copies_it_is_completed() {
+    let machine = Rc::new(Machine::new(10, 0, 4));
+    assert_eq!(machine.write(WAIT, vec![1; 10]).result(), Some(Ok(10)));
+    let write = Rc::new(machine.write(AIO, vec![2; 5]));
+    let cancelled = write.clone();
+    world::at(Point::CopyFromUser, move || cancelled.cancel());
+    machine.quiesce();
+    machine.device.borrow_mut().host_read(10);
+    machine.event();
+    machine.quiesce();
+    assert_eq!(write.result(), Some(Ok(5)));
+}
+
+#[test]
+fn clear_completes_a_write_that_was_faulted_in_and_overtaken() {
+    let machine = Rc::new(Machine::new(100, 0, 1));
+    let buffer = UserBuffer::new(vec![1; 10]);
+    buffer.present.set(0);
+    let first = Call::write(&machine.file, AIO, buffer);
+    // The server meets the fault; the work that faults in comes later.
+    let second = machine.write(AIO, vec![2; 10]);
+    machine.settle();
+    machine.clear().unwrap();
+    machine.quiesce();
+    assert_eq!(
+        (first.result(), second.result()),
+        (Some(Ok(10)), Some(Ok(10)))
+    );
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The tests: of the parts, and of one whole FIFO with a device in memory ([`machine`]).
+
+mod calls;
+mod machine;
+mod ops;
+mod parts;
+mod requests;
+mod schedules;

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The parts of a FIFO, one by one: [`Chain`], [`RxSide`], [`TxSide`], and the check of what a device tells.
+
+use crate::driver::buffers::{Rx, RxBuffer, Tx, TxBuffer};
+use crate::driver::chain::{Chain, Linked};
+use crate::driver::fifo::rx::RxSide;
+use crate::driver::fifo::state::check_told;
+use crate::driver::fifo::tx::TxSide;
+use crate::driver::policy::Await;
+use crate::driver::tunables::BUDGET;
+use crate::kapi::virtio::Ring;
+use crate::prelude::*;
+use crate::virtio_fifo::{RxHeader, State, TxHeader, MAX_POSITION, STATE_LOOPBACK};
+use crate::world;
+
+// Chain.
+
+struct Link(u32, Option<KBox<Link>>);
+
+impl Linked for Link {
+    fn next(&mut self) -> &mut Option<KBox<Self>> {
+        &mut self.1
+    }
+}
+
+fn link(n: u32) -> KBox<Link> {
+    KBox::new(Link(n, None), GFP_KERNEL).unwrap()
+}
+
+#[test]
+fn chain_gives_the_oldest_first() {
+    let mut chain = Chain::new();
+    let mut other = Chain::new();
+    (2..5).for_each(|n| chain.push_back(link(n)));
+    chain.push_front(link(1));
+    (5..7).for_each(|n| other.push_back(link(n)));
+    chain.append(other);
+    assert_eq!(chain.oldest().map(|link| link.0), Some(1));
+    let got: Vec<_> = std::iter::from_fn(|| chain.pop_front().map(|link| link.0)).collect();
+    assert_eq!(got, [1, 2, 3, 4, 5, 6]);
+    assert!(chain.is_empty());
+}
+
+#[test]
+fn only_link_of_a_chain_is_found_wherever_it_is() {
+    let mut chain = Chain::new();
+    assert!(chain.only().is_none());
+    chain.push_back(link(1));
+    assert!(chain.only().is_some() && chain.newest().is_some());
+    chain.oldest();
+    assert!(chain.only().is_some() && chain.newest().is_none());
+    chain.push_back(link(2));
+    assert!(chain.only().is_none());
+}
+
+#[test]
+fn long_chain_is_dropped_without_recursion() {
+    let mut chain = Chain::new();
+    (0..1_000_000).for_each(|n| chain.push_back(link(n)));
+}
+
+// What a device tells.
+
+fn told() -> State {
+    State {
+        capacity: 100,
+        tx_limit: 100,
+        ..State::default()
+    }
+}
+
+#[test]
+fn impossible_states_are_refused() {
+    let check = |state: State| check_told(&state, 0, 100);
+    assert_eq!(check(told()), Ok(()));
+    assert_eq!(
+        check(State {
+            rx_end: 100,
+            ..told()
+        }),
+        Ok(())
+    );
+    for state in [
+        State { fifo: 1, ..told() },
+        State {
+            capacity: 0,
+            ..told()
+        },
+        State {
+            capacity: 101,
+            ..told()
+        },
+        State {
+            rx_floor: 1,
+            ..told()
+        },
+        State {
+            rx_end: 101,
+            ..told()
+        },
+        State {
+            tx_accepted: 101,
+            ..told()
+        },
+        State {
+            tx_limit: 101,
+            ..told()
+        },
+        State {
+            rx_floor: MAX_POSITION - 1,
+            rx_end: MAX_POSITION,
+            ..told()
+        },
+        State {
+            flags: STATE_LOOPBACK,
+            rx_end: 1,
+            ..told()
+        },
+    ] {
+        assert_eq!(check(state), Err(EIO), "{state:?}");
+    }
+}
+
+// RxSide.
+
+struct Receiver {
+    rx: RxSide,
+    ring: Ring<Rx>,
+}
+
+impl Receiver {
+    fn new() -> Self {
+        world::reset();
+        let mut this = Self {
+            rx: RxSide::new(&told()),
+            ring: Ring::new(256),
+        };
+        this.attach();
+        this
+    }
+
+    fn attach(&mut self) {
+        let mut buffers = Chain::new();
+        let (size, count) = RxSide::buffers_for(100);
+        (0..self.rx.missing(count))
+            .for_each(|_| buffers.push_back(RxBuffer::for_rx(size).unwrap()));
+        self.rx.attach(self.ring.queue(), buffers);
+    }
+
+    /// The device sends bytes whose values are their positions.
+    fn send(&mut self, offset: u64, n: usize, rx_floor: u64) {
+        let mut packet = self.ring.take().expect("a buffer");
+        let room = packet.device_writes();
+        let header = RxHeader {
+            offset,
+            rx_floor,
+            tx_limit: 0,
+        };
+        room[..RxHeader::LEN].copy_from_slice(&header.to_bytes());
+        (0..n).for_each(|i| room[RxHeader::LEN + i] = offset.wrapping_add(i as u64) as u8);
+        self.ring.give(packet, RxHeader::LEN + n);
+    }
+
+    fn receive(&mut self) -> Result<u64, &'static str> {
+        self.rx
+            .receive(false)
+            .map(|received| received.bytes)
+            .map_err(|broken| broken.0)
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(buffer) = self.rx.take() {
+            all.extend_from_slice(buffer.unread());
+            let n = buffer.unread().len();
+            self.rx.give_back(buffer, n);
+        }
+        self.rx.consume_given();
+        all
+    }
+}
+
+#[test]
+fn small_pieces_are_joined_in_order_and_their_buffers_posted_again() {
+    let mut receiver = Receiver::new();
+    let before = receiver.ring.available();
+    for offset in 0..BUDGET as u64 - 4 {
+        receiver.send(offset, 1, 0);
+        assert_eq!(receiver.receive(), Ok(1));
+    }
+    assert_eq!(receiver.ring.available(), before - 1);
+    assert_eq!(receiver.read(), (0..BUDGET as u8 - 4).collect::<Vec<_>>());
+    assert_eq!(receiver.ring.available(), before);
+}
+
+#[test]
+fn message_from_before_a_clear_that_overtook_it_is_dropped() {
+    let mut receiver = Receiver::new();
+    receiver.send(0, 10, 0);
+    receiver.rx.discard_below(10);
+    assert_eq!(receiver.receive(), Ok(0));
+    receiver.send(10, 5, 10);
+    assert_eq!(receiver.receive(), Ok(5));
+    assert_eq!(receiver.read(), (10..15).collect::<Vec<_>>());
+}
+
+#[test]
+fn clear_while_a_reader_has_a_buffer_drops_what_it_did_not_read() {
+    let mut receiver = Receiver::new();
+    receiver.send(0, 10, 0);
+    receiver.receive().unwrap();
+    let buffer = receiver.rx.take().unwrap();
+    receiver.rx.discard_below(6);
+    receiver.rx.give_back(buffer, 2);
+    assert_eq!(receiver.read(), (6..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn bytes_that_come_again_after_a_reset_are_dropped() {
+    let mut receiver = Receiver::new();
+    receiver.send(0, 10, 0);
+    receiver.receive().unwrap();
+    let mut queue = receiver.rx.detach().unwrap();
+    let posted = std::iter::from_fn(|| queue.take_unused()).count();
+    receiver.rx.forget_posted(posted);
+    receiver.attach();
+    let state = State {
+        rx_end: 15,
+        ..told()
+    };
+    assert!(receiver.rx.resume(&state).is_ok());
+    receiver.send(0, 4, 0);
+    receiver.send(4, 11, 0);
+    assert_eq!(receiver.receive(), Ok(5));
+    assert_eq!(receiver.read(), (0..15).collect::<Vec<_>>());
+}
+
+#[test]
+fn device_that_stands_before_what_it_sent_is_not_resumed() {
+    let mut receiver = Receiver::new();
+    receiver.send(0, 10, 0);
+    receiver.receive().unwrap();
+    assert!(receiver
+        .rx
+        .resume(&State {
+            rx_end: 9,
+            ..told()
+        })
+        .is_err());
+}
+
+#[test]
+fn impossible_messages_break_the_receiver() {
+    for (offset, n, floor, written) in [
+        (u64::MAX, 2, 0, None),
+        (MAX_POSITION - 1, 1, 0, None),
+        (0, 1, 1, None),
+        (0, 101, 0, None),
+        (0, 0, 0, None),
+        (0, 1, 0, Some(1_000_000)),
+        (0, 1, 0, Some(0)),
+    ] {
+        let mut receiver = Receiver::new();
+        receiver.send(offset, n, floor);
+        if let Some(written) = written {
+            let mut packet = receiver.ring.take().unwrap();
+            packet.device_writes().fill(0);
+            receiver.ring.give(packet, written);
+        }
+        assert!(
+            receiver.receive().is_err(),
+            "{offset} {n} {floor} {written:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_came_before_break_the_receiver_without_a_reset() {
+    let mut receiver = Receiver::new();
+    receiver.send(0, 10, 0);
+    receiver.send(5, 10, 0);
+    assert!(receiver.receive().is_err());
+}
+
+#[test]
+fn receiver_stops_after_its_budget() {
+    let mut receiver = Receiver::new();
+    let mut offset = 0;
+    for _ in 0..2 {
+        while receiver.ring.available() > 0 && offset < 100 {
+            receiver.send(offset, 1, 0);
+            offset += 1;
+        }
+        if offset > BUDGET as u64 {
+            break;
+        }
+        receiver.receive().unwrap();
+    }
+    let mut rx = RxSide::new(&State {
+        capacity: 1000,
+        ..told()
+    });
+    let ring = Ring::new(256);
+    let mut buffers = Chain::new();
+    (0..BUDGET + 10).for_each(|_| buffers.push_back(RxBuffer::for_rx(4096).unwrap()));
+    rx.attach(ring.queue(), buffers);
+    let mut receiver = Receiver { rx, ring };
+    (0..BUDGET as u64 + 10).for_each(|offset| receiver.send(offset, 1, 0));
+    let received = receiver
+        .rx
+        .receive(false)
+        .map_err(|broken| broken.0)
+        .unwrap();
+    assert_eq!((received.bytes, received.more), (BUDGET as u64, true));
+}
+
+#[test]
+fn broken_rx_queue_is_told() {
+    let mut receiver = Receiver::new();
+    receiver.ring.break_it();
+    assert!(receiver.receive().is_err());
+}
+
+// TxSide.
+
+struct Sender {
+    tx: TxSide,
+    ring: Ring<Tx>,
+    done: Chain<TxBuffer>,
+}
+
+impl Sender {
+    fn new(flags: u32, descriptors: u32) -> Self {
+        world::reset();
+        let state = State { flags, ..told() };
+        let mut this = Self {
+            tx: TxSide::new(&state).unwrap(),
+            ring: Ring::new(descriptors),
+            done: Chain::new(),
+        };
+        this.tx.attach(this.ring.queue());
+        this
+    }
+
+    fn enqueue(&mut self, n: usize, most: usize) -> usize {
+        let mut message = TxBuffer::for_tx(4096 - TxHeader::LEN).unwrap();
+        assert!(message.append(&vec![7; n]));
+        let mut messages = Chain::new();
+        messages.push_back(message);
+        self.tx.enqueue(&mut messages, most)
+    }
+
+    fn pump(&mut self) -> Result<u64, &'static str> {
+        let pumped = self.tx.pump(0, Await::Interrupt, &mut self.done);
+        pumped
+            .map(|pumped| pumped.messages)
+            .map_err(|broken| broken.0)
+    }
+
+    fn use_one(&mut self) -> usize {
+        let packet = self.ring.take().expect("a message");
+        let n = packet.device_reads().len() - TxHeader::LEN;
+        self.ring.give(packet, 0);
+        n
+    }
+}
+
+#[test]
+fn messages_that_wait_for_room_are_joined_and_cut_to_the_credit() {
+    let mut sender = Sender::new(0, 1);
+    assert_eq!(sender.enqueue(10, 10), 10);
+    sender.pump().unwrap();
+    assert_eq!(sender.enqueue(10, 10), 10);
+    assert_eq!(sender.enqueue(90, 80), 80);
+    assert_eq!(sender.tx.credit(0), 0);
+    assert_eq!(sender.use_one(), 10);
+    sender.pump().unwrap();
+    assert_eq!(sender.use_one(), 90);
+    sender.pump().unwrap();
+    assert_eq!(sender.tx.accepted(), 100);
+}
+
+#[test]
+fn credit_follows_the_limit_or_in_a_loop_what_is_read() {
+    let mut sender = Sender::new(0, 4);
+    assert!(sender.tx.raise_limit(101).is_err());
+    sender.enqueue(100, 100);
+    sender.pump().unwrap();
+    assert!(sender.tx.raise_limit(150).is_ok());
+    assert_eq!(sender.tx.credit(1000), 50);
+    let mut sender = Sender::new(STATE_LOOPBACK, 4);
+    sender.enqueue(100, 100);
+    assert_eq!((sender.tx.credit(0), sender.tx.credit(30)), (0, 30));
+    assert!(sender.tx.is_beyond(1));
+    sender.pump().unwrap();
+    assert!(!sender.tx.is_beyond(100) && sender.tx.is_beyond(101));
+}
+
+#[test]
+fn limit_beyond_what_was_posted_and_the_capacity_is_refused() {
+    let mut sender = Sender::new(0, 1);
+    sender.enqueue(50, 50);
+    sender.pump().unwrap();
+    sender.enqueue(50, 50);
+    assert!(sender.tx.raise_limit(150).is_ok());
+    assert!(sender.tx.raise_limit(151).is_err());
+}
+
+#[test]
+fn broken_tx_queue_is_told() {
+    let mut sender = Sender::new(0, 4);
+    sender.ring.break_it();
+    sender.enqueue(1, 1);
+    assert!(sender.pump().is_err());
+}
+
+#[test]
+fn half_of_the_capacity_read_is_acknowledged_at_once() {
+    let mut sender = Sender::new(0, 4);
+    sender.tx.note_consumed(50, false);
+    let pumped = sender.tx.pump(50, Await::None, &mut sender.done);
+    assert_eq!(pumped.map_err(|broken| broken.0).unwrap().messages, 1);
+    let packet = sender.ring.take().unwrap();
+    let header = TxHeader::from_bytes(*packet.device_reads().first_chunk().unwrap());
+    assert_eq!(
+        header,
+        TxHeader {
+            offset: 0,
+            rx_consumed: 50
+        }
+    );
+}
+
+#[test]
+fn messages_that_the_device_did_not_accept_are_sent_again_in_order() {
+    let mut sender = Sender::new(0, 4);
+    for n in 1..=3 {
+        sender.enqueue(n, n);
+        sender.pump().unwrap();
+    }
+    let mut queue = sender.tx.detach().unwrap();
+    let mut unused = KVec::with_capacity(4, GFP_KERNEL).unwrap();
+    while let Some(message) = queue.take_unused() {
+        assert!(unused.push_within_capacity(message).is_ok());
+    }
+    sender.tx.take_back(unused);
+    sender.ring = Ring::new(4);
+    sender.tx.attach(sender.ring.queue());
+    let state = State {
+        tx_accepted: 1,
+        tx_limit: 101,
+        ..told()
+    };
+    assert!(sender.tx.resume(&state, &mut sender.done).is_ok());
+    sender.pump().unwrap();
+    assert_eq!((sender.use_one(), sender.use_one()), (2, 3));
+    sender.pump().unwrap();
+    assert_eq!(sender.tx.accepted(), 6);
+}
+
+#[test]
+fn device_that_accepted_part_of_a_message_is_not_resumed() {
+    let mut sender = Sender::new(0, 4);
+    sender.enqueue(10, 10);
+    sender.pump().unwrap();
+    let mut queue = sender.tx.detach().unwrap();
+    let mut unused = KVec::with_capacity(4, GFP_KERNEL).unwrap();
+    assert!(unused
+        .push_within_capacity(queue.take_unused().unwrap())
+        .is_ok());
+    sender.tx.take_back(unused);
+    let state = State {
+        tx_accepted: 5,
+        tx_limit: 105,
+        ..told()
+    };
+    assert!(sender.tx.resume(&state, &mut sender.done).is_err());
+}
