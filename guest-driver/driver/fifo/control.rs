@@ -112,7 +112,7 @@ impl Fifo {
         let memory = Control::prepare()?;
         // Nobody else clears meanwhile, and the device is not being reset.
         let turn = self.control.turn()?;
-        let (posted, discard) = self.change(Origin::Task, |state, effects| {
+        let (posted, mut discard) = self.change(Origin::Task, |state, effects| {
             state.check()?;
             state.clears += 1;
             effects.messages.append(state.tx.unsend_pending());
@@ -121,7 +121,7 @@ impl Fifo {
         })?;
         // A bounded number in one hold.
         while self.change(Origin::Task, |state, _| {
-            state.requests.discard(&discard, REQUESTS)
+            state.requests.discard(&mut discard, REQUESTS)
         }) {}
         let request = CtrlRequest {
             kind: CTRL_CLEAR,
@@ -137,7 +137,7 @@ impl Fifo {
                 return Err(error);
             }
             state.apply(&told, effects);
-            state.tx.note_consumed(state.rx.consumed(), false);
+            state.tx.note_consumed(state.rx.acknowledged(), false);
             state.pump(effects);
             Ok(())
         })

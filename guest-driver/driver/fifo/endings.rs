@@ -25,7 +25,8 @@ use crate::kapi::{
 use core::mem;
 use kernel::prelude::*;
 
-/// Requests whose bytes a clear has discarded: those up to number `last`, above position `sent`.
+/// Requests whose bytes a clear has discarded: those above position `sent`, up to number `last`. Those
+/// above `last` have been looked at, or came later.
 pub(crate) struct Discard {
     sent: u64,
     last: Id,
@@ -61,8 +62,9 @@ impl Requests {
         }
     }
 
-    /// Ends `budget` of those requests at most; whether there may be more.
-    pub(crate) fn discard(&mut self, discard: &Discard, budget: usize) -> bool {
+    /// Looks at `budget` requests at most, and ends those of these; whether there may be more. The tree is not
+    /// ordered by position: a request that was faulted in stands before those that were sent meanwhile.
+    pub(crate) fn discard(&mut self, discard: &mut Discard, budget: usize) -> bool {
         let mut left = budget;
         let behind = self.sent.cursor_lower_bound_mut(&(discard.last + 1));
         let mut cursor = match behind {
@@ -74,11 +76,8 @@ impl Requests {
             let Wants::Acceptance { end, bytes } = request.wants else {
                 return false;
             };
-            if end <= discard.sent {
-                return false;
-            }
-            // One that is being submitted sees it when it is armed; a later one is not meant.
-            if request.phase != Phase::Queued || *id > discard.last {
+            // A later one is not meant, or has been looked at.
+            if *id > discard.last {
                 cursor = at.move_prev();
                 continue;
             }
@@ -86,6 +85,12 @@ impl Requests {
                 return true;
             }
             left -= 1;
+            discard.last = *id - 1;
+            // One that is being submitted sees it when it is armed.
+            if end <= discard.sent || request.phase != Phase::Queued {
+                cursor = at.move_prev();
+                continue;
+            }
             request.result = Some(Ok(bytes));
             // The cursor goes to the next, or from the last to the one before.
             let (next, node) = at.remove_current();

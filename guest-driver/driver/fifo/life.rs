@@ -166,7 +166,7 @@ impl Fifo {
         self.change(Origin::Task, |state, effects| {
             state.life = Life::Gone;
             state.rx.silence();
-            state.tx.demand_ack(state.rx.consumed());
+            state.tx.demand_ack(state.rx.acknowledged());
             state.tx.begin_wait();
             state.pump(effects);
         });
@@ -259,7 +259,7 @@ impl Fifo {
                 return;
             }
             state.apply_flags(&told, effects);
-            state.tx.demand_ack(state.rx.consumed());
+            state.tx.demand_ack(state.rx.acknowledged());
             state.pump(effects);
         });
         Ok(())

@@ -161,6 +161,11 @@ impl TxSide {
                 break;
             };
             let end = message.tx_end();
+            if self.loopback && end > rx_consumed + self.capacity {
+                // After a reset the device may not be told yet of all that was read.
+                self.pending.push_front(message);
+                return Ok(false);
+            }
             let facts = self.coalescer.describe(&message, others);
             if let Some(message) = self.add(message, rx_consumed)? {
                 self.pending.push_front(message);

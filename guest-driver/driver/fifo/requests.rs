@@ -298,7 +298,14 @@ impl Requests {
     pub(crate) fn sent(&mut self, id: Id, end: u64, bytes: usize) {
         if let Some(request) = self.writes.get_mut(&id) {
             request.wants = Wants::Acceptance { end, bytes };
-            move_node(&mut self.writes, &mut self.sent, id);
+            // The bytes cannot be called back.
+            let to = if request.phase == Phase::Cancelled {
+                request.result = Some(Ok(bytes));
+                &mut self.done
+            } else {
+                &mut self.sent
+            };
+            move_node(&mut self.writes, to, id);
         }
     }
 

@@ -180,6 +180,16 @@ impl RxSide {
         self.consumed
     }
 
+    /// All below this position is read or discarded, and the device may be told so: not of bytes from
+    /// before its reset that it has not sent again (DRV-7).
+    pub(crate) fn acknowledged(&self) -> u64 {
+        if self.arrived < self.repeated {
+            self.consumed.min(self.arrived.max(self.cleared))
+        } else {
+            self.consumed
+        }
+    }
+
     /// All below this position was sent by the device, or discarded.
     pub(crate) fn received(&self) -> u64 {
         self.next

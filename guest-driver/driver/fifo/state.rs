@@ -193,7 +193,7 @@ impl State {
 
     /// Bytes that may be written.
     pub(crate) fn credit(&self) -> u64 {
-        self.tx.credit(self.rx.consumed())
+        self.tx.credit(self.rx.acknowledged())
     }
 
     /// Whether a read would find something: data, or the end.
@@ -229,7 +229,7 @@ impl State {
             Life::Gone => return Events::ERR | Events::HUP,
         };
         // A turn that is not contended is invisible to callers.
-        if self.has_data_for_calls() && self.reader != Turn::Contended || self.rx.hung_up() {
+        if self.has_data_for_calls() && self.reader != Turn::Contended {
             events |= Events::IN;
         }
         let writable = self.writer != Turn::Contended && !self.requests.want_space();
@@ -288,7 +288,7 @@ impl State {
             effects.edges |= Events::IN;
         }
         let empty = self.rx.level() == 0;
-        self.tx.note_consumed(self.rx.consumed(), empty);
+        self.tx.note_consumed(self.rx.acknowledged(), empty);
         self.pump(effects);
     }
 
@@ -319,7 +319,7 @@ impl State {
             1 => Await::Interrupt,
             _ => Await::Batched,
         };
-        let consumed = self.rx.consumed();
+        let consumed = self.rx.acknowledged();
         match self.tx.pump(consumed, others, &mut effects.messages) {
             Ok(Pumped {
                 messages,
@@ -355,8 +355,14 @@ impl State {
             self.rx.silence();
             return;
         }
+        let acknowledged = self.rx.acknowledged();
         match self.rx.receive(self.polling) {
             Ok(received) => {
+                if self.rx.acknowledged() > acknowledged {
+                    // Bytes that were read before the device sent them again.
+                    self.tx.demand_ack(self.rx.acknowledged());
+                    self.pump_unless_deferred(effects);
+                }
                 self.stats.rx_bytes.add(received.bytes);
                 self.stats.rx_messages.add(received.messages);
                 if received.bytes > 0 {

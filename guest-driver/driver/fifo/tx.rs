@@ -134,6 +134,8 @@ impl TxSide {
         }
         messages.append(self.pending.take());
         self.pending = messages;
+        // Turns the chain round: nothing joins a message that the device may have accepted.
+        self.pending.oldest();
         self.posted = self.accepted;
     }
 
