@@ -3,9 +3,8 @@
 //! Deferred requests: order, places in line, cancellation in every phase, and what a hold of the lock looks at.
 
 use super::machine::{Machine, AIO};
-use crate::driver::fifo::requests::{
-    Armed, Buffer, Circumstances, Memory, Pinning, Requests, Reservation, Wants,
-};
+use crate::driver::fifo::request::{Buffer, Memory, Pinning, Reservation, Wants};
+use crate::driver::fifo::requests::{Armed, Circumstances, Requests};
 use crate::driver::file::FifoFile;
 use crate::iov::{Place, UserBuffer};
 use crate::kapi::chardev::ProcessId;
