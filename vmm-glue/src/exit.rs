@@ -13,7 +13,7 @@ pub const FAILURE: u8 = 1;
 pub const MACHINE: u8 = 125;
 
 /// An error with an exit status of its own; any other error is a [`FAILURE`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Exit {
     /// The exit status.
     pub status: u8,

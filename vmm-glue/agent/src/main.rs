@@ -3,7 +3,6 @@
 //! It knows ports and processes. It must not know what a FIFO device is, nor how the guest's file systems came about.
 
 mod exec;
-mod expand;
 mod ports;
 mod pump;
 mod run;

@@ -67,5 +67,6 @@ pub fn terminal_input(port: &File, master: &OwnedFd) {
     };
     let Ok(last) = to.try_clone() else { return };
     input(port, to);
-    let _ = File::from(last).write_all(&[4]);
+    let key = fifo_lab_agent::end_of_file(last.as_fd());
+    let _ = File::from(last).write_all(&[key]);
 }

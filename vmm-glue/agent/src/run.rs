@@ -18,6 +18,7 @@ use fifo_lab_agent::Command;
 use fifo_lab_agent::Report;
 use fifo_lab_agent::Size;
 use fifo_lab_agent::Stdin;
+use fifo_lab_agent::Terminal;
 use rustix::event::EventfdFlags;
 use rustix::process::Pid;
 use rustix::process::Signal;
@@ -26,7 +27,6 @@ use rustix::process::WaitStatus;
 use rustix::pty::OpenptFlags;
 
 use crate::exec;
-use crate::expand;
 use crate::ports::Ports;
 use crate::pump;
 
@@ -68,8 +68,8 @@ fn try_run(
     started: impl FnOnce(),
 ) -> io::Result<Report> {
     let ended = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
-    let running = match command.stdin {
-        Stdin::Terminal(size) => on_terminal(command, size, ports, current, &ended)?,
+    let running = match &command.stdin {
+        Stdin::Terminal(terminal) => on_terminal(command, terminal, ports, current, &ended)?,
         Stdin::Null | Stdin::Port => on_pipes(command, ports, &ended)?,
     };
     lock(current).session = Some(running.pid);
@@ -126,7 +126,7 @@ fn on_pipes(command: &Command, ports: &Arc<Ports>, ended: &Arc<OwnedFd>) -> io::
 
 fn on_terminal(
     command: &Command,
-    size: Size,
+    terminal: &Terminal,
     ports: &Arc<Ports>,
     current: &Shared,
     ended: &Arc<OwnedFd>,
@@ -136,12 +136,12 @@ fn on_terminal(
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
-    set_size(master.as_fd(), size);
     // Held open until the command runs: a terminal that nobody has open reads as ended.
     let slave = File::options()
         .read(true)
         .write(true)
         .open(std::ffi::OsString::from_vec(name.to_bytes().to_vec()))?;
+    terminal.apply(slave.as_fd());
     let mut process = process(command, &name.to_string_lossy());
     process
         .stdin(slave.try_clone()?)
@@ -164,7 +164,7 @@ fn process(command: &Command, tty: &str) -> Process {
     process
         .arg(exec::SUBCOMMAND)
         .arg(tty)
-        .args(expand::expand(&command.argv))
+        .args(&command.argv)
         .envs(&command.env);
     if !command.cwd.is_empty() {
         process.current_dir(&command.cwd);
@@ -210,7 +210,7 @@ fn shell_status(status: WaitStatus) -> u8 {
 /// Gives the running command's terminal a new size; the kernel sends SIGWINCH.
 pub fn resize(current: &Shared, size: Size) {
     if let Some(terminal) = &lock(current).terminal {
-        set_size(terminal.as_fd(), size);
+        size.apply(terminal.as_fd());
     }
 }
 
@@ -220,16 +220,6 @@ pub fn kill(current: &Shared) {
         let _ = rustix::process::kill_process_group(session, Signal::KILL);
         let _ = rustix::process::kill_process(session, Signal::KILL);
     }
-}
-
-fn set_size(terminal: std::os::fd::BorrowedFd<'_>, size: Size) {
-    let size = rustix::termios::Winsize {
-        ws_row: size.rows,
-        ws_col: size.cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
 
 fn lock(current: &Shared) -> MutexGuard<'_, Current> {

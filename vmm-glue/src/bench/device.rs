@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The device alone, without a machine around it: what `cargo bench -p vhost-device-fifo` measures, at the size that goals are about.
 
 use std::fs;
@@ -14,6 +16,7 @@ use super::goals::Limit;
 use super::stats::Spread;
 use crate::child::Running;
 use crate::child::Spec;
+use crate::scratch::Scratch;
 use crate::ui::Step;
 
 /// Bytes of a message.
@@ -49,7 +52,7 @@ struct Interval {
 /// Runs the benchmark.
 pub fn measure(program: &Path) -> Result<Alone> {
     let step = Step::new("measuring the device alone");
-    let home = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let home = Scratch::new("alone")?;
     let spec = Spec::new(program)
         .args(["--bench", "--noplot", &format!("/{SIZE}$")])
         .env("CRITERION_HOME", home.path());

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Lints and formatting of the driver, by the tree's own tools on a copy of the source.
 
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
-use anyhow::Context;
 use anyhow::Result;
 
 use super::report::Filter;
@@ -12,6 +13,7 @@ use super::report::Outcome;
 use super::report::Results;
 use super::report::Verdict;
 use crate::child;
+use crate::scratch::Scratch;
 use crate::child::Spec;
 use crate::child::View;
 use crate::stages::Ready;
@@ -24,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Runs those that are wanted.
 pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results) -> Result<()> {
     let dir =
-        tempfile::tempdir_in(shop.cache.root()).context("cannot make a directory in the cache")?;
+        Scratch::in_dir(shop.cache.root(), "module")?;
     module::copy_sources(shop, dir.path())?;
     let view = module::view(shop, &ready.tree, &ready.kernel, dir.path());
     let checks: [(&str, Spec); 2] = [

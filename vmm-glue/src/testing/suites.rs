@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! guest-tests/suites.toml: which machine each of the guest's test programs needs.
 
 use std::collections::HashSet;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Deserialize;
+
+use crate::escape;
 
 /// Programs whose names begin so are tests.
 pub const PREFIX: &str = "test-";
@@ -81,7 +85,7 @@ impl Suite {
 
     /// The FIFOs of a boot whose folder is `dir`.
     pub fn fifos_in(&self, dir: &Path) -> Vec<String> {
-        let dir = dir.display().to_string();
+        let dir = escape::fifo_spec(dir).to_string_lossy().into_owned();
         self.fifos
             .iter()
             .map(|fifo| fifo.replace("{dir}", &dir))
