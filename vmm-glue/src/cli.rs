@@ -42,7 +42,7 @@ pub struct Cli {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Install what set-up needs on this machine without asking (only ever: uidmap, for an ordinary user).
-    #[arg(short, long, global = true)]
+    #[arg(long, global = true)]
     pub yes: bool,
     /// What to do.
     #[command(subcommand)]
@@ -320,10 +320,7 @@ impl DemoArgs {
 impl LessonArgs {
     /// The machine to start: unless asked otherwise, with a FIFO for most lessons and the zero device of one.
     pub fn config(&self) -> Result<Config> {
-        let mut config = self.machine.config()?;
-        if config.fifos.is_empty() {
-            config.fifos = vec!["loopback".to_owned(), "zero".to_owned()];
-        }
+        let mut config = self.machine.config_with(&["loopback", "zero"])?;
         config.shares = options::shares(self.svg.as_slice())?;
         Ok(config)
     }
@@ -436,15 +433,23 @@ impl RunArgs {
 
 impl MachineArgs {
     fn config(&self) -> Result<Config> {
-        let fifos = options::fifos(&self.fifo)?;
+        self.config_with(&[])
+    }
+
+    /// With these FIFOs unless the user names some; without any, the daemon makes one.
+    fn config_with(&self, usual: &[&str]) -> Result<Config> {
+        let mut fifos = options::fifos(&self.fifo)?;
+        if fifos.is_empty() {
+            fifos.extend(usual.iter().map(|spec| (*spec).to_owned()));
+        }
         let append = options::append(&self.append)?;
         qemu_is_there(self.qemu.as_deref())?;
         Ok(Config {
             smp: self.smp.get(),
             mem: self.mem.clone(),
             accel: self.accel,
+            faults: options::faults(&self.fault, fifos.len())?,
             fifos,
-            faults: self.fault.clone(),
             capacity: self.capacity.clone(),
             control: self.control.clone(),
             vq_size: self.queue_size,

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use fifo_spec::MAX_FIFOS;
 use fifo_spec::PartialSpec;
+use fifo_spec::fault::FaultError;
+use fifo_spec::fault::FaultSpec;
 
 use crate::exit::usage;
 use crate::vm::config::Share;
@@ -38,6 +40,20 @@ fn fifo(spec: &str) -> Result<String> {
     let folder = std::env::current_dir()
         .map_err(|err| usage(format!("--fifo {spec}: there is no current folder: {err}")))?;
     Ok(parsed.resolved(&folder).to_string())
+}
+
+/// `--fault`s: read as the daemon will read them, for that many FIFOs.
+pub fn faults(specs: &[String], fifos: usize) -> Result<Vec<String>> {
+    for text in specs {
+        let refused = |why: String| usage(format!("--fault {text}: {why}"));
+        let spec: FaultSpec = text
+            .parse()
+            .map_err(|err: FaultError| refused(err.to_string()))?;
+        if let Some(fifo) = spec.fifo.filter(|fifo| usize::from(*fifo) >= fifos.max(1)) {
+            return Err(refused(format!("there is no FIFO {fifo}")));
+        }
+    }
+    Ok(specs.to_vec())
 }
 
 /// `--capacity`, by the daemon's own rules.
@@ -201,7 +217,7 @@ mod tests {
             error(share(Path::new(&format!("{bad}{path}"))));
         }
         assert!(error(share(Path::new("/no/such/folder"))).contains("existing"));
-        let twice = [format!("x={path}"), format!("x={}", odd.display())];
+        let twice = [format!("x={path}"), "x=/".to_owned()];
         assert!(error(shares(&twice)).contains("called x"));
     }
 
@@ -223,6 +239,16 @@ mod tests {
         let specs = |count| vec!["loopback".to_owned(); count];
         assert_eq!(fifos(&specs(31)).unwrap().len(), 31);
         assert!(error(fifos(&specs(32))).contains("at most 31"));
+    }
+
+    #[test]
+    fn a_fault_is_what_the_daemon_takes_for_these_fifos() {
+        let one = |spec: &str| faults(&[spec.to_owned()], 0);
+        assert_eq!(one("stall,fifo=0,after=1s").unwrap(), ["stall,fifo=0,after=1s"]);
+        for bad in ["stal", "stall,fifo=x", "stall,fifo=1", ""] {
+            assert!(error(one(bad)).contains("--fault"), "{bad}");
+        }
+        faults(&["stall,fifo=1".to_owned()], 2).unwrap();
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! This file must not know what the directories are for.
 
 use std::fs::File;
+use std::fs::Permissions;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +45,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one in $TMPDIR, and removes what others left there.
+    /// Makes one in $TMPDIR that only this user can look into, and removes what others left there.
     pub fn new(kind: &str) -> Result<Self> {
         Self::in_dir(&std::env::temp_dir(), kind)
     }
@@ -61,6 +63,7 @@ impl Scratch {
         remove_left_behind(base);
         let dir = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{kind}-"))
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(base)
             .with_context(|| {
                 format!(
@@ -148,7 +151,8 @@ mod tests {
         assert_eq!(paths, [base.path().join("globalfifo-run-left")]);
         drop(found);
         let path = used.path().to_owned();
-        assert!(path.is_dir());
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
         drop(used);
         assert!(!path.exists());
     }

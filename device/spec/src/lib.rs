@@ -9,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fault;
+
 use std::fmt;
 use std::fmt::Display;
 use std::path::Path;

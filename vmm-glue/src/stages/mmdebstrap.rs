@@ -219,6 +219,7 @@ mod tests {
     #[test]
     fn a_folder_below_a_private_one_is_closed_to_others() {
         let private = tempfile::tempdir().unwrap();
+        fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let below = private.path().join("below");
         fs::create_dir(&below).unwrap();
         fs::set_permissions(&below, fs::Permissions::from_mode(0o755)).unwrap();
