@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Ctrl-C and friends: one signal thread, and a file descriptor that everybody who waits also waits for.
 //!
 //! A first SIGINT, SIGTERM or SIGHUP (unless that was ignored from the start, as by nohup) makes every wait of the lab fail with [`Exit`]

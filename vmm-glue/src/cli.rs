@@ -109,7 +109,7 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub terminal: bool,
     /// Read nothing from standard input: for a loop like `while read x; do cargo lab run -n -- …; done <list`.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "terminal")]
     pub no_stdin: bool,
     /// Add a Debian package to the guest's userland; may be repeated.
     #[arg(long, value_name = "PKG")]
@@ -457,11 +457,7 @@ impl MachineArgs {
             qemu: self.qemu.clone(),
             qemu_args: self.qemu_arg.clone(),
             append,
-            console: self
-                .console
-                .as_deref()
-                .map(options::console)
-                .transpose()?,
+            console: self.console.as_deref().map(options::console).transpose()?,
             verbose: self.verbose,
             net: self.net,
             ..Config::default()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Exit statuses, and the error that carries one.
 //!
 //! Usage is 2 and failure before a guest is started 1. From the moment a machine is being started the lab's own failures are 125, so that a

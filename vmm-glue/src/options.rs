@@ -210,7 +210,10 @@ mod tests {
             (odd.display().to_string(), "a=b:ro", false),
         ] {
             let found = share(Path::new(&text)).unwrap();
-            assert_eq!((found.name.as_str(), found.read_only), (expected, read_only));
+            assert_eq!(
+                (found.name.as_str(), found.read_only),
+                (expected, read_only)
+            );
             assert_eq!(found.path(), format!("/mnt/{expected}"));
         }
         for bad in ["..=", "a/b=", "=", ".="] {
@@ -244,7 +247,10 @@ mod tests {
     #[test]
     fn a_fault_is_what_the_daemon_takes_for_these_fifos() {
         let one = |spec: &str| faults(&[spec.to_owned()], 0);
-        assert_eq!(one("stall,fifo=0,after=1s").unwrap(), ["stall,fifo=0,after=1s"]);
+        assert_eq!(
+            one("stall,fifo=0,after=1s").unwrap(),
+            ["stall,fifo=0,after=1s"]
+        );
         for bad in ["stal", "stall,fifo=x", "stall,fifo=1", ""] {
             assert!(error(one(bad)).contains("--fault"), "{bad}");
         }
@@ -284,7 +290,10 @@ mod tests {
     fn the_consoles_file_is_not_made_before_its_time() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("console");
-        assert_eq!(console(&file).unwrap(), file.canonicalize().unwrap_or(file.clone()));
+        assert_eq!(
+            console(&file).unwrap(),
+            file.canonicalize().unwrap_or(file.clone())
+        );
         assert!(!file.exists());
         for bad in [dir.path(), Path::new("/dev/null"), Path::new("/no/such/x")] {
             error(console(bad));

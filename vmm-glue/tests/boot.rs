@@ -212,7 +212,10 @@ fn what_the_kernel_complains_of_is_shown() {
     ]);
     assert_eq!(status, 0);
     assert!(stderr.contains("WARNING: this is a drill"), "{stderr}");
-    assert!(stderr.contains("the first in its place:\n  | ["), "{stderr}");
+    assert!(
+        stderr.contains("the first in its place:\n  | ["),
+        "{stderr}"
+    );
 }
 
 #[test]

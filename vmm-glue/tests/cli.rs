@@ -79,10 +79,16 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         (&many, "at most 31"),
         (&["run", "--fault", "stal", "--", "true"], "--fault stal"),
         (&["run", "--env", "=x", "--", "true"], "NAME=VALUE"),
-        (&["run", "--env", "NOT_SET_HERE", "--", "true"], "NOT_SET_HERE"),
+        (
+            &["run", "--env", "NOT_SET_HERE", "--", "true"],
+            "NOT_SET_HERE",
+        ),
         (&["run", "--append", "a -- b", "--", "true"], "--append"),
         (&["run", "--console", "/dev", "--", "true"], "not a file"),
-        (&["run", "--console", "/no/such/folder/x", "--", "true"], "/no/such/folder/x"),
+        (
+            &["run", "--console", "/no/such/folder/x", "--", "true"],
+            "/no/such/folder/x",
+        ),
         (&["run", "--share", "a/b=/tmp", "--", "true"], "a/b"),
         (&["run", "--smp", "0", "--", "true"], "smp"),
         (&["run", "--mem", "1T", "--", "true"], "mem"),
@@ -306,7 +312,11 @@ fn a_cache_from_which_nothing_can_be_loaded_is_refused_at_once() {
     let outcome = lab_in(&dir.path().join("a:b"), &["run", "--", "true"]);
     assert_eq!(outcome.status, 2, "{}", outcome.stderr);
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("XDG_CACHE_HOME"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("XDG_CACHE_HOME"),
+        "{}",
+        outcome.stderr
+    );
     let commas = lab_in(&dir.path().join("a,b c"), &["run", "--dry-run"]);
     assert_eq!(commas.status, 0, "{}", commas.stderr);
 }
@@ -315,7 +325,8 @@ fn a_cache_from_which_nothing_can_be_loaded_is_refused_at_once() {
 #[test]
 fn a_cache_that_is_mounted_noexec_is_named_by_the_doctor_and_by_a_run() {
     let dir = tempfile::tempdir().unwrap();
-    let script = r#"mount -t tmpfs -o noexec lab "$XDG_CACHE_HOME" && "$1" doctor; "$1" run -- true"#;
+    let script =
+        r#"mount -t tmpfs -o noexec lab "$XDG_CACHE_HOME" && "$1" doctor; "$1" run -- true"#;
     let output = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
         .arg(env!("CARGO_BIN_EXE_fifo-lab"))
@@ -324,7 +335,10 @@ fn a_cache_that_is_mounted_noexec_is_named_by_the_doctor_and_by_a_run() {
         .unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stdout.contains("missing  programs in the cache"), "{stdout}{stderr}");
+    assert!(
+        stdout.contains("missing  programs in the cache"),
+        "{stdout}{stderr}"
+    );
     assert!(stderr.contains("mounted noexec"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
 }

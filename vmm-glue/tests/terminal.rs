@@ -3,7 +3,10 @@
 //! The lab on terminals, and with streams as other programs leave them. Tests that boot are run by `cargo lab test`.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-#![expect(clippy::indexing_slicing, reason = "a test's helpers fail as the test does")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail as the test does"
+)]
 
 #[path = "common/pty.rs"]
 mod pty;
@@ -151,7 +154,10 @@ fn a_full_disk_behind_standard_output_is_told_and_the_status_is_1() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("standard output: No space left on device"), "{stderr}");
+    assert!(
+        stderr.contains("standard output: No space left on device"),
+        "{stderr}"
+    );
 }
 
 /// The lab's own output, too: no machine is booted.
@@ -204,7 +210,9 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
         ip -4 -o address show dev eth0 | grep -o 10.0.2.15
         printf '%s\n' "$@""#;
     let output = Command::new(LAB)
-        .args(["-q", "run", "-n", "--env", "A=b=c", "--env", "HERE", "--net"])
+        .args([
+            "-q", "run", "-n", "--env", "A=b=c", "--env", "HERE", "--net",
+        ])
         .args(["--append", "lab.test=1"])
         .arg("--share")
         .arg(format!("other={}", data.display()))
@@ -219,8 +227,7 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
-        stdout,
-        "b=c|from here|/mnt/other|file\nlab.test=1\n10.0.2.15\n/dev/globalfifo*\n",
+        stdout, "b=c|from here|/mnt/other|file\nlab.test=1\n10.0.2.15\n/dev/globalfifo*\n",
         "{stderr}"
     );
     assert_eq!(output.status.code(), Some(0), "{stderr}");

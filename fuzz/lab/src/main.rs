@@ -11,7 +11,11 @@ fn main() -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let err = Command::new(cargo)
         .args(["run", "--quiet", "--release", "--package", "fifo-lab"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"), "--"])
+        .args([
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"),
+            "--",
+        ])
         .args(std::env::args_os().skip(1))
         .exec();
     eprintln!("lab: cannot start cargo: {err}");

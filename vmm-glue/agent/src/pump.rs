@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Copying between a command's streams and the ports, byte for byte.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One guest command: its streams, its process, its end.
 
 use std::fs::File;
@@ -33,6 +35,8 @@ use crate::pump;
 /// What the requests that come during a run act on.
 #[derive(Debug, Default)]
 pub struct Current {
+    /// There is one set of streams, so one command at a time.
+    is_taken: bool,
     session: Option<Pid>,
     terminal: Option<OwnedFd>,
 }
@@ -46,18 +50,23 @@ pub fn run(
     current: &Shared,
     started: impl FnOnce(),
 ) -> Report {
-    match try_run(command, ports, current, started) {
-        Ok(report) => report,
-        Err(err) => {
-            let text = format!("lab agent: cannot start the command: {err}\n");
-            let sent = io::Write::write_all(&mut &ports.stderr, text.as_bytes())
-                .map_or(0, |()| text.len() as u64);
-            Report::Exited {
-                status: 126,
-                stdout: 0,
-                stderr: sent,
-            }
-        }
+    if std::mem::replace(&mut lock(current).is_taken, true) {
+        return refused(ports, "another command is running");
+    }
+    let report = try_run(command, ports, current, started)
+        .unwrap_or_else(|err| refused(ports, &format!("cannot start the command: {err}")));
+    *lock(current) = Current::default();
+    report
+}
+
+fn refused(ports: &Ports, why: &str) -> Report {
+    let text = format!("lab agent: {why}\n");
+    let sent =
+        io::Write::write_all(&mut &ports.stderr, text.as_bytes()).map_or(0, |()| text.len() as u64);
+    Report::Exited {
+        status: 126,
+        stdout: 0,
+        stderr: sent,
     }
 }
 
@@ -75,7 +84,12 @@ fn try_run(
     lock(current).session = Some(running.pid);
     started();
     let status = wait(running.pid)?;
-    *lock(current) = Current::default();
+    // What comes late is about nobody: the process's id may be another's soon.
+    {
+        let mut current = lock(current);
+        current.session = None;
+        current.terminal = None;
+    }
     rustix::io::write(&*ended, &1_u64.to_ne_bytes())?;
     let stdout = running.stdout.join().unwrap_or_default();
     let stderr = running

@@ -90,9 +90,13 @@ impl Rig {
             attached.extend(vsock_device(&at("vhost")));
         }
         // Last, so that its FIFOs have the higher numbers.
-        attached.extend(
-            qemu::fifo_device(generic, "crowd", &at("crowd"), plan::CROWD, config.vq_size),
-        );
+        attached.extend(qemu::fifo_device(
+            generic,
+            "crowd",
+            &at("crowd"),
+            plan::CROWD,
+            config.vq_size,
+        ));
         config.qemu_args.splice(0..0, attached);
         let guest = Guest::boot(&config, paths)?;
         peers::connect("FIFO", &at("host"))?;

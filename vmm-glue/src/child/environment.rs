@@ -5,13 +5,7 @@
 use super::spec::Environment;
 
 /// Change how a program is loaded, or where the C library looks for its parts.
-const LOADERS: [&str; 5] = [
-    "LD_",
-    "GLIBC_TUNABLES",
-    "GCONV_PATH",
-    "LOCPATH",
-    "NLSPATH",
-];
+const LOADERS: [&str; 5] = ["LD_", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH"];
 /// Change what cargo makes of the same sources. `CARGO_TARGET_DIR` and linkers stay: they are about this machine.
 const BUILDS: [&str; 7] = [
     "RUSTFLAGS",

@@ -268,9 +268,8 @@ fn tree_root(view: &View, root: &Path) -> Result<PathBuf> {
 fn why_no_overlay(view: &View) -> String {
     /// statfs(2) of an overlay.
     const OVERLAYFS: i64 = 0x794c_7630;
-    let is_overlay = |dir: &Path| {
-        rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == OVERLAYFS)
-    };
+    let is_overlay =
+        |dir: &Path| rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == OVERLAYFS);
     match &view.overlay {
         Some(Overlay { upper, .. }) if is_overlay(upper) => format!(
             "cannot mount an overlay over the Debian tree: {} is itself on overlayfs, as a container's own files are; put the cache on a \

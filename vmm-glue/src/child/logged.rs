@@ -78,8 +78,14 @@ impl Logged {
             return Ok(());
         }
         if shell_status(status) == KILLED {
-            let what = format!("{} was killed by signal 9 (out of memory?)", program_name(spec));
-            return Err(anyhow::anyhow!("{what}\n{}", self.explain(&program_name(spec))));
+            let what = format!(
+                "{} was killed by signal 9 (out of memory?)",
+                program_name(spec)
+            );
+            return Err(anyhow::anyhow!(
+                "{what}\n{}",
+                self.explain(&program_name(spec))
+            ));
         }
         Err(anyhow::anyhow!("{}", self.explain(&program_name(spec))))
     }

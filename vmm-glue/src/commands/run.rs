@@ -67,9 +67,16 @@ fn guest_command(args: &RunArgs, config: &Config, paths: &Paths) -> Result<Comma
         .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
         .collect();
     let layer = paths.layer.as_ref().map(|layer| layer.join(layer::UPPER));
-    let trees: Vec<&Path> = layer.iter().chain([&paths.tree]).map(PathBuf::as_path).collect();
+    let trees: Vec<&Path> = layer
+        .iter()
+        .chain([&paths.tree])
+        .map(PathBuf::as_path)
+        .collect();
     let term = std::env::var("TERM").ok();
-    env.insert("TERM".to_owned(), tty::name_in_guest(term.as_deref(), &trees));
+    env.insert(
+        "TERM".to_owned(),
+        tty::name_in_guest(term.as_deref(), &trees),
+    );
     env.extend(args.env()?);
     let shell = args.command.is_empty();
     let terminal = args.terminal || shell && tty::interactive() && !args.no_stdin;

@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -114,8 +115,9 @@ pub fn obtain(shop: &Shop, bench: &mut Bench<'_>) -> Result<Mmdebstrap> {
 
 /// Asks before anything on this machine is changed.
 fn install_uidmap() -> Result<()> {
-    let by_hand =
-        format!("newuidmap is missing: install it with `sudo {INSTALL_UIDMAP}`, or run the lab as root");
+    let by_hand = format!(
+        "newuidmap is missing: install it with `sudo {INSTALL_UIDMAP}`, or run the lab as root"
+    );
     let wanted = on_path("apt-get")
         && on_path("sudo")
         && ui::agreed(&format!(
@@ -158,11 +160,15 @@ impl Mmdebstrap {
 }
 
 fn fetched_spec(root: &Path) -> Spec {
-    let perl = crate::cache::entries(&root.join("usr/share/perl"));
-    let native = crate::cache::entries(&root.join("usr/lib/x86_64-linux-gnu/perl"));
-    let dirs = perl
+    // Perl's directories are called like its versions.
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let dirs = ["usr/share/perl", "usr/lib/x86_64-linux-gnu/perl"]
         .into_iter()
-        .chain(native)
+        .flat_map(|dir| crate::cache::entries(&root.join(dir)))
+        .filter(is_version)
         .chain([root.join("usr/share/perl5")]);
     // No directory of a cache has a colon in its name.
     let perl5lib = std::env::join_paths(dirs).unwrap_or_default();
@@ -196,7 +202,12 @@ pub fn scratch(shop: &Shop, tool: &Mmdebstrap) -> Result<Scratch> {
                 ui::bytes(SCRATCH_BYTES)
             );
         }
-        shop.enough_room_in(&base, "an ordinary user's first set-up", SCRATCH_BYTES, "TMPDIR")?;
+        shop.enough_room_in(
+            &base,
+            "an ordinary user's first set-up",
+            SCRATCH_BYTES,
+            "TMPDIR",
+        )?;
     }
     let scratch = Scratch::in_dir(&base, scratch::DEBIAN)?;
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o1777))?;
@@ -209,12 +220,42 @@ fn closed_to_others(dir: &Path) -> Option<&Path> {
         dir.metadata()
             .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
     };
-    dir.ancestors().find(|dir| !dir.as_os_str().is_empty() && !is_open(dir))
+    dir.ancestors()
+        .find(|dir| !dir.as_os_str().is_empty() && !is_open(dir))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fetched_one_brings_perls_modules_and_debians_keys() {
+        let root = tempfile::tempdir().unwrap();
+        for file in [
+            "usr/share/perl/5.36/x",
+            "usr/share/perl/cross-config-5.36/x",
+            KEYRINGS[0],
+        ] {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let said = fetched_spec(root.path()).shell();
+        let root = root.path().display();
+        assert!(
+            said.contains(&format!(
+                "PERL5LIB={root}/usr/share/perl/5.36:{root}/usr/share/perl5 "
+            )),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!(
+                " perl {root}/usr/bin/mmdebstrap --keyring={root}/{}",
+                KEYRINGS[0]
+            )),
+            "{said}"
+        );
+    }
 
     #[test]
     fn a_folder_below_a_private_one_is_closed_to_others() {

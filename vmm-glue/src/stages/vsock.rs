@@ -63,11 +63,8 @@ pub fn obtain(shop: &Shop) -> Result<Vsock> {
                 .environment(Environment::NotTheBuilds)
                 .place(Place::Group);
             bench.run(&install)?;
-            std::fs::copy(
-                root.join("bin").join(PROGRAM),
-                bench.dir.join(PROGRAM),
-            )
-            .context("cargo has installed no program")?;
+            std::fs::copy(root.join("bin").join(PROGRAM), bench.dir.join(PROGRAM))
+                .context("cargo has installed no program")?;
             crate::cache::remove(&root)
         },
     )?;

@@ -430,12 +430,14 @@ impl Guest {
             (&self.stderr, self.announced.1),
         ];
         let machine = &mut self.machine;
-        let arrived = session::drain(&outlets, self.kernel.limit(ANSWER_LIMIT), |left| {
-            match machine.events.next(left)? {
+        let arrived = session::drain(
+            &outlets,
+            self.kernel.limit(ANSWER_LIMIT),
+            |left| match machine.events.next(left)? {
                 Some(event) => machine.unless_over(&event),
                 None => Ok(()),
-            }
-        })?;
+            },
+        )?;
         if arrived {
             Ok(())
         } else {

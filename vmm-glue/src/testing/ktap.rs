@@ -72,8 +72,7 @@ impl Parser {
             // Diagnostics, and whatever else a program says.
             if self.diagnostics.len() < DIAGNOSTICS_MAX {
                 let text = text.strip_prefix("# ").unwrap_or(text);
-                self.diagnostics
-                    .push(text.chars().take(LINE_MAX).collect());
+                self.diagnostics.push(text.chars().take(LINE_MAX).collect());
             }
             return None;
         };

@@ -13,9 +13,9 @@ use super::report::Outcome;
 use super::report::Results;
 use super::report::Verdict;
 use crate::child;
-use crate::scratch::Scratch;
 use crate::child::Spec;
 use crate::child::View;
+use crate::scratch::Scratch;
 use crate::stages::Ready;
 use crate::stages::module;
 use crate::stages::shop::Shop;
@@ -25,8 +25,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
 pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results) -> Result<()> {
-    let dir =
-        Scratch::in_dir(shop.cache.root(), "module")?;
+    let dir = Scratch::in_dir(shop.cache.root(), "module")?;
     module::copy_sources(shop, dir.path())?;
     let view = module::view(shop, &ready.tree, &ready.kernel, dir.path());
     let checks: [(&str, Spec); 2] = [

@@ -30,11 +30,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Feeds the guest's command until the end of file, which it passes on. `stop` looks at what was read and may end it; with `raw`, the terminal
 /// is kept raw.
-pub fn feed(
-    mut port: UnixStream,
-    raw: bool,
-    mut stop: impl FnMut(&[u8]) -> bool + Send + 'static,
-) {
+pub fn feed(mut port: UnixStream, raw: bool, mut stop: impl FnMut(&[u8]) -> bool + Send + 'static) {
     thread::spawn(move || {
         let mut take = |bytes: &[u8]| !stop(bytes) && port.write_all(bytes).is_ok();
         if let Err(err) = copy(rustix::stdio::stdin(), raw, &mut take) {

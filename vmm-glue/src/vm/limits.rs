@@ -8,8 +8,7 @@ use rustix::process::Resource;
 const OPEN_FILES: u64 = 16_384;
 
 /// What raises the limit.
-pub const MORE_OPEN_FILES: &str =
-    "ulimit -Hn 65536 (as root; or LimitNOFILE=, nofile in /etc/security/limits.conf, docker run --ulimit nofile=65536)";
+pub const MORE_OPEN_FILES: &str = "ulimit -Hn 65536 (as root; or LimitNOFILE=, nofile in /etc/security/limits.conf, docker run --ulimit nofile=65536)";
 
 /// What is wrong with the limit of open files, if anything: where they may, file servers raise it themselves.
 pub fn few_open_files() -> Option<String> {

@@ -78,8 +78,8 @@ impl Events {
             let fd = fd.try_clone_to_owned().context("cannot watch signals")?;
             watched.push((fd, None));
         }
-        let gone = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
-            .context("cannot create an eventfd")?;
+        let gone =
+            rustix::event::eventfd(0, EventfdFlags::CLOEXEC).context("cannot create an eventfd")?;
         let end = gone.try_clone().context("cannot watch a process")?;
         let (sender, receiver) = mpsc::channel();
         let events = Self {
