@@ -250,7 +250,7 @@ mod tests {
         );
         assert!(
             said.contains(&format!(
-                " perl {root}/usr/bin/mmdebstrap --keyring={root}/{}",
+                " perl {root}/usr/bin/mmdebstrap '--keyring={root}/{}'",
                 KEYRINGS[0]
             )),
             "{said}"
