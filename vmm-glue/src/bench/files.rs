@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! A report as files: JSON for programs, CSV for spreadsheets, a page for people.
 
 use std::fs;

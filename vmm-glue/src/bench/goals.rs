@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! The goals, and whether a run meets them.
 
 use serde::Serialize;

@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! What an idle guest costs the host, with the device and without.
 
 use anyhow::Result;

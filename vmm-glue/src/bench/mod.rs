@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! `cargo lab bench`: what the device costs, beside what one would use instead, in the same boot.
 //!
 //! ```text

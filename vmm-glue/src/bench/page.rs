@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! A report as one HTML page that opens anywhere: style and charts are in it, and nothing is fetched.
 
 use maud::DOCTYPE;

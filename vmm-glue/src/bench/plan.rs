@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! What is measured, in which order, and under which names.
 
 use globalfifo_bench_protocol::Direction;

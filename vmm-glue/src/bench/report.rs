@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! A run as a whole: what it ran on, what it found, and what that says of the goals.
 
 use std::fs;

@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! What was measured: figures by name and round, and the questions that are asked of them.
 
 use std::collections::BTreeMap;

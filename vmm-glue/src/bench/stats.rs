@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! Medians with their spread, ratios, and latency distributions.
 
 use hdrhistogram::Histogram;

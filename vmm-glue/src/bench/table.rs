@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! A report on a terminal: ratios and goals first, then the figures.
 
 use super::goals::Goal;

@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! `cargo lab bench`: rounds of everything beside its peers, a table, and files with the rest.
 
 use std::path::Path;
