@@ -19,12 +19,18 @@ use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::options;
 use crate::stages::Driver;
+use crate::stages::Edition;
 use crate::stages::KernelChoice;
+use crate::stages::Root;
+use crate::stages::System;
 use crate::stages::Wanted;
 use crate::stages::layer;
 use crate::stages::programs::Need;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
+
+/// Megabytes of memory that a guest needs whose root is in it.
+const RAM_ROOT: u64 = 768;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -115,7 +121,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PKG")]
     install: Vec<String>,
     /// Load this module instead of the one built from guest-driver/; `none` boots without driver and device.
-    #[arg(long, value_name = "KO")]
+    #[arg(long, value_name = "KO", conflicts_with = "driver_edition")]
     driver: Option<PathBuf>,
     /// Print the commands that would be run and run none.
     #[arg(long)]
@@ -153,6 +159,12 @@ pub struct MachineArgs {
     /// Which kernel the guest runs.
     #[arg(long, value_enum, default_value = "stock")]
     kernel: KernelChoice,
+    /// Which edition of the driver is built and loaded.
+    #[arg(long, value_enum, default_value = "fast")]
+    driver_edition: Edition,
+    /// Where the guest's root is. `ram` is for suspends; it needs 768 MB of memory, and `--share` adds a device that refuses to suspend.
+    #[arg(long, value_enum, default_value = "virtiofs")]
+    root: Root,
     /// A QEMU of this machine instead of the lab's own.
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -206,9 +218,12 @@ pub struct TestArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
-    /// Which kernel the guests run; with `debug`, only the guests' tests are run, and what its checkers report fails them.
+    /// Which kernel the guests run; with another than `stock`, only the guests' tests are run. What the checkers of `debug` report fails them.
     #[arg(long, value_enum, default_value = "stock")]
     pub kernel: KernelChoice,
+    /// Which edition of the driver the guests have; with `teaching`, only the guests' tests are run.
+    #[arg(long, value_enum, default_value = "fast")]
+    pub driver_edition: Edition,
 }
 
 /// `cargo lab bench`.
@@ -238,6 +253,9 @@ pub struct BenchArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     accel: AccelChoice,
+    /// Which edition of the driver is measured.
+    #[arg(long, value_enum, default_value = "fast")]
+    driver_edition: Edition,
     /// A QEMU of this machine instead of the lab's own.
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -276,18 +294,22 @@ fn minutes(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a number of minutes, like 10 or 0.5".to_owned())
 }
 
-fn memory(text: &str) -> Result<String, String> {
+/// Megabytes of memory.
+fn megabytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(['M', 'G']);
     let unit = text.get(digits.len()..).unwrap_or_default();
     let size: u64 = digits
         .parse()
         .map_err(|_| "give a number and M or G, like 512M or 2G".to_owned())?;
-    let megabytes = match unit {
-        "M" => size,
-        "G" => size.saturating_mul(1024),
-        _ => return Err("give a number and M or G, like 512M or 2G".to_owned()),
-    };
-    if megabytes < 256 {
+    match unit {
+        "M" => Ok(size),
+        "G" => Ok(size.saturating_mul(1024)),
+        _ => Err("give a number and M or G, like 512M or 2G".to_owned()),
+    }
+}
+
+fn memory(text: &str) -> Result<String, String> {
+    if megabytes(text)? < 256 {
         Err("the guest needs at least 256M".to_owned())
     } else {
         Ok(text.to_owned())
@@ -338,6 +360,10 @@ impl BenchArgs {
         Ok(Config {
             smp: self.smp.get(),
             accel: self.accel,
+            system: System {
+                edition: self.driver_edition,
+                ..System::default()
+            },
             capacity: Some(self.capacity.clone()),
             qemu: self.qemu.clone(),
             ..Config::default()
@@ -415,7 +441,7 @@ impl RunArgs {
         Ok(Wanted {
             install: self.install.clone(),
             driver,
-            kernel: self.machine.kernel,
+            system: self.machine.system(),
             programs: Need::IfTheyBuild,
         })
     }
@@ -444,6 +470,12 @@ impl MachineArgs {
         }
         let append = options::append(&self.append)?;
         qemu_is_there(self.qemu.as_deref())?;
+        if self.root == Root::Ram && megabytes(&self.mem).is_ok_and(|size| size < RAM_ROOT) {
+            return Err(usage(format!(
+                "--root ram --mem {}: a root in RAM needs --mem {RAM_ROOT}M or more",
+                self.mem
+            )));
+        }
         Ok(Config {
             smp: self.smp.get(),
             mem: self.mem.clone(),
@@ -453,7 +485,7 @@ impl MachineArgs {
             capacity: self.capacity.clone(),
             control: self.control.clone(),
             vq_size: self.queue_size,
-            kernel: self.kernel,
+            system: self.system(),
             qemu: self.qemu.clone(),
             qemu_args: self.qemu_arg.clone(),
             append,
@@ -462,6 +494,14 @@ impl MachineArgs {
             net: self.net,
             ..Config::default()
         })
+    }
+
+    fn system(&self) -> System {
+        System {
+            kernel: self.kernel,
+            edition: self.driver_edition,
+            root: self.root,
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -19,8 +19,12 @@ pub struct Recipe {
     pub packages: Vec<String>,
     /// Which kernel.
     pub kernel: Kernel,
+    /// Which kernel with PREEMPT_RT.
+    pub rt: Rt,
     /// How the debug kernel is built.
     pub debug: Debug,
+    /// What a root in RAM consists of.
+    pub ram: Ram,
     /// How much room a first set-up needs.
     pub room: Room,
     /// The file itself, for keys.
@@ -37,6 +41,26 @@ pub struct Kernel {
     /// Debian's flavour.
     pub flavour: String,
     /// Patterns of files, relative to the source, that are not unpacked.
+    pub omit: Vec<String>,
+}
+
+/// The kernel with PREEMPT_RT: of the same major version.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rt {
+    /// Debian's flavour.
+    pub flavour: String,
+    /// Folders of modules, relative to kernel/, that are not kept.
+    pub omit_modules: Vec<String>,
+}
+
+/// The part of the tree that a root in RAM has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ram {
+    /// Packages beside the essential ones; what they depend on comes with them.
+    pub packages: Vec<String>,
+    /// Folders and files of the tree that are left out.
     pub omit: Vec<String>,
 }
 

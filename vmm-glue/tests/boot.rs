@@ -271,6 +271,61 @@ fn writes_to_the_guests_root_are_forgotten() {
     );
 }
 
+/// virtiofs refuses to be frozen: what was frozen before it is brought back, the lab's own ports among them.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_command_in_which_a_suspend_is_aborted_ends_with_its_output_and_status() {
+    let script =
+        "rtcwake -q -m freeze -s 2; echo rtcwake $?; dmesg | grep -c 'returns -95'; cat; exit 3";
+    let command = ["-q", "run", "--timeout", "60", "--", "sh", "-c", script];
+    let (status, stdout, stderr) = lab_with_input(b"typed\n", &command);
+    let stdout = String::from_utf8_lossy(&stdout);
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(status, 3, "{stdout}{stderr}");
+    assert_eq!(lines.first(), Some(&"rtcwake 1"), "{stdout}");
+    assert_ne!(lines.get(1), Some(&"0"), "no suspend was aborted");
+    assert_eq!(lines.get(2), Some(&"typed"), "{stdout}");
+}
+
+/// To idle and to RAM. What is typed meanwhile arrives.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_guest_with_its_root_in_ram_sleeps_and_goes_on() {
+    for (mode, said) in [("freeze", "s2idle"), ("mem", "deep")] {
+        let script = format!(
+            "echo before; rtcwake -q -m {mode} -s 3; echo rtcwake $?; cat; dmesg | grep -c 'PM: suspend entry ({said})'"
+        );
+        let mut lab = command(&["-q", "run", "--root", "ram", "--driver", "none"]);
+        let mut lab = lab
+            .args(["--timeout", "90", "--", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(lab.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "before\n");
+        lab.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        let output = lab.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(rest, "rtcwake 0\ntyped\n1\n", "{mode}: {stderr}");
+        assert_eq!(output.status.code(), Some(0), "{mode}: {stderr}");
+    }
+}
+
+/// Who is in a mere chroot may not make them.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn an_ordinary_user_of_the_guest_may_make_user_namespaces() {
+    let script = "setpriv --reuid=1000 --regid=1000 --clear-groups unshare --user --pid --fork --map-root-user id -u";
+    let (status, stdout, stderr) = run(&["--driver", "none", "--", "sh", "-c", script]);
+    assert_eq!((status, stdout.as_str()), (0, "0\n"), "{stderr}");
+}
+
 /// Processes whose command line mentions this, but for the lab's own.
 fn processes_with(text: &str) -> Vec<String> {
     pids_with(text).into_iter().map(|(_, line)| line).collect()

@@ -56,7 +56,7 @@ fn no_command_is_a_usage_error_that_shows_the_commands() {
 fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
     let many = ["--fifo", "loopback"].repeat(32);
     let many = [&["run"], many.as_slice()].concat();
-    let cases: [(&[&str], &str); 29] = [
+    let cases: [(&[&str], &str); 34] = [
         (&["rnu"], "rnu"),
         (&["run", "--frobnicate"], "--frobnicate"),
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
@@ -101,6 +101,28 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         (
             &["test", "--kernel", "debug", "host/rustfmt"],
             "only tests below guest/",
+        ),
+        (
+            &["test", "--driver-edition", "teaching", "lab/"],
+            "only tests below guest/",
+        ),
+        (&["run", "--root", "disk", "--", "true"], "disk"),
+        (
+            &["run", "--root", "ram", "--mem", "512M", "--", "true"],
+            "--mem 768M",
+        ),
+        (&["demo", "--driver-edition", "slow"], "slow"),
+        (
+            &[
+                "run",
+                "--driver",
+                "none",
+                "--driver-edition",
+                "teaching",
+                "--",
+                "true",
+            ],
+            "--driver-edition",
         ),
         (
             &["run", "--share", "/no/such/folder", "--", "true"],
@@ -216,6 +238,31 @@ fn a_dry_run_with_the_debug_kernel_names_it_as_missing_and_boots_it() {
     );
     let stock = lab(&["run", "--dry-run"]);
     assert!(!stock.stdout.contains("debug"), "{}", stock.stdout);
+}
+
+#[test]
+fn a_dry_run_with_the_rt_kernel_needs_no_stock_kernel() {
+    let outcome = lab(&["run", "--dry-run", "--kernel", "rt"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let (missing, commands) = outcome.stdout.split_once('\n').unwrap();
+    assert!(missing.contains("the rt kernel"), "{missing}");
+    assert!(!missing.contains("the kernel"), "{missing}");
+    assert!(commands.contains("stages/rt-kernel/"), "{commands}");
+}
+
+#[test]
+fn a_dry_run_with_a_root_in_ram_has_no_virtiofs() {
+    let outcome = lab(&["run", "--dry-run", "--root", "ram"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    for absent in ["virtiofs", "vhost-user-fs"] {
+        assert!(!outcome.stdout.contains(absent), "{}", outcome.stdout);
+    }
+    for part in ["-initrd ", "the root in RAM"] {
+        assert!(outcome.stdout.contains(part), "{}", outcome.stdout);
+    }
+    let usual = lab(&["run", "--dry-run"]);
+    assert!(usual.stdout.contains("rootfstype=virtiofs"));
+    assert!(!usual.stdout.contains("-initrd"), "{}", usual.stdout);
 }
 
 #[test]

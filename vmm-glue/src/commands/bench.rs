@@ -18,7 +18,6 @@ use crate::cancel;
 use crate::cli::BenchArgs;
 use crate::exit;
 use crate::stages;
-use crate::stages::KernelChoice;
 use crate::stages::Wanted;
 use crate::stages::device_bench;
 use crate::stages::shop::Shop;
@@ -42,7 +41,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     }
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(KernelChoice::Stock))?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
     let mut results = Results::default();
     let vsock = peer(&shop, &trials, &mut results)?;
     let paths = Paths::new(&ready);

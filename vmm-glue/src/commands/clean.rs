@@ -14,9 +14,10 @@ use crate::stages::tree;
 use crate::ui;
 
 /// What takes minutes to make again.
-const KEPT: [&str; 4] = [
+const KEPT: [&str; 5] = [
     tree::STAGE,
     kernel::STAGE,
+    kernel::RT_STAGE,
     debug::STAGE,
     debug::COMPILER_STAGE,
 ];

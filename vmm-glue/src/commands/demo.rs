@@ -18,7 +18,7 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     let config = args.config()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
     let command = Command {
         argv: vec![format!("/{}/bin/demo", guest::HOME)],
         cwd: "/root".to_owned(),

@@ -11,7 +11,7 @@ use crate::child;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::stages;
-use crate::stages::KernelChoice;
+use crate::stages::System;
 use crate::stages::Wanted;
 use crate::stages::mmdebstrap;
 use crate::stages::plan;
@@ -277,7 +277,7 @@ fn kvm() -> State {
 }
 
 fn set_up() -> State {
-    let wanted = Wanted::programs_on(KernelChoice::Stock);
+    let wanted = Wanted::programs_on(System::default());
     match Shop::open().and_then(|shop| plan::plan(&shop, &wanted)) {
         Ok(plan) if plan.missing.is_empty() => State::Good("everything is made".to_owned()),
         Ok(plan) => State::Note(format!(

@@ -43,7 +43,7 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
         )));
     }
     machine::check(&config)?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
     let mut argv = vec![format!("/{}/bin/lesson", guest::HOME), id.clone()];
     if let Some(share) = config.shares.first() {
         argv.extend(["--svg".to_owned(), share.path()]);

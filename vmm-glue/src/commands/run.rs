@@ -109,7 +109,7 @@ pub fn in_guest(
     }
     machine.tell_ptys();
     let mut command = command.clone();
-    command.env.extend(config.kernel.environment());
+    command.env.extend(config.system.kernel.environment());
     let result = attend(&mut machine, &command, timeout).map_err(exit::as_machine);
     tty::restore();
     if result.is_ok() {

@@ -49,13 +49,13 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
     let config = args.config(&data)?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.kernel))?;
+    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let title = format!(
         "soaking for {} min, seed {seed}, {} CPUs, {} kernel",
         args.minutes.as_secs_f64() / 60.0,
         config.smp,
-        config.kernel.name()
+        config.system.kernel.name()
     );
     ui::say(&title);
     let soak = Soak::start(&config, &Paths::new(&ready), &data, args.minutes, seed)?;
@@ -107,7 +107,7 @@ impl Soak {
             traffic,
             faults: Faults::new(seed),
             daemon,
-            kernel: config.kernel,
+            kernel: config.system.kernel,
             started: Instant::now(),
             said: Said::default(),
             first: None,

@@ -5,8 +5,10 @@ use anyhow::Result;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::stages;
+use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
+use crate::stages::System;
 use crate::stages::Wanted;
 use crate::stages::shop::Shop;
 use crate::testing::guest;
@@ -18,6 +20,7 @@ use crate::testing::report::Filter;
 use crate::testing::report::Outcome;
 use crate::testing::report::Results;
 use crate::testing::report::Verdict;
+use crate::vm::config::AccelChoice;
 
 /// Runs what the filter wants; 0 if something ran and nothing failed.
 pub fn test(args: &TestArgs) -> Result<u8> {
@@ -32,26 +35,35 @@ pub fn test(args: &TestArgs) -> Result<u8> {
             junit.display()
         )));
     }
-    if args.kernel != KernelChoice::Stock && !filter.may_want_below("guest/") {
+    let system = System {
+        kernel: args.kernel,
+        edition: args.driver_edition,
+        ..System::default()
+    };
+    if !system.is_usual() && !filter.may_want_below("guest/") {
         return Err(exit::usage(format!(
-            "--kernel: only tests below guest/ run on a kernel, {} does not",
+            "--kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not",
             filter.text().unwrap_or_default()
         )));
     }
     let shop = Shop::open()?;
     let mut results = Results::new();
-    let programs = if args.kernel == KernelChoice::Stock {
+    let programs = if system.is_usual() {
         on_host(&shop, &filter, &mut results)?
     } else {
         Vec::new()
     };
-    in_guest(&shop, args, &filter, &mut results)?;
-    if args.kernel == KernelChoice::Stock && filter.may_want_below("lab/") {
+    in_guest(&shop, args.accel, system, &filter, &mut results)?;
+    if system.is_usual() && filter.may_want_below("lab/") {
         results.doing("running the lab's own tests that boot machines");
         host::boot_tests(&programs, &filter, &mut results)?;
     }
-    if args.kernel == KernelChoice::Stock && wants_checked(&filter) {
-        checked(&shop, args, &filter, &mut results)?;
+    if system.is_usual() {
+        for (part, system) in second_runs() {
+            if wants_part(&filter, part) {
+                run_part(&shop, args.accel, (system, part), &filter, &mut results)?;
+            }
+        }
     }
     if let Some(path) = &args.junit {
         results.write_junit(path)?;
@@ -76,36 +88,67 @@ fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Pr
     Ok(programs)
 }
 
-/// Tests below checked/ take a kernel that has to be compiled: only who tests everything wants them, or who names that place.
-fn wants_checked(filter: &Filter) -> bool {
-    let named = |text: &str| text.starts_with(Selection::Checked.place());
+/// Parts of the suites that a run of everything has once more on another system, in the order of what they cost.
+fn second_runs() -> [(Selection, System); 2] {
+    let usual = System::default();
+    [
+        (
+            Selection::Teaching,
+            System {
+                edition: Edition::Teaching,
+                ..usual
+            },
+        ),
+        (
+            Selection::Checked,
+            System {
+                kernel: KernelChoice::Debug,
+                ..usual
+            },
+        ),
+    ]
+}
+
+/// Tests that run once more repeat others, and those below checked/ take a kernel that has to be compiled: only who tests everything wants
+/// them, or who names their place.
+fn wants_part(filter: &Filter, part: Selection) -> bool {
+    let named = |text: &str| text.starts_with(part.place());
     filter.text().is_none_or(named)
 }
 
-/// The suites' part that a run of everything has on the debug kernel.
-fn checked(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results) -> Result<()> {
-    let selection = (KernelChoice::Debug, Selection::Checked);
-    let ready = set_up(shop, selection, results)?;
-    match ready {
-        Some(ready) => guest::run(shop, &ready, args.accel, selection, filter, results),
+fn run_part(
+    shop: &Shop,
+    accel: AccelChoice,
+    selection: (System, Selection),
+    filter: &Filter,
+    results: &mut Results,
+) -> Result<()> {
+    match set_up(shop, selection, results)? {
+        Some(ready) => guest::run(shop, &ready, accel, selection, filter, results),
         None => Ok(()),
     }
 }
 
 /// What needs the tree.
-fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results) -> Result<()> {
+fn in_guest(
+    shop: &Shop,
+    accel: AccelChoice,
+    system: System,
+    filter: &Filter,
+    results: &mut Results,
+) -> Result<()> {
     if !filter.may_want_below("guest/") && !filter.may_want_below("module/") {
         return Ok(());
     }
-    let selection = (args.kernel, Selection::Whole);
+    let selection = (system, Selection::Whole);
     let Some(ready) = set_up(shop, selection, results)? else {
         return Ok(());
     };
-    if args.kernel == KernelChoice::Stock && filter.may_want_below("module/") {
+    if system.is_usual() && filter.may_want_below("module/") {
         module::checks(shop, &ready, filter, results)?;
     }
     if filter.may_want_below("guest/") {
-        guest::run(shop, &ready, args.accel, selection, filter, results)?;
+        guest::run(shop, &ready, accel, selection, filter, results)?;
     }
     Ok(())
 }
@@ -113,10 +156,10 @@ fn in_guest(shop: &Shop, args: &TestArgs, filter: &Filter, results: &mut Results
 /// Sets up what runs in machines. That it cannot be set up is a failed test: the rest is still worth knowing.
 fn set_up(
     shop: &Shop,
-    (kernel, selection): (KernelChoice, Selection),
+    (system, selection): (System, Selection),
     results: &mut Results,
 ) -> Result<Option<Ready>> {
-    let wanted = Wanted::programs_on(kernel);
+    let wanted = Wanted::programs_on(system);
     match stages::set_up(shop, &wanted) {
         Ok(ready) => Ok(Some(ready)),
         Err(err) => {

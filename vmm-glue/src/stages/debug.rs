@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use super::kernel;
 use super::kernel::Built;
+use super::kernel::Flavour;
 use super::kernel::Kernel;
 use super::kernel::PLACE;
 use super::layer;
@@ -65,7 +66,7 @@ find . -type d -empty -delete
 /// What the debug kernel is made from: of the fragments, what they say to Kconfig.
 pub fn key(shop: &Shop) -> Result<Key> {
     let recipe = &shop.recipe.debug;
-    let stock = kernel::key(shop);
+    let stock = kernel::key(shop, Flavour::Stock);
     // Only the stock kernel knows which version there was.
     let release = fs::read_to_string(shop.cache.path(kernel::STAGE, &stock).join("release"));
     let mut key = KeyBuilder::new(STAGE)

@@ -20,9 +20,12 @@ use crate::child;
 use crate::child::Bind;
 use crate::child::View;
 use crate::key::KeyBuilder;
+use crate::recipe::Recipe;
 
 /// Its name in the cache.
 pub const STAGE: &str = "kernel";
+/// The cache's name for the flavour rt.
+pub const RT_STAGE: &str = "rt-kernel";
 /// The image to boot.
 pub const IMAGE: &str = "vmlinuz";
 /// Where the prepared tree is seen by whatever builds with it: its makefiles remember this path.
@@ -70,6 +73,33 @@ const TOOL_OPTIONS: [&str; 3] = [
     "CONFIG_OPENSSL_SUPPORTS_ML_DSA",
     "CONFIG_RUSTC_VERSION_TEXT",
 ];
+
+/// Which of Debian's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// That of the recipe's section `kernel`.
+    Stock,
+    /// With PREEMPT_RT.
+    Rt,
+}
+
+impl Flavour {
+    /// Its name in the cache.
+    pub fn stage(self) -> &'static str {
+        match self {
+            Self::Stock => STAGE,
+            Self::Rt => RT_STAGE,
+        }
+    }
+
+    /// Debian's word for it.
+    fn name(self, recipe: &Recipe) -> &str {
+        match self {
+            Self::Stock => &recipe.kernel.flavour,
+            Self::Rt => &recipe.rt.flavour,
+        }
+    }
+}
 
 /// A kernel in the cache.
 #[derive(Debug)]
@@ -126,20 +156,38 @@ impl Kernel {
 }
 
 /// What the kernel is made from. Its version is not part: what is cached stays good when the archive moves on.
-pub fn key(shop: &Shop) -> crate::key::Key {
+pub fn key(shop: &Shop, flavour: Flavour) -> crate::key::Key {
     let recipe = &shop.recipe.kernel;
-    KeyBuilder::new(STAGE)
+    let key = KeyBuilder::new(flavour.stage())
         .field("tree", &super::tree::key(shop).id)
-        .field("kernel", &format!("{} {}", recipe.major, recipe.flavour))
+        .field(
+            "kernel",
+            &format!("{} {}", recipe.major, flavour.name(&shop.recipe)),
+        )
         .field("omit", &recipe.omit.join(" "))
-        .field("script", &[UPDATE, SHOW, FETCH, UNPACK, PREPARE].concat())
-        .finish()
+        .field("script", &[UPDATE, SHOW, FETCH, UNPACK, PREPARE].concat());
+    match flavour {
+        Flavour::Stock => key.finish(),
+        Flavour::Rt => key
+            .field("modules omitted", &shop.recipe.rt.omit_modules.join(" "))
+            .finish(),
+    }
 }
 
 /// The kernel of the recipe.
-pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Kernel> {
-    let what = "fetching the stock kernel and preparing its source for Rust modules";
-    let entry = shop.obtain(STAGE, &key(shop), what, |bench| make(shop, tree, bench))?;
+pub fn obtain(shop: &Shop, tree: &Entry, flavour: Flavour) -> Result<Kernel> {
+    let what = match flavour {
+        Flavour::Stock => "fetching the stock kernel and preparing its source for Rust modules",
+        Flavour::Rt => "fetching the rt kernel and preparing its source for Rust modules",
+    };
+    let key = key(shop, flavour);
+    let entry = shop.obtain(flavour.stage(), &key, what, |bench| {
+        make(shop, tree, flavour, bench)?;
+        match flavour {
+            Flavour::Stock => Ok(()),
+            Flavour::Rt => thin_out(shop, bench.dir),
+        }
+    })?;
     let release = release(&entry)?;
     Ok(Kernel {
         entry,
@@ -155,12 +203,23 @@ pub fn release(entry: &Entry) -> Result<String> {
     Ok(release.trim().to_owned())
 }
 
-fn make(shop: &Shop, tree: &Entry, bench: &mut Bench<'_>) -> Result<()> {
+/// Debian's rt kernel has modules for all the hardware in the world, and nobody builds another kernel of its source.
+fn thin_out(shop: &Shop, dir: &Path) -> Result<()> {
+    fs::remove_file(dir.join("source.tar.xz"))?;
+    for release in crate::cache::entries(&dir.join("modules")) {
+        for omitted in &shop.recipe.rt.omit_modules {
+            crate::cache::remove(&release.join("kernel").join(omitted))?;
+        }
+    }
+    Ok(())
+}
+
+fn make(shop: &Shop, tree: &Entry, flavour: Flavour, bench: &mut Bench<'_>) -> Result<()> {
     let mut view = shop.view(tree.path(), bench.dir);
-    let choice = match choose(shop, tree, &view, bench, is_fresh(tree)) {
+    let choice = match choose(shop, flavour, &view, bench, usable_index(tree)) {
         Ok(choice) => choice,
         // The index that came with the tree may name files that have gone meanwhile.
-        Err(_) if is_fresh(tree) => choose(shop, tree, &view, bench, false)?,
+        Err(_) if is_fresh(tree) => choose(shop, flavour, &view, bench, false)?,
         Err(err) => return Err(err),
     };
     fs::write(bench.dir.join("release"), &choice.release)?;
@@ -193,6 +252,15 @@ fn make(shop: &Shop, tree: &Entry, bench: &mut Bench<'_>) -> Result<()> {
     same_configuration(bench.dir)
 }
 
+/// Whether the index that came with the tree can be taken as it is.
+fn usable_index(tree: &Entry) -> bool {
+    let there = tree
+        .join("var/lib/apt/lists")
+        .read_dir()
+        .is_ok_and(|mut lists| lists.next().is_some());
+    there && is_fresh(tree)
+}
+
 fn is_fresh(tree: &Entry) -> bool {
     let made = tree.path().metadata().and_then(|meta| meta.modified()).ok();
     made.and_then(|made| made.elapsed().ok())
@@ -202,33 +270,29 @@ fn is_fresh(tree: &Entry) -> bool {
 /// Picks a version and fetches its packages.
 fn choose(
     shop: &Shop,
-    tree: &Entry,
+    flavour: Flavour,
     view: &View,
     bench: &mut Bench<'_>,
-    fresh: bool,
+    usable: bool,
 ) -> Result<Choice> {
     let fetched = format!("-o Dir::State::lists={WORK}/lists");
-    let usable = fresh
-        && tree
-            .join("var/lib/apt/lists")
-            .read_dir()
-            .is_ok_and(|mut lists| lists.next().is_some());
     if !usable {
         bench.detail("asking the archive which kernels there are");
         bench.script(view, UPDATE, &[])?;
     }
     let apt = if usable { "" } else { fetched.as_str() };
-    let recipe = &shop.recipe.kernel;
-    let major = recipe.major.to_string();
+    let flavour = flavour.name(&shop.recipe);
+    let major = shop.recipe.kernel.major;
+    let series = major.to_string();
     let env = [
         ("APT", apt),
-        ("MAJOR", major.as_str()),
-        ("FLAVOUR", recipe.flavour.as_str()),
+        ("MAJOR", series.as_str()),
+        ("FLAVOUR", flavour),
     ];
     let index =
         child::output(&script_spec(view, SHOW, &env)).context("cannot read the archive's index")?;
     let choice = Index::parse(&index)
-        .choose(recipe.major, &recipe.flavour)
+        .choose(major, flavour)
         .map_err(anyhow::Error::msg)?;
     bench.detail(&format!("fetching Linux {}", choice.release));
     crate::cache::remove(&bench.dir.join("debs"))?;

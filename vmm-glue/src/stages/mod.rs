@@ -1,13 +1,15 @@
 //! Set-up: what is needed, in which order, each thing cached by what it is made from.
 //!
 //! ```text
-//! tree ──► kernel ──► module ──┐        or: kernel ──► debug ──► module
-//!      └─► layer               ├──► guest
+//! tree ──► kernel ──► module ──┐        or: kernel ──► debug ──► module, or: rt kernel ──► module
+//!      ├─► layer               ├──► guest
+//!      └─► ram                 │
 //! programs (daemon, guest) ────┘
 //! ```
 //! The stages know tools and files. They must not know how a machine is started.
 
 pub mod archive;
+pub mod choice;
 pub mod debug;
 pub mod device_bench;
 pub mod guest;
@@ -15,23 +17,27 @@ pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
 pub mod module;
+pub mod packages;
 pub mod plan;
 pub mod programs;
+pub mod ram;
 pub mod shop;
 pub mod tree;
 pub mod vsock;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
-use clap::ValueEnum;
 
+pub use self::choice::Edition;
+pub use self::choice::KernelChoice;
+pub use self::choice::Root;
+pub use self::choice::System;
 use self::guest::Guest;
+use self::kernel::Flavour;
 use self::kernel::Kernel;
 use self::programs::Need;
 use self::programs::Programs;
@@ -40,9 +46,6 @@ use crate::cache::Entry;
 use crate::cancel;
 use crate::key::Key;
 
-/// The variable by which guest-tests' programs multiply their time limits.
-const PATIENCE: &str = "GLOBALFIFO_PATIENCE";
-
 /// What a machine needs from set-up.
 #[derive(Debug)]
 pub struct Wanted {
@@ -50,68 +53,20 @@ pub struct Wanted {
     pub install: Vec<String>,
     /// The driver to load: ours unless named.
     pub driver: Driver,
-    /// The kernel to boot.
-    pub kernel: KernelChoice,
+    /// Kernel, edition of the driver, root.
+    pub system: System,
     /// Whether guest-tests' programs must be there.
     pub programs: Need,
 }
 
 impl Wanted {
-    /// What this project's own programs run in: the driver and all of them, on this kernel.
-    pub fn programs_on(kernel: KernelChoice) -> Self {
+    /// What this project's own programs run in: the driver and all of them, on this system.
+    pub fn programs_on(system: System) -> Self {
         Self {
             install: Vec::new(),
             driver: Driver::Ours,
-            kernel,
+            system,
             programs: Need::All,
-        }
-    }
-}
-
-/// `--kernel`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum KernelChoice {
-    /// Debian's own.
-    #[default]
-    Stock,
-    /// The same source with the kernel's own checkers of memory, locks and lifetimes; several times slower, built once.
-    Debug,
-}
-
-impl KernelChoice {
-    /// What the user calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stock => "stock",
-            Self::Debug => "debug",
-        }
-    }
-
-    /// A time limit for what takes `usual` on the stock kernel: every limit on a guest's doings passes through here.
-    pub fn limit(self, usual: Duration) -> Duration {
-        usual * self.slowdown()
-    }
-
-    /// Tells guest-tests' programs to be patient too.
-    pub fn environment(self) -> BTreeMap<String, String> {
-        BTreeMap::from([(PATIENCE.to_owned(), self.slowdown().to_string())])
-    }
-
-    /// Words that it wants on its command line.
-    pub fn command_line(self) -> &'static [&'static str] {
-        match self {
-            Self::Stock => &[],
-            // Every report of KASAN, not only the first. Four levels of page tables: with five, an interrupt while the kernel identifies its
-            // CPU makes KASAN report where its own shadow is (7.3), and that switches lockdep off.
-            Self::Debug => &["kasan_multi_shot", "no5lvl"],
-        }
-    }
-
-    /// How much slower the guest is at most than with the stock kernel.
-    pub fn slowdown(self) -> u32 {
-        match self {
-            Self::Stock => 1,
-            Self::Debug => 6,
         }
     }
 }
@@ -136,6 +91,8 @@ pub struct Ready {
     pub kernel: Kernel,
     /// Added packages.
     pub layer: Option<Entry>,
+    /// The userland for a root in RAM.
+    pub ram: Option<Entry>,
     /// The daemon and the guest's programs.
     pub programs: Programs,
     /// The lab's own files for the guest.
@@ -152,18 +109,33 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     cancel::resume();
     let programs =
         programs.map_err(|_| anyhow::anyhow!("the thread that builds the programs has failed"))?;
-    let (programs, (tree, kernel, layer, module)) = first_cause(programs, archive)?;
-    let guest = guest::obtain(shop, &tree, &kernel, wanted.kernel, &module, &programs)?;
+    let (programs, made) = first_cause(programs, archive)?;
+    let FromArchive {
+        tree,
+        kernel,
+        layer,
+        ram,
+        module,
+    } = made;
+    let kernel_choice = wanted.system.kernel;
+    let guest = guest::obtain(shop, &tree, &kernel, kernel_choice, &module, &programs)?;
     Ok(Ready {
         tree,
         kernel,
         layer,
+        ram,
         programs,
         guest,
     })
 }
 
-type FromArchive = (Entry, Kernel, Option<Entry>, PathOrEntry);
+struct FromArchive {
+    tree: Entry,
+    kernel: Kernel,
+    layer: Option<Entry>,
+    ram: Option<Entry>,
+    module: PathOrEntry,
+}
 
 /// A file of the user's, or one from the cache.
 #[derive(Debug)]
@@ -189,10 +161,17 @@ impl PathOrEntry {
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
-    let kernel = kernel::obtain(shop, &tree)?;
-    let kernel = match wanted.kernel {
-        KernelChoice::Stock => kernel,
-        KernelChoice::Debug => debug::obtain(shop, &tree, kernel)?,
+    let kernel = match wanted.system.kernel {
+        KernelChoice::Stock => kernel::obtain(shop, &tree, Flavour::Stock)?,
+        KernelChoice::Rt => kernel::obtain(shop, &tree, Flavour::Rt)?,
+        KernelChoice::Debug => {
+            let stock = kernel::obtain(shop, &tree, Flavour::Stock)?;
+            debug::obtain(shop, &tree, stock)?
+        }
+    };
+    let ram = match wanted.system.root {
+        Root::Virtiofs => None,
+        Root::Ram => Some(ram::obtain(shop, &tree)?),
     };
     let layer = if wanted.install.is_empty() {
         None
@@ -206,17 +185,24 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
         )?)
     };
     let module = match &wanted.driver {
-        Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.kernel)?,
+        Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.system)?,
         Driver::File(path) => PathOrEntry::Path(path.clone()),
         Driver::None => PathOrEntry::Nothing,
     };
-    Ok((tree, kernel, layer, module))
+    Ok(FromArchive {
+        tree,
+        kernel,
+        layer,
+        ram,
+        module,
+    })
 }
 
 /// What the chosen kernel is made from.
 pub fn kernel_key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
     match kernel {
-        KernelChoice::Stock => Ok(kernel::key(shop)),
+        KernelChoice::Stock => Ok(kernel::key(shop, Flavour::Stock)),
+        KernelChoice::Rt => Ok(kernel::key(shop, Flavour::Rt)),
         KernelChoice::Debug => debug::key(shop),
     }
 }

@@ -1,7 +1,6 @@
 //! globalfifo.ko, built in the tree against the prepared kernel. The repository stays clean: a copy is built, shown at the repository's own
 //! path so that the compilers' messages name the user's files.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -9,8 +8,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-use super::KernelChoice;
+use super::Edition;
 use super::PathOrEntry;
+use super::System;
 use super::kernel;
 use super::kernel::Kernel;
 use super::shop::Bench;
@@ -33,9 +33,10 @@ const PROTOCOL: &str = "protocol";
 pub const MODULE: &str = "guest-driver/globalfifo.ko";
 
 /// What the module is made from.
-pub fn key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
+pub fn key(shop: &Shop, system: System) -> Result<Key> {
     Ok(KeyBuilder::new(STAGE)
-        .field("kernel", &super::kernel_key(shop, kernel)?.id)
+        .field("kernel", &super::kernel_key(shop, system.kernel)?.id)
+        .field("edition", system.edition.make_variable())
         .field("path", &seen_as(&shop.repository).display().to_string())
         .dir(DRIVER, &shop.repository.join(DRIVER), &is_source)?
         .dir(PROTOCOL, &shop.repository.join(PROTOCOL), &is_source)?
@@ -55,20 +56,16 @@ pub fn is_source(path: &Path) -> bool {
 }
 
 /// The module for this kernel.
-pub fn obtain(
-    shop: &Shop,
-    tree: &Entry,
-    kernel: &Kernel,
-    choice: KernelChoice,
-) -> Result<PathOrEntry> {
+pub fn obtain(shop: &Shop, tree: &Entry, kernel: &Kernel, system: System) -> Result<PathOrEntry> {
     let entry = shop.obtain(
         STAGE,
-        &key(shop, choice)?,
+        &key(shop, system)?,
         "building the driver, globalfifo.ko",
         |bench| {
             copy_sources(shop, bench.dir)?;
             let view = view(shop, tree, kernel, bench.dir);
-            bench.run(&make(&view, &shop.repository, kernel.make_variables()))?;
+            let make = make(&view, &shop.repository, system.edition).args(kernel.make_variables());
+            bench.run(&make)?;
             keep_only_module(bench)
         },
     )?;
@@ -122,15 +119,15 @@ pub fn view(shop: &Shop, tree: &Entry, kernel: &Kernel, copy: &Path) -> View {
     view
 }
 
-/// `make` of the driver, the usual out-of-tree way.
-pub fn make(view: &View, repository: &Path, variables: &[impl AsRef<OsStr>]) -> Spec {
+/// `make` of an edition of the driver, the usual out-of-tree way; more variables may follow.
+pub fn make(view: &View, repository: &Path, edition: Edition) -> Spec {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     tool_spec(view, "make")
         .arg("-C")
         .arg(seen_as(repository).join(DRIVER))
         .arg(format!("KDIR={}/build", kernel::PLACE))
         .arg(format!("-j{jobs}"))
-        .args(variables)
+        .arg(edition.make_variable())
         .cwd("/")
 }
 

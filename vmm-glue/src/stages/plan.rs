@@ -6,13 +6,16 @@ use anyhow::Result;
 
 use super::Driver;
 use super::KernelChoice;
+use super::Root;
 use super::Wanted;
 use super::debug;
 use super::guest;
 use super::kernel;
+use super::kernel::Flavour;
 use super::layer;
 use super::module;
 use super::programs;
+use super::ram;
 use super::shop::Shop;
 use super::tree;
 use crate::key::Key;
@@ -41,6 +44,24 @@ impl Planner<'_> {
     }
 }
 
+impl Planner<'_> {
+    fn kernel(&mut self, choice: KernelChoice) -> Result<PathBuf> {
+        let flavour = match choice {
+            KernelChoice::Stock | KernelChoice::Debug => Flavour::Stock,
+            KernelChoice::Rt => Flavour::Rt,
+        };
+        let name = match flavour {
+            Flavour::Stock => "the kernel",
+            Flavour::Rt => "the rt kernel",
+        };
+        let path = self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
+        if choice == KernelChoice::Debug {
+            return Ok(self.entry("the debug kernel", debug::STAGE, &debug::key(self.shop)?));
+        }
+        Ok(path)
+    }
+}
+
 /// Looks, and makes nothing.
 pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     let mut planner = Planner {
@@ -48,10 +69,11 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
         missing: Vec::new(),
     };
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
-    let mut kernel = planner.entry("the kernel", kernel::STAGE, &kernel::key(shop));
-    if wanted.kernel == KernelChoice::Debug {
-        kernel = planner.entry("the debug kernel", debug::STAGE, &debug::key(shop)?);
-    }
+    let kernel = planner.kernel(wanted.system.kernel)?;
+    let ram = match wanted.system.root {
+        Root::Virtiofs => None,
+        Root::Ram => Some(planner.entry("the root in RAM", ram::STAGE, &ram::key(shop))),
+    };
     let programs = planner.entry(
         "the guest's programs",
         programs::GUEST_STAGE,
@@ -81,7 +103,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
                 .entry(
                     "the driver",
                     module::STAGE,
-                    &module::key(shop, wanted.kernel)?,
+                    &module::key(shop, wanted.system)?,
                 )
                 .join(module::MODULE),
         ),
@@ -93,7 +115,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
             guest::STAGE,
             &guest::key(
                 shop,
-                wanted.kernel,
+                wanted.system.kernel,
                 module.as_deref(),
                 &agent.join(programs::AGENT),
                 Some(&programs),
@@ -111,6 +133,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
         kernel: kernel.join(kernel::IMAGE),
         guest,
         layer,
+        ram: ram.map(|ram| ram.join(ram::ARCHIVE)),
         daemon: daemon.join(programs::DAEMON),
     };
     Ok(Plan {

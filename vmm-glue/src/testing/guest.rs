@@ -23,14 +23,18 @@ use super::report::Results;
 use super::report::Verdict;
 use super::suites;
 use super::suites::Suite;
+use crate::cache::Entry;
 use crate::cancel;
 use crate::child;
 use crate::child::Spec;
 use crate::exit;
 use crate::scratch;
 use crate::scratch::Scratch;
+use crate::stages;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
+use crate::stages::Root;
+use crate::stages::System;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::vm::config::AccelChoice;
@@ -66,6 +70,8 @@ pub enum Selection {
     Whole,
     /// What belongs to a run of everything beside that, on the debug kernel: `checked/…`.
     Checked,
+    /// The same with the driver's teaching edition: `teaching/…`.
+    Teaching,
 }
 
 impl Selection {
@@ -74,6 +80,7 @@ impl Selection {
         match self {
             Self::Whole => "guest/",
             Self::Checked => "checked/",
+            Self::Teaching => "teaching/",
         }
     }
 
@@ -81,6 +88,7 @@ impl Selection {
         match self {
             Self::Whole => (suite.stock || kernel != KernelChoice::Stock).then_some(suite),
             Self::Checked => suite.checked(),
+            Self::Teaching => suite.teaching(),
         }
     }
 }
@@ -90,7 +98,7 @@ pub fn run(
     shop: &Shop,
     ready: &Ready,
     accel: AccelChoice,
-    (kernel, selection): (KernelChoice, Selection),
+    (system, selection): (System, Selection),
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
@@ -98,7 +106,7 @@ pub fn run(
     let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)?;
     for suite in suites
         .into_iter()
-        .filter_map(|suite| selection.of(suite, kernel))
+        .filter_map(|suite| selection.of(suite, system.kernel))
     {
         for smp in &suite.smp {
             let mut round = Round {
@@ -106,13 +114,17 @@ pub fn run(
                 suite: &suite,
                 smp: *smp,
                 accel,
-                kernel,
+                system: System {
+                    root: suite.root,
+                    ..system
+                },
                 paths: Paths::new(ready),
+                ram: None,
                 filter,
                 results,
                 machine: None,
             };
-            round.run(ready)?;
+            round.run(shop, ready)?;
         }
     }
     Ok(())
@@ -124,8 +136,10 @@ struct Round<'a> {
     suite: &'a Suite,
     smp: u8,
     accel: AccelChoice,
-    kernel: KernelChoice,
+    system: System,
     paths: Paths,
+    /// Kept while its archive is in use.
+    ram: Option<Entry>,
     filter: &'a Filter,
     results: &'a mut Results,
     machine: Option<Guest>,
@@ -146,7 +160,7 @@ pub struct Guest {
 }
 
 impl Round<'_> {
-    fn run(&mut self, ready: &Ready) -> Result<()> {
+    fn run(&mut self, shop: &Shop, ready: &Ready) -> Result<()> {
         let programs: Vec<String> = self
             .suite
             .programs
@@ -156,6 +170,11 @@ impl Round<'_> {
             .collect();
         if programs.is_empty() {
             return Ok(());
+        }
+        if self.system.root == Root::Ram {
+            let ram = stages::ram::obtain(shop, &ready.tree)?;
+            self.paths.ram = Some(ram.join(stages::ram::ARCHIVE));
+            self.ram = Some(ram);
         }
         for program in &programs {
             let before = Instant::now();
@@ -208,14 +227,16 @@ impl Round<'_> {
     }
 
     fn config(&self, dir: &Path) -> Config {
+        let usual = Config::default();
         Config {
             smp: self.smp,
             accel: self.accel,
-            kernel: self.kernel,
+            system: self.system,
             fifos: self.suite.fifos_in(dir),
             faults: self.suite.faults.clone(),
             capacity: self.suite.capacity.clone(),
-            ..Config::default()
+            mem: self.suite.mem.clone().unwrap_or_else(|| usual.mem.clone()),
+            ..usual
         }
     }
 
@@ -239,7 +260,7 @@ impl Round<'_> {
 
     fn program(&mut self, program: &str) -> Result<()> {
         self.results.doing(&self.name_of(program));
-        let silence = self.kernel.limit(self.suite.silence());
+        let silence = self.system.kernel.limit(self.suite.silence());
         // A filter that names one test is the program's business too.
         let argument = self
             .filter
@@ -319,7 +340,7 @@ impl Round<'_> {
     fn leaks(&mut self) -> Result<()> {
         let started = Instant::now();
         let name = self.name_of("the kernel has lost no memory");
-        let (KernelChoice::Debug, Some(guest)) = (self.kernel, self.machine.as_mut()) else {
+        let (KernelChoice::Debug, Some(guest)) = (self.system.kernel, self.machine.as_mut()) else {
             return Ok(());
         };
         self.results.doing(&name);
@@ -384,7 +405,7 @@ impl Guest {
             stdout,
             stderr,
             errors,
-            kernel: config.kernel,
+            kernel: config.system.kernel,
             announced: (0, 0),
         })
     }

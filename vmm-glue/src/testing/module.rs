@@ -16,6 +16,7 @@ use crate::child;
 use crate::child::Spec;
 use crate::child::View;
 use crate::scratch::Scratch;
+use crate::stages::Edition;
 use crate::stages::Ready;
 use crate::stages::module;
 use crate::stages::shop::Shop;
@@ -31,11 +32,11 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
     let checks: [(&str, Spec); 2] = [
         (
             "clippy",
-            module::make(
-                &view,
-                &shop.repository,
-                &["CLIPPY=1", "KCFLAGS=-Werror", "KRUSTFLAGS=-Dwarnings"],
-            ),
+            module::make(&view, &shop.repository, Edition::Fast).args([
+                "CLIPPY=1",
+                "KCFLAGS=-Werror",
+                "KRUSTFLAGS=-Dwarnings",
+            ]),
         ),
         ("rustfmt", rustfmt(&view, &shop.repository)?),
     ];

@@ -59,7 +59,14 @@ impl Filter {
 
     /// Whether tests below this place (like `guest/`) may be, as far as can be told without asking them.
     pub fn may_want_below(&self, place: &str) -> bool {
-        const PLACES: [&str; 5] = ["host/", "module/", "guest/", "lab/", "checked/"];
+        const PLACES: [&str; 6] = [
+            "host/",
+            "module/",
+            "guest/",
+            "lab/",
+            "teaching/",
+            "checked/",
+        ];
         let elsewhere = |text: &String| {
             PLACES
                 .iter()

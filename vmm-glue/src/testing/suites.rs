@@ -11,6 +11,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use crate::escape;
+use crate::stages::Root;
 
 /// Programs whose names begin so are tests.
 pub const PREFIX: &str = "test-";
@@ -51,6 +52,14 @@ pub struct Suite {
     /// Programs that also run on the debug kernel when everything is tested, with the greatest of those numbers of CPUs.
     #[serde(default)]
     pub checked: Vec<String>,
+    /// Programs that also run with the driver's teaching edition when everything is tested, likewise.
+    #[serde(default)]
+    pub teaching: Vec<String>,
+    /// Where the guest's root is.
+    #[serde(default)]
+    pub root: Root,
+    /// Memory of the guest, if not the usual amount.
+    pub mem: Option<String>,
     /// Whether there is a point in running it on the stock kernel.
     #[serde(default = "yes")]
     pub stock: bool,
@@ -71,8 +80,17 @@ fn silence() -> u64 {
 impl Suite {
     /// What runs on the debug kernel when everything is tested.
     pub fn checked(&self) -> Option<Self> {
-        (!self.checked.is_empty()).then(|| Self {
-            programs: self.checked.clone(),
+        self.part(&self.checked)
+    }
+
+    /// What runs with the teaching edition when everything is tested.
+    pub fn teaching(&self) -> Option<Self> {
+        self.part(&self.teaching)
+    }
+
+    fn part(&self, programs: &[String]) -> Option<Self> {
+        (!programs.is_empty()).then(|| Self {
+            programs: programs.to_vec(),
             smp: self.smp.iter().copied().max().into_iter().collect(),
             ..self.clone()
         })
@@ -115,13 +133,10 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
     let mut suites = toml::from_str::<File>(text)?.suite;
     let named: HashSet<&String> = suites.iter().flat_map(|suite| &suite.programs).collect();
     for suite in &suites {
-        if let Some(other) = suite
-            .checked
-            .iter()
-            .find(|name| !suite.programs.contains(name))
-        {
+        let mut parts = suite.checked.iter().chain(&suite.teaching);
+        if let Some(other) = parts.find(|name| !suite.programs.contains(name)) {
             anyhow::bail!(
-                "{other} is to be checked, but is no program of the suite {}",
+                "{other} is to be run a second time, but is no program of the suite {}",
                 suite.name
             );
         }
@@ -145,6 +160,9 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             smp: one_cpu(),
             timeout: silence(),
             checked: Vec::new(),
+            teaching: Vec::new(),
+            root: Root::default(),
+            mem: None,
             stock: true,
         });
     }
@@ -183,6 +201,20 @@ mod tests {
         );
         assert_eq!(found[1].checked(), None);
         assert!(suites(&text("test-z"), &programs).is_err());
+    }
+
+    #[test]
+    fn a_part_has_its_own_programs_and_the_suites_root() {
+        let text = "[[suite]]\nname = \"a\"\nprograms = [\"test-x\", \"test-y\"]\nteaching = [\"test-x\"]\nroot = \"ram\"\n";
+        let found = suites(text, &names(&["test-x", "test-y"])).unwrap();
+        let teaching = found[0].teaching().unwrap();
+        assert_eq!(teaching.programs, ["test-x"]);
+        assert_eq!(teaching.root, Root::Ram);
+        assert_eq!(found[0].checked(), None);
+        let bad = text.replace("\"ram\"", "\"disk\"");
+        assert!(suites(&bad, &names(&["test-x", "test-y"])).is_err());
+        let bad = text.replace("teaching = [\"test-x\"]", "teaching = [\"test-z\"]");
+        assert!(suites(&bad, &names(&["test-x", "test-y"])).is_err());
     }
 
     #[test]

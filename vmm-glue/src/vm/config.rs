@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::child::Spec;
-use crate::stages::KernelChoice;
 use crate::stages::Ready;
+use crate::stages::System;
+use crate::stages::ram;
 
 /// What the user may choose.
 #[derive(Debug, Clone)]
@@ -31,8 +32,8 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// Size of each virtqueue.
     pub vq_size: u16,
-    /// The guest's kernel.
-    pub kernel: KernelChoice,
+    /// The guest's kernel, edition of the driver, root.
+    pub system: System,
     /// Folders of the host.
     pub shares: Vec<Share>,
     /// A QEMU of the host's instead of the tree's.
@@ -62,7 +63,7 @@ impl Default for Config {
             capacity: None,
             control: None,
             vq_size: 256,
-            kernel: KernelChoice::Stock,
+            system: System::default(),
             shares: Vec::new(),
             qemu: None,
             qemu_args: Vec::new(),
@@ -115,6 +116,8 @@ pub struct Paths {
     pub guest: PathBuf,
     /// Share with added packages.
     pub layer: Option<PathBuf>,
+    /// Archive of the userland for a root in RAM.
+    pub ram: Option<PathBuf>,
     /// The daemon.
     pub daemon: PathBuf,
 }
@@ -127,6 +130,7 @@ impl Paths {
             kernel: ready.kernel.image(),
             guest: ready.guest.entry.path().to_owned(),
             layer: ready.layer.as_ref().map(|layer| layer.path().to_owned()),
+            ram: ready.ram.as_ref().map(|ram| ram.join(ram::ARCHIVE)),
             daemon: ready.programs.daemon(),
         }
     }
@@ -139,6 +143,7 @@ impl Paths {
             kernel: none.clone(),
             guest: none.clone(),
             layer: None,
+            ram: None,
             daemon: none,
         }
     }

@@ -43,11 +43,15 @@ pub struct Device {
 /// All of them, with the tags of the virtiofs shares.
 pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Tag>) {
     let mut devices = Vec::new();
-    let fixed = [
-        ("root", Some(&paths.tree)),
-        ("lab", Some(&paths.guest)),
-        ("layer", paths.layer.as_ref()),
-    ];
+    let fixed = match paths.ram {
+        None => [
+            ("root", Some(&paths.tree)),
+            ("lab", Some(&paths.guest)),
+            ("layer", paths.layer.as_ref()),
+        ],
+        // All of it is in RAM.
+        Some(_) => [("root", None), ("lab", None), ("layer", None)],
+    };
     for (tag, dir) in fixed {
         if let Some(dir) = dir {
             // What these hold never changes while a machine runs.

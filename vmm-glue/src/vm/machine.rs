@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -33,6 +34,8 @@ use super::session::Events;
 use crate::child::Running;
 use crate::child::killed;
 use crate::exit;
+use crate::initramfs;
+use crate::stages::layer;
 use crate::ui;
 use crate::ui::Step;
 
@@ -122,6 +125,9 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
     if config.verbose {
         follow::start(&run.console())?;
     }
+    if let Some(ram) = &paths.ram {
+        initramfs(&run.initramfs(), ram, paths)?;
+    }
     let (devices, tags) = devices::all(config, paths, &run);
     let mut running = devices
         .iter()
@@ -149,10 +155,22 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         streams: Some([stdin, stdout, stderr]),
         run,
         accel,
-        boot_limit: config.kernel.limit(BOOT_LIMIT),
+        boot_limit: config.system.kernel.limit(BOOT_LIMIT),
         keeps_console: config.console.is_some(),
         qemu,
         devices: running,
+    })
+}
+
+/// The userland, added packages over it, the lab's own files over that, and what is started first.
+fn initramfs(path: &Path, userland: &Path, paths: &Paths) -> Result<()> {
+    let all = |_: &Path| true;
+    initramfs::join(path, userland, |archive| {
+        if let Some(layer) = &paths.layer {
+            initramfs::append(archive, &layer.join(layer::UPPER), &all)?;
+        }
+        initramfs::append(archive, &paths.guest.join("root"), &all)?;
+        initramfs::append_file(archive, Path::new("init"), &paths.guest.join("init"))
     })
 }
 

@@ -30,12 +30,11 @@ const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 pub const GENERIC_DEVICE: &str = "vhost-user-test-device-pci";
 /// The ports, in the order of their numbers.
 pub const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR];
-/// Starts the init script from the share "lab", which the root does not know.
-const INIT: &str = r#"init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
+/// Starts the init script from the share "lab", which the root on virtiofs does not know.
+const INIT: &str = r#"root=root rootfstype=virtiofs ro init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
 
 /// What the guest's kernel always gets.
-const KERNEL_WORDS: &str =
-    "console=ttyS0 root=root rootfstype=virtiofs ro panic=-1 nokaslr tsc=reliable no_timer_check";
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check";
 /// What a guest with a network gets: one interface, with the name that images/start gives an address to.
 const NET_WORDS: &str = "lab.net net.ifnames=0";
 
@@ -176,12 +175,18 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
     if config.net {
         words.push(NET_WORDS);
     }
-    words.extend(config.kernel.command_line());
+    words.extend(config.system.kernel.command_line());
     words.extend(config.append.iter().map(String::as_str));
-    words.push(INIT);
-    spec.arg("-kernel")
-        .arg(&paths.kernel)
-        .args(["-append", &words.join(" ")])
+    let spec = spec.arg("-kernel").arg(&paths.kernel);
+    let spec = match paths.ram {
+        // The kernel starts /init of what it has unpacked.
+        Some(_) => spec.arg("-initrd").arg(run.initramfs()),
+        None => {
+            words.push(INIT);
+            spec
+        }
+    };
+    spec.args(["-append", &words.join(" ")])
         .arg("-chardev")
         .arg(escape::qemu("file,id=console,path=", &run.console()))
         .args(["-serial", "chardev:console"])
@@ -197,8 +202,15 @@ fn share(spec: Spec, run: &RunDir, tag: &str) -> Spec {
         ])
 }
 
+/// The ports of the lab's own conversation. Their device is behind a port of PCI Express, where it has power management, and says of itself
+/// that it keeps its state in all states of power: so Linux leaves it alone in a suspend. Otherwise Linux resets it, and afterwards it asks
+/// QEMU which ports are open before QEMU has a buffer to answer in (virtcons_restore in 7.3): the ports stay closed.
 fn ports(spec: Spec, run: &RunDir) -> Spec {
-    let spec = spec.args(["-device", "virtio-serial-pci,id=ports"]);
+    let spec = spec.args(["-device", "pcie-root-port,id=ports-root,chassis=1"]);
+    let spec = spec.args([
+        "-device",
+        "virtio-serial-pci,id=ports,bus=ports-root,x-pcie-pm-no-soft-reset=on",
+    ]);
     PORTS.iter().zip(1..).fold(spec, |spec, (port, number)| {
         spec.arg("-chardev")
             .arg(escape::qemu(

@@ -45,6 +45,11 @@ impl RunDir {
             .unwrap_or_else(|| self.path.join("console.log"))
     }
 
+    /// What the kernel unpacks at its start, with a root in RAM.
+    pub fn initramfs(&self) -> PathBuf {
+        self.path.join("initramfs")
+    }
+
     /// A socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.sock"))
