@@ -2,6 +2,8 @@
 
 //! The command line, and what can be said of it before anything is started.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::num::NonZeroU8;
 use std::num::NonZeroU32;
@@ -14,7 +16,6 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
-use crate::bench::plan::Extent;
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::options;
@@ -31,6 +32,8 @@ use crate::vm::config::Config;
 
 /// Megabytes of memory that a guest needs whose root is in it.
 const RAM_ROOT: u64 = 768;
+
+pub use bench::BenchArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -226,41 +229,6 @@ pub struct TestArgs {
     pub driver_edition: Edition,
 }
 
-/// `cargo lab bench`.
-///
-/// Everything is measured in the same boot, peers in turn, in several rounds; ratios are of the same round. Goals that are missed are told
-/// and do not change the exit status.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Only what the goals need: under two minutes.
-    #[arg(long)]
-    quick: bool,
-    /// Measure only what has this in its name, like round-trip/64/ or /vsock; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    pub only: Vec<String>,
-    /// How often everything is measured.
-    #[arg(long, value_name = "N")]
-    rounds: Option<NonZeroU8>,
-    /// Where bench.json, bench.csv and bench.html are written.
-    #[arg(long, value_name = "DIR", default_value = "bench-results")]
-    pub out: PathBuf,
-    /// Bytes that the compared FIFOs hold; K and M are understood.
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = options::capacity)]
-    capacity: String,
-    /// CPUs of the guest.
-    #[arg(long, value_name = "N", default_value = "1")]
-    smp: NonZeroU8,
-    /// How the guest's CPUs are made.
-    #[arg(long, value_enum, default_value = "auto")]
-    accel: AccelChoice,
-    /// Which edition of the driver is measured.
-    #[arg(long, value_enum, default_value = "fast")]
-    driver_edition: Edition,
-    /// A QEMU of this machine instead of the lab's own.
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
-}
-
 /// `cargo lab soak`.
 ///
 /// Reads, writes, cancels, clears, unbinds and unloads in the guest, sends and checks on the host, and has things go wrong at random; see
@@ -350,45 +318,6 @@ impl LessonArgs {
     /// How long the lessons may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.machine.timeout()
-    }
-}
-
-impl BenchArgs {
-    /// The machine in which everything is compared.
-    pub fn config(&self) -> Result<Config> {
-        qemu_is_there(self.qemu.as_deref())?;
-        Ok(Config {
-            smp: self.smp.get(),
-            accel: self.accel,
-            system: System {
-                edition: self.driver_edition,
-                ..System::default()
-            },
-            capacity: Some(self.capacity.clone()),
-            qemu: self.qemu.clone(),
-            ..Config::default()
-        })
-    }
-
-    /// The machine that does nothing: as `cargo lab run` makes it.
-    pub fn idle_config(&self) -> Result<Config> {
-        Ok(Config {
-            capacity: None,
-            ..self.config()?
-        })
-    }
-
-    /// How much is measured.
-    pub fn extent(&self) -> Extent {
-        let mut extent = if self.quick {
-            Extent::QUICK
-        } else {
-            Extent::FULL
-        };
-        if let Some(rounds) = self.rounds {
-            extent.rounds = rounds.get().into();
-        }
-        extent
     }
 }
 

@@ -432,3 +432,28 @@ fn the_doctor_lists_what_is_needed() {
         assert!(outcome.stdout.contains(what), "{}", outcome.stdout);
     }
 }
+
+#[test]
+fn a_baseline_that_is_none_is_one_line_before_anything_is_set_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("bench.json"), "{\"results\": []}").unwrap();
+    let cases = [
+        (dir.path().join("none"), "cannot read bench.json"),
+        (dir.path().to_owned(), "cannot read bench.json"),
+        (foreign, "no report of `cargo lab bench`"),
+    ];
+    for (baseline, what) in cases {
+        let name = baseline.display().to_string();
+        let cache = tempfile::tempdir().unwrap();
+        let outcome = lab_in(cache.path(), &["bench", "--baseline", &name]);
+        assert_eq!(outcome.status, 2, "{name}: {}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        for part in ["--baseline", &name, what] {
+            assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
+        }
+        assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+    }
+}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What `cargo lab bench`, its program in the guest and its peers on the host say to each other.
 //!
 //! The lab gives the guest's program one [`Task`] as a JSON argument, and reads [`Line`]s of JSON from
@@ -5,6 +6,9 @@
 //! how anything is measured, nor what becomes of the figures.
 
 pub mod peer;
+pub mod processor;
+
+pub use processor::Processor;
 
 use serde::{Deserialize, Serialize};
 
@@ -172,6 +176,21 @@ pub enum Work {
         /// How many of them.
         count: usize,
     },
+    /// `open(2)` and `close(2)` of a FIFO on which another process has reads waiting.
+    OpenClose {
+        /// A loopback FIFO.
+        path: String,
+        /// Reads of native AIO that wait, all of one other process and one open file.
+        strangers: usize,
+    },
+    /// The other process of [`Work::OpenClose`]: submits reads, says [`Line::Ready`], and keeps
+    /// them waiting until its standard input ends.
+    Strangers {
+        /// A loopback FIFO, empty.
+        path: String,
+        /// Reads of native AIO.
+        count: usize,
+    },
     /// Nothing.
     Idle,
 }
@@ -184,6 +203,8 @@ pub enum Line {
     Begin,
     /// It is over.
     End,
+    /// All reads of [`Work::Strangers`] wait.
+    Ready,
     /// Its result: the last line.
     Measured(Measured),
     /// The answer to [`Work::Machine`].
@@ -214,6 +235,12 @@ pub struct Measured {
 pub struct Machine {
     /// The kernel's release.
     pub kernel: String,
+    /// Processor, clock source and mitigations, as the guest sees them.
+    #[serde(default)]
+    pub processor: Processor,
+    /// Edition of the driver: `fast`, or what the driver itself names.
+    #[serde(default)]
+    pub edition: String,
     /// CPUs that are online.
     pub cpus: usize,
     /// The line of /proc/interrupts for the device of FIFO 0, without its counts.

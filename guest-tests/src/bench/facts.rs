@@ -1,12 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What machine this is.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use globalfifo_bench_protocol::{Machine, SERIAL_PORT};
+use globalfifo_bench_protocol::{Machine, Processor, SERIAL_PORT};
 
 use super::meter::device_of;
 use super::streams::serial_port;
+
+/// Where a driver of several editions names its own.
+const EDITION: &str = "/sys/kernel/debug/globalfifo/edition";
+/// Edition of a driver that names none.
+const ONLY_EDITION: &str = "fast";
 
 /// Looks.
 pub fn machine() -> Result<Machine> {
@@ -20,6 +27,8 @@ pub fn machine() -> Result<Machine> {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
             .to_owned(),
+        processor: Processor::read(Path::new("/")),
+        edition: edition(fs::read_to_string(EDITION).ok()),
         cpus: std::thread::available_parallelism()?.get(),
         interrupt,
         serial_interrupts: match serial_port(SERIAL_PORT) {
@@ -28,6 +37,13 @@ pub fn machine() -> Result<Machine> {
         },
         fifos: fs::read_dir("/sys/class/globalfifo").map_or(0, Iterator::count),
     })
+}
+
+fn edition(file: Option<String>) -> String {
+    let named = file.map(|text| text.trim().to_owned());
+    named
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| ONLY_EDITION.to_owned())
 }
 
 /// The virtio device that a port belongs to: the one before the port in its place in sysfs.
@@ -57,7 +73,14 @@ fn lines_of(table: &str, device: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::lines_of;
+    use super::{edition, lines_of};
+
+    #[test]
+    fn a_driver_that_names_no_edition_is_the_fast_one() {
+        assert_eq!(edition(None), "fast");
+        assert_eq!(edition(Some("\n".to_owned())), "fast");
+        assert_eq!(edition(Some("teaching\n".to_owned())), "teaching");
+    }
 
     #[test]
     fn interrupts_are_told_without_their_counts() {

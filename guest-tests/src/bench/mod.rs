@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The measurements of `cargo lab bench`, as they are made in the guest.
 //!
 //! Each does one [`Work`] and says what it cost. What is compared with what, how often, and what
@@ -7,6 +8,7 @@ mod depth;
 mod facts;
 mod meter;
 mod notify;
+mod open_close;
 mod place;
 mod streams;
 mod waiters;
@@ -37,6 +39,8 @@ pub fn run(task: &Task) -> Result<()> {
             depth,
         } => depth::depth(path, *by, *direction, *depth, time)?,
         Work::Waiters { paths, by, count } => waiters::waiters(paths, *by, *count, time)?,
+        Work::OpenClose { path, strangers } => open_close::measure(path, *strangers, time)?,
+        Work::Strangers { path, count } => return open_close::wait_as_stranger(path, *count),
         Work::Idle => idle(time)?,
     };
     say(&Line::Measured(measured))

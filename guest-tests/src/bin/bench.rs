@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `bench TASK`: one measurement of `cargo lab bench`. TASK is JSON, and so are the lines it prints:
 //! see globalfifo-bench-protocol.
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
 //! The device alone, without a machine around it: what `cargo bench -p vhost-device-fifo` measures, at the size that goals are about.
 
 use std::fs;
@@ -13,6 +12,8 @@ use serde::Serialize;
 
 use super::goals::Goal;
 use super::goals::Limit;
+use super::interval::Estimate;
+use super::interval::Interval;
 use super::stats::Spread;
 use crate::child::Running;
 use crate::child::Spec;
@@ -21,6 +22,8 @@ use crate::ui::Step;
 
 /// Bytes of a message.
 const SIZE: &str = "65536";
+/// criterion's sample size, unless a benchmark sets another.
+const SAMPLES: usize = 100;
 
 /// Nanoseconds that a window of messages takes, and memcpy of as many bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,18 +36,18 @@ pub struct Alone {
 
 /// criterion's estimates.json, as far as it matters here.
 #[derive(Deserialize)]
-struct Estimates {
-    median: Estimate,
+struct CriterionEstimates {
+    median: CriterionEstimate,
 }
 
 #[derive(Deserialize)]
-struct Estimate {
-    confidence_interval: Interval,
+struct CriterionEstimate {
+    confidence_interval: CriterionInterval,
     point_estimate: f64,
 }
 
 #[derive(Deserialize)]
-struct Interval {
+struct CriterionInterval {
     lower_bound: f64,
     upper_bound: f64,
 }
@@ -75,7 +78,7 @@ fn read(home: &Path) -> Result<Alone> {
         let path = home.join(group).join(SIZE).join("new/estimates.json");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let Estimates { median } = serde_json::from_str(&text)
+        let CriterionEstimates { median } = serde_json::from_str(&text)
             .with_context(|| format!("{} is not what it was", path.display()))?;
         anyhow::Ok(Spread {
             median: median.point_estimate,
@@ -95,10 +98,14 @@ fn read(home: &Path) -> Result<Alone> {
 pub fn judge(alone: Option<&Alone>) -> Vec<Goal> {
     let goal = |work: &str, time: fn(&Alone) -> Spread, moved: f64| {
         let ratio = alone.map(|alone| (alone.memcpy, time(alone)));
-        let ratio = ratio.map(|(memcpy, time)| Spread {
-            median: moved * memcpy.median / time.median,
-            low: moved * memcpy.low / time.high,
-            high: moved * memcpy.high / time.low,
+        // criterion has intervals of its own, of each time for itself: the quotient's is at most as wide as that of their far ends.
+        let ratio = ratio.map(|(memcpy, time)| Estimate {
+            value: moved * memcpy.median / time.median,
+            interval: Some(Interval {
+                low: moved * memcpy.low / time.high,
+                high: moved * memcpy.high / time.low,
+            }),
+            rounds: SAMPLES,
         });
         let work = format!("device alone, 64 KiB, {work}");
         Goal::new(work, "memcpy", Limit::AtLeast(0.6), ratio)
@@ -138,7 +145,7 @@ mod tests {
         let goals = judge(Some(&read(home.path()).unwrap()));
         let verdicts: Vec<Verdict> = goals.iter().map(|goal| goal.verdict).collect();
         assert_eq!(verdicts, [Verdict::Met, Verdict::Met, Verdict::Missed]);
-        assert_eq!(goals[2].figure.unwrap().median, 0.5);
+        assert_eq!(goals[2].figure.unwrap().value, 0.5);
         assert!(
             judge(None)
                 .iter()

@@ -1,14 +1,20 @@
 //! The goals, and whether a run meets them.
+//!
+//! The verdict comes from the confidence interval of a goal's figure: *met* if all of it keeps to the limit, *missed* if none of it does, and
+//! *undecided* if the limit lies within, or if there were too few rounds for an interval.
 
 use serde::Serialize;
 
+use super::interval::Estimate;
+use super::interval::Interval;
 use super::plan::GLOBALFIFO;
 use super::plan::Group;
+use super::plan::OPEN_CLOSE;
 use super::plan::SERIAL;
+use super::plan::STRANGERS;
 use super::results::Metric;
 use super::results::Name;
 use super::results::Results;
-use super::stats::Spread;
 
 /// What a figure must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -24,10 +30,12 @@ pub enum Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The median keeps to the limit.
+    /// The whole interval keeps to the limit.
     Met,
-    /// It does not.
+    /// No part of it does.
     Missed,
+    /// The limit lies within the interval, or there is none yet.
+    Undecided,
     /// This run has no figure for it.
     NotMeasured,
 }
@@ -42,16 +50,31 @@ pub struct Goal {
     /// What is wanted.
     pub limit: Limit,
     /// What is; its unit goes without saying or is in `work`.
-    pub figure: Option<Spread>,
+    pub figure: Option<Estimate>,
     /// And so.
     pub verdict: Verdict,
+    /// Measurements that the figure is made of: another round of them makes it more exact.
+    #[serde(skip)]
+    pub sources: Vec<Name>,
 }
 
 impl Limit {
-    fn kept(self, value: f64) -> bool {
+    /// The number.
+    pub fn value(self) -> f64 {
         match self {
-            Self::AtMost(limit) => value <= limit,
-            Self::AtLeast(limit) => value >= limit,
+            Self::AtMost(limit) | Self::AtLeast(limit) => limit,
+        }
+    }
+
+    fn judge(self, Interval { low, high }: Interval) -> Verdict {
+        let (all, some) = match self {
+            Self::AtMost(limit) => (high <= limit, low <= limit),
+            Self::AtLeast(limit) => (low >= limit, high >= limit),
+        };
+        match (all, some) {
+            (true, _) => Verdict::Met,
+            (false, true) => Verdict::Undecided,
+            (false, false) => Verdict::Missed,
         }
     }
 }
@@ -62,12 +85,13 @@ impl Goal {
         work: impl Into<String>,
         against: &'static str,
         limit: Limit,
-        figure: Option<Spread>,
+        figure: Option<Estimate>,
     ) -> Self {
         let verdict = match figure {
             None => Verdict::NotMeasured,
-            Some(figure) if limit.kept(figure.median) => Verdict::Met,
-            Some(_) => Verdict::Missed,
+            Some(figure) => figure
+                .interval
+                .map_or(Verdict::Undecided, |interval| limit.judge(interval)),
         };
         Self {
             work: work.into(),
@@ -75,6 +99,31 @@ impl Goal {
             limit,
             figure,
             verdict,
+            sources: Vec::new(),
+        }
+    }
+
+    /// About the ratio of two measurements.
+    fn of_ratio(
+        results: &Results,
+        (work, against): (impl Into<String>, &'static str),
+        limit: Limit,
+        [ours, theirs]: [Name; 2],
+        metric: Metric,
+    ) -> Self {
+        let figure = Estimate::of(&results.ratios(&ours, &theirs, metric));
+        Self {
+            sources: vec![ours, theirs],
+            ..Self::new(work, against, limit, figure)
+        }
+    }
+
+    /// About a measurement itself.
+    fn of_itself(results: &Results, work: &str, limit: Limit, name: Name, metric: Metric) -> Self {
+        let figure = results.estimate(&name, metric);
+        Self {
+            sources: vec![name],
+            ..Self::new(work, "itself", limit, figure)
         }
     }
 }
@@ -86,13 +135,20 @@ pub fn judge(results: &Results) -> Vec<Goal> {
     goals.extend(requests(results));
     goals.extend(notices(results));
     goals.extend(waiters(results));
+    goals.push(strangers(results));
     goals
 }
 
 /// Against the peer, at one size.
-fn peer(results: &Results, group: Group, size: u64, metric: Metric) -> Option<Spread> {
-    let name = |way| Name::new(group, size, way);
-    results.ratio(&name(GLOBALFIFO), &name(SERIAL), metric)
+fn beside_serial(
+    results: &Results,
+    work: String,
+    limit: Limit,
+    (group, size): (Group, u64),
+    metric: Metric,
+) -> Goal {
+    let names = [GLOBALFIFO, SERIAL].map(|way| Name::new(group, size, way));
+    Goal::of_ratio(results, (work, SERIAL), limit, names, metric)
 }
 
 fn round_trips(results: &Results) -> Vec<Goal> {
@@ -102,12 +158,9 @@ fn round_trips(results: &Results) -> Vec<Goal> {
         .into_iter()
         .flat_map(|case| metrics.map(|metric| (case, metric)))
         .map(|((size, text), (metric, percentile))| {
-            Goal::new(
-                format!("{text} round trip, {percentile}"),
-                SERIAL,
-                Limit::AtMost(0.8),
-                peer(results, Group::RoundTrip, size, metric),
-            )
+            let work = format!("{text} round trip, {percentile}");
+            let limit = Limit::AtMost(0.8);
+            beside_serial(results, work, limit, (Group::RoundTrip, size), metric)
         })
         .collect()
 }
@@ -120,19 +173,23 @@ fn throughput(results: &Results) -> Vec<Goal> {
             (Group::Send, "guest to host"),
             (Group::Receive, "host to guest"),
         ] {
-            goals.push(Goal::new(
-                format!("throughput {direction}, {text}"),
-                SERIAL,
-                Limit::AtLeast(least),
-                peer(results, group, size, Metric::ByteRate),
+            let work = format!("throughput {direction}, {text}");
+            let limit = Limit::AtLeast(least);
+            goals.push(beside_serial(
+                results,
+                work,
+                limit,
+                (group, size),
+                Metric::ByteRate,
             ));
         }
     }
-    goals.push(Goal::new(
-        "64 B writes a second",
-        SERIAL,
+    goals.push(beside_serial(
+        results,
+        "64 B writes a second".to_owned(),
         Limit::AtLeast(2.0),
-        peer(results, Group::Send, 64, Metric::OperationRate),
+        (Group::Send, 64),
+        Metric::OperationRate,
     ));
     goals
 }
@@ -140,17 +197,19 @@ fn throughput(results: &Results) -> Vec<Goal> {
 fn requests(results: &Results) -> Vec<Goal> {
     let name = |depth| Name::new(Group::Depth, depth, "libaio write");
     vec![
-        Goal::new(
-            "4 KiB AIO at depth 32, requests a second",
-            "depth 1",
+        Goal::of_ratio(
+            results,
+            ("4 KiB AIO at depth 32, requests a second", "depth 1"),
             Limit::AtLeast(4.0),
-            results.ratio(&name(32), &name(1), Metric::OperationRate),
+            [name(32), name(1)],
+            Metric::OperationRate,
         ),
-        Goal::new(
+        Goal::of_itself(
+            results,
             "4 KiB AIO at depth 32, interrupts a request",
-            "itself",
             Limit::AtMost(0.25),
-            results.spread(&name(32), Metric::Interrupts),
+            name(32),
+            Metric::Interrupts,
         ),
     ]
 }
@@ -159,11 +218,12 @@ fn notices(results: &Results) -> Vec<Goal> {
     let name = |way| Name::new(Group::Notify, 0, way);
     ["SIGIO", "epoll", "libaio"]
         .map(|way| {
-            Goal::new(
-                format!("{way} notification, p50"),
-                "blocking read",
+            Goal::of_ratio(
+                results,
+                (format!("{way} notification, p50"), "blocking read"),
                 Limit::AtMost(1.25),
-                results.ratio(&name(way), &name("read"), Metric::P50),
+                [name(way), name("read")],
+                Metric::P50,
             )
         })
         .into()
@@ -174,28 +234,47 @@ fn waiters(results: &Results) -> Vec<Goal> {
     let name = |count, way| Name::new(Group::Waiters, count, way);
     let mut goals: Vec<Goal> = ["libaio reads", "epoll, others idle", "SIGIO, others idle"]
         .map(|way| {
-            Goal::new(
-                format!("cost of an event at 10,000 waiters: {way}"),
-                "1 waiter",
+            let work = format!("cost of an event at 10,000 waiters: {way}");
+            Goal::of_ratio(
+                results,
+                (work, "1 waiter"),
                 Limit::AtMost(1.2),
-                results.ratio(&name(MANY, way), &name(1, way), Metric::P50),
+                [name(MANY, way), name(1, way)],
+                Metric::P50,
             )
         })
         .into();
-    goals.push(Goal::new(
+    goals.push(Goal::of_itself(
+        results,
         "kernel memory of a pending request, bytes",
-        "itself",
         Limit::AtMost(1024.0),
-        results.spread(&name(MANY, "libaio reads"), Metric::Memory),
+        name(MANY, "libaio reads"),
+        Metric::Memory,
     ));
     goals
+}
+
+fn strangers(results: &Results) -> Goal {
+    let name = |count| Name::new(Group::OpenClose, count, OPEN_CLOSE);
+    Goal::of_ratio(
+        results,
+        (
+            "open and close beside 20,000 reads of another process, p50",
+            "none waiting",
+        ),
+        Limit::AtMost(1.5),
+        [name(STRANGERS as u64), name(0)],
+        Metric::P50,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use globalfifo_bench_protocol::Measured;
 
-    use super::super::results::sample;
+    use super::super::plan::Extent;
+    use super::super::plan::trials;
+    use super::super::results::sample_rounds;
     use super::*;
 
     fn latency(nanos: u64) -> Measured {
@@ -234,16 +313,19 @@ mod tests {
 
     #[test]
     fn faster_than_the_peer_is_met_and_a_little_faster_is_missed() {
-        let results = sample(&[
-            (Group::RoundTrip, 64, GLOBALFIFO, latency(70_000)),
-            (Group::RoundTrip, 64, SERIAL, latency(100_000)),
-            (Group::RoundTrip, 4096, GLOBALFIFO, latency(90_000)),
-            (Group::RoundTrip, 4096, SERIAL, latency(100_000)),
-            (Group::Send, 64 << 10, GLOBALFIFO, rate(1600)),
-            (Group::Send, 64 << 10, SERIAL, rate(1000)),
-            (Group::Send, 1 << 20, GLOBALFIFO, rate(2900)),
-            (Group::Send, 1 << 20, SERIAL, rate(1000)),
-        ]);
+        let results = sample_rounds(
+            5,
+            &[
+                (Group::RoundTrip, 64, GLOBALFIFO, latency(70_000)),
+                (Group::RoundTrip, 64, SERIAL, latency(100_000)),
+                (Group::RoundTrip, 4096, GLOBALFIFO, latency(90_000)),
+                (Group::RoundTrip, 4096, SERIAL, latency(100_000)),
+                (Group::Send, 64 << 10, GLOBALFIFO, rate(1600)),
+                (Group::Send, 64 << 10, SERIAL, rate(1000)),
+                (Group::Send, 1 << 20, GLOBALFIFO, rate(2900)),
+                (Group::Send, 1 << 20, SERIAL, rate(1000)),
+            ],
+        );
         let goals = judge(&results);
         assert_eq!(verdict(&goals, "64 B round trip, p50"), Verdict::Met);
         assert_eq!(verdict(&goals, "4 KiB round trip, p99"), Verdict::Missed);
@@ -266,12 +348,15 @@ mod tests {
             nanos: 1_000_000_000,
             ..Measured::default()
         };
-        let results = sample(&[
-            (Group::Waiters, 10_000, "libaio reads", many(500.0)),
-            (Group::Waiters, 1, "libaio reads", latency(500)),
-            (Group::Depth, 1, "libaio write", depth(100, 100)),
-            (Group::Depth, 32, "libaio write", depth(1000, 260)),
-        ]);
+        let results = sample_rounds(
+            5,
+            &[
+                (Group::Waiters, 10_000, "libaio reads", many(500.0)),
+                (Group::Waiters, 1, "libaio reads", latency(500)),
+                (Group::Depth, 1, "libaio write", depth(100, 100)),
+                (Group::Depth, 32, "libaio write", depth(1000, 260)),
+            ],
+        );
         let goals = judge(&results);
         let met = "kernel memory of a pending request, bytes";
         assert_eq!(verdict(&goals, met), Verdict::Met);
@@ -284,11 +369,65 @@ mod tests {
     }
 
     #[test]
+    fn a_close_that_walks_strangers_requests_misses_its_goal() {
+        let beside = |strangers| {
+            let results = sample_rounds(
+                5,
+                &[
+                    (Group::OpenClose, 0, OPEN_CLOSE, latency(10_000)),
+                    (Group::OpenClose, 20_000, OPEN_CLOSE, latency(strangers)),
+                ],
+            );
+            let work = "open and close beside 20,000 reads of another process, p50";
+            verdict(&judge(&results), work)
+        };
+        assert_eq!(beside(14_000), Verdict::Met);
+        assert_eq!(beside(16_000), Verdict::Missed);
+    }
+
+    fn verdict_of(limit: Limit, values: &[f64]) -> Verdict {
+        Goal::new("x", "y", limit, Estimate::of(values)).verdict
+    }
+
+    #[test]
     fn the_limit_itself_is_good_enough() {
-        let exactly = |value| Spread::of([value]);
-        let at_most = Goal::new("x", "y", Limit::AtMost(0.8), exactly(0.8));
-        assert_eq!(at_most.verdict, Verdict::Met);
-        let at_least = Goal::new("x", "y", Limit::AtLeast(3.0), exactly(2.999));
-        assert_eq!(at_least.verdict, Verdict::Missed);
+        assert_eq!(verdict_of(Limit::AtMost(0.8), &[0.8; 5]), Verdict::Met);
+        assert_eq!(verdict_of(Limit::AtLeast(3.0), &[3.0; 5]), Verdict::Met);
+        assert_eq!(
+            verdict_of(Limit::AtLeast(3.0), &[2.999; 5]),
+            Verdict::Missed
+        );
+    }
+
+    #[test]
+    fn a_limit_within_the_interval_leaves_the_goal_undecided() {
+        let values = [0.7, 0.75, 0.78, 0.79, 0.81];
+        assert_eq!(verdict_of(Limit::AtMost(0.8), &values), Verdict::Undecided);
+        assert_eq!(verdict_of(Limit::AtLeast(0.8), &values), Verdict::Undecided);
+        assert_eq!(verdict_of(Limit::AtMost(0.82), &values), Verdict::Met);
+        assert_eq!(verdict_of(Limit::AtMost(0.69), &values), Verdict::Missed);
+        assert_eq!(verdict_of(Limit::AtLeast(0.7), &values), Verdict::Met);
+        assert_eq!(verdict_of(Limit::AtLeast(0.82), &values), Verdict::Missed);
+    }
+
+    #[test]
+    fn too_few_rounds_decide_nothing_however_good_they_are() {
+        assert_eq!(
+            verdict_of(Limit::AtMost(0.8), &[0.1; 4]),
+            Verdict::Undecided
+        );
+        assert_eq!(verdict_of(Limit::AtMost(0.8), &[]), Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn every_goal_of_the_guest_says_what_it_is_made_of() {
+        for extent in [Extent::QUICK, Extent::FULL] {
+            let measured: Vec<Name> = trials(&extent, &[]).iter().map(Name::of).collect();
+            for goal in judge(&Results::default()) {
+                assert!(!goal.sources.is_empty(), "{}", goal.work);
+                let all = goal.sources.iter().all(|name| measured.contains(name));
+                assert!(all, "{}: {:?}", goal.work, goal.sources);
+            }
+        }
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What an idle guest costs the host, with the device and without.
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use super::goals::Goal;
 use super::goals::Limit;
+use super::interval::Estimate;
 use super::rig::Rig;
 use super::stats::Spread;
 use super::stats::real;
@@ -20,9 +22,9 @@ const GRAIN: f64 = 0.5;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Idle {
     /// Milliseconds of CPU time of QEMU and the daemon.
-    pub host_cpu_millis: Option<Spread>,
+    pub host_cpu_millis: Vec<f64>,
     /// Wake-ups of the daemon.
-    pub wakeups: Option<Spread>,
+    pub wakeups: Vec<f64>,
 }
 
 /// With the device and without.
@@ -64,8 +66,8 @@ fn watch(config: &Config, paths: &Paths, millis: u64, times: usize) -> Result<Id
         .map(|cost| cost.cpu.as_secs_f64() * 1e3 / seconds);
     let wakeups = seen.iter().map(|cost| real(cost.wakeups) / seconds);
     Ok(Idle {
-        host_cpu_millis: Spread::of(cpu),
-        wakeups: Spread::of(wakeups),
+        host_cpu_millis: cpu.collect(),
+        wakeups: wakeups.collect(),
     })
 }
 
@@ -86,24 +88,23 @@ impl Comparison {
                 "idle guest with the device, wake-ups of the daemon a second",
                 against,
                 Limit::AtMost(0.0),
-                this.and_then(|this| this.with.wakeups),
+                this.and_then(|this| Estimate::of(&this.with.wakeups)),
             ),
         ]
     }
 
-    /// How much more the machine with the device takes.
-    fn more(&self) -> Option<Spread> {
-        let (with, without) = (self.with.host_cpu_millis?, self.without.host_cpu_millis?);
-        Some(Spread {
-            median: with.median - without.median,
-            low: with.low - without.high,
-            high: with.high - without.low,
-        })
+    /// How much more the machine with the device takes. The two are not measured side by side, but one after the other.
+    fn more(&self) -> Option<Estimate> {
+        let [with, without] = [&self.with, &self.without].map(|idle| &idle.host_cpu_millis);
+        Estimate::of_two(with, without, |with, without| with - without)
     }
 
     /// What the figures of the same machine differ by: less than that is not measurable.
     fn variation(&self) -> Option<f64> {
-        let spread = |idle: &Idle| idle.host_cpu_millis.map(|cpu| cpu.high - cpu.low);
+        let spread = |idle: &Idle| {
+            let cpu = Spread::of(idle.host_cpu_millis.iter().copied())?;
+            Some(cpu.high - cpu.low)
+        };
         Some(spread(&self.with)?.max(spread(&self.without)?))
     }
 }
@@ -113,10 +114,10 @@ mod tests {
     use super::super::goals::Verdict;
     use super::*;
 
-    fn idle(cpu: [f64; 3], wakeups: f64) -> Idle {
+    fn idle(cpu: [f64; 5], wakeups: f64) -> Idle {
         Idle {
-            host_cpu_millis: Spread::of(cpu),
-            wakeups: Spread::of([wakeups]),
+            host_cpu_millis: cpu.into(),
+            wakeups: vec![wakeups; 5],
         }
     }
 
@@ -127,22 +128,32 @@ mod tests {
 
     #[test]
     fn what_lies_within_the_noise_is_not_measurable() {
-        let noisy = idle([10.0, 12.0, 14.0], 0.0);
+        let noisy = idle([10.0, 10.5, 11.0, 11.5, 14.0], 0.0);
         assert_eq!(
-            verdicts(noisy.clone(), idle([9.0, 10.0, 11.0], 0.0)),
+            verdicts(noisy.clone(), idle([11.0, 11.0, 11.5, 11.5, 12.0], 0.0)),
             [Verdict::Met, Verdict::Met]
         );
         assert_eq!(
-            verdicts(noisy, idle([2.0, 2.1, 2.2], 0.0)),
+            verdicts(noisy, idle([2.0, 2.0, 2.1, 2.2, 2.2], 0.0)),
             [Verdict::Missed, Verdict::Met]
         );
     }
 
     #[test]
-    fn one_wake_up_is_too_many() {
-        let calm = || idle([1.0, 1.0, 1.0], 0.0);
+    fn one_wake_up_in_one_of_five_watches_decides_nothing() {
+        let mut stray = idle([1.0; 5], 0.0);
+        stray.wakeups[3] = 0.25;
         assert_eq!(
-            verdicts(idle([1.0, 1.0, 1.0], 0.25), calm()),
+            verdicts(stray, idle([1.0; 5], 0.0)),
+            [Verdict::Met, Verdict::Undecided]
+        );
+    }
+
+    #[test]
+    fn one_wake_up_is_too_many() {
+        let calm = || idle([1.0; 5], 0.0);
+        assert_eq!(
+            verdicts(idle([1.0; 5], 0.25), calm()),
             [Verdict::Met, Verdict::Missed]
         );
         let goals = Comparison::judge(None);

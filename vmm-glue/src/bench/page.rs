@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A report as one HTML page that opens anywhere: style and charts are in it, and nothing is fetched.
+
+mod verdicts;
 
 use maud::DOCTYPE;
 use maud::Markup;
 use maud::PreEscaped;
 use maud::html;
 
-use super::goals::Goal;
-use super::goals::Verdict;
 use super::plan;
 use super::plan::Group;
 use super::report::Report;
@@ -41,14 +42,15 @@ pub fn render(report: &Report) -> String {
             body {
                 h1 { "globalfifo beside its peers" }
                 ul.facts { @for line in report.facts.lines() { li { (line) } } }
-                h2 { "Goals" }
-                p { "Ratios of what was measured side by side in each round: median [lowest … highest]." }
-                (goals(&report.goals))
+                (verdicts::mitigations(report))
+                (verdicts::goals(report))
+                (verdicts::changes(report))
                 (latencies(results))
                 (by_size(results))
                 (notification(results))
                 (requests(results))
                 (waiters(results))
+                (strangers(results))
                 (not_measured(results))
                 h2 { "All figures" }
                 p { "Medians of the rounds; below them the lowest and the highest." }
@@ -57,28 +59,6 @@ pub fn render(report: &Report) -> String {
         }
     };
     page.into_string()
-}
-
-fn goals(goals: &[Goal]) -> Markup {
-    let class = |goal: &Goal| match goal.verdict {
-        Verdict::Met => "met",
-        Verdict::Missed => "missed",
-        Verdict::NotMeasured => "unknown",
-    };
-    html! {
-        table {
-            tr { th { "goal" } th { "against" } th { "wanted" } th { "is" } th { "" } }
-            @for goal in goals {
-                tr class=(class(goal)) {
-                    td { (goal.work) }
-                    td { (goal.against) }
-                    td { (table::limit(goal.limit)) }
-                    td { @if let Some(figure) = goal.figure { (table::spread(figure)) } @else { "–" } }
-                    td.verdict { (table::verdict(goal)) }
-                }
-            }
-        }
-    }
 }
 
 /// Histograms, one for each size.
@@ -126,18 +106,7 @@ fn notification(results: &Results) -> Markup {
     let bars: Vec<Bar> = results
         .ways(Group::Notify)
         .into_iter()
-        .filter_map(|way| {
-            let name = Name::new(Group::Notify, 0, way);
-            let median = |metric| results.spread(&name, metric).map(|spread| spread.median);
-            let (value, tail) = (median(Metric::P50)?, median(Metric::P99)?);
-            Some(Bar {
-                colour: 0,
-                name: way.to_owned(),
-                value,
-                tail,
-                text: format!("{}, p99 {}", units::time(value), units::time(tail)),
-            })
-        })
+        .filter_map(|way| bar(results, &Name::new(Group::Notify, 0, way), way.to_owned()))
         .collect();
     html! {
         @if !bars.is_empty() {
@@ -171,6 +140,37 @@ fn waiters(results: &Results) -> Markup {
             }
         }
     }
+}
+
+fn strangers(results: &Results) -> Markup {
+    let bars: Vec<Bar> = results
+        .parameters(Group::OpenClose)
+        .into_iter()
+        .filter_map(|count| {
+            let name = Name::new(Group::OpenClose, count, plan::OPEN_CLOSE);
+            bar(results, &name, table::parameter(Group::OpenClose, count))
+        })
+        .collect();
+    html! {
+        @if !bars.is_empty() {
+            h2 { (Group::OpenClose.title()) }
+            p { "The file that is opened and closed has no request of its own." }
+            div.charts { (chart("p50, and p99 behind it", &[], &svg::bars(&bars))) }
+        }
+    }
+}
+
+/// A bar of the median, with its tail.
+fn bar(results: &Results, name: &Name, text: String) -> Option<Bar> {
+    let median = |metric| results.spread(name, metric).map(|spread| spread.median);
+    let (value, tail) = (median(Metric::P50)?, median(Metric::P99)?);
+    Some(Bar {
+        colour: 0,
+        name: text,
+        value,
+        tail,
+        text: format!("{}, p99 {}", units::time(value), units::time(tail)),
+    })
 }
 
 fn not_measured(results: &Results) -> Markup {
@@ -292,6 +292,26 @@ fn short_size(bytes: f64) -> String {
     }
 }
 
+/// Tables that have anything in them.
+fn shown_metrics(
+    results: &Results,
+    group: Group,
+) -> impl Iterator<Item = &'static (&'static str, Metric)> {
+    let names = results
+        .names()
+        .iter()
+        .filter(move |name| name.group == group);
+    let names: Vec<&Name> = names.collect();
+    let any = move |metric| {
+        names
+            .iter()
+            .any(|name| results.spread(name, metric).is_some())
+    };
+    table::metrics(group)
+        .iter()
+        .filter(move |(_, metric)| any(*metric))
+}
+
 fn figures(results: &Results, group: Group) -> Markup {
     let ways = results.ways(group);
     let shown = |parameter, way: &str, metric| {
@@ -299,24 +319,26 @@ fn figures(results: &Results, group: Group) -> Markup {
         let text = |value| table::figure(metric, value);
         Some((
             text(spread.median),
-            format!("{} … {}", text(spread.low), text(spread.high)),
+            (spread.low < spread.high)
+                .then(|| format!("{} … {}", text(spread.low), text(spread.high))),
         ))
     };
     html! {
         @if !ways.is_empty() {
             details {
                 summary { (group.title()) }
-                @for (title, metric) in table::metrics(group) {
+                @for (title, metric) in shown_metrics(results, group) {
                     h3 { (title) }
                     table {
                         tr { th {} @for way in &ways { th { (way) } } }
                         @for parameter in results.parameters(group) {
                             tr {
-                                th { (table::parameter(group, parameter)) }
+                                th scope="row" { (table::parameter(group, parameter)) }
                                 @for way in &ways {
                                     td {
                                         @if let Some((median, range)) = shown(parameter, way, *metric) {
-                                            (median) br; small { (range) }
+                                            (median)
+                                            @if let Some(range) = range { br; small { (range) } }
                                         } @else { "–" }
                                     }
                                 }
@@ -333,8 +355,10 @@ fn figures(results: &Results, group: Group) -> Markup {
 mod tests {
     use globalfifo_bench_protocol::Measured;
 
-    use super::super::report::Facts;
-    use super::super::results::sample;
+    use super::super::baseline::Baseline;
+    use super::super::changes::Changes;
+    use super::super::facts::Facts;
+    use super::super::results::sample_rounds;
     use super::*;
 
     fn page() -> String {
@@ -347,16 +371,30 @@ mod tests {
             latencies: vec![(nanos, 90), (nanos * 3, 10)],
             waiter_bytes: Some(400.0),
         };
-        let mut results = sample(&[
+        let figures = [
             (Group::RoundTrip, 64, plan::GLOBALFIFO, measured(60_000)),
             (Group::RoundTrip, 64, plan::SERIAL, measured(120_000)),
             (Group::Send, 64, plan::GLOBALFIFO, measured(1)),
             (Group::Notify, 0, "read", measured(90_000)),
             (Group::Depth, 32, "libaio write", measured(1)),
             (Group::Waiters, 10_000, "libaio reads", measured(70_000)),
-        ]);
+            (Group::OpenClose, 0, plan::OPEN_CLOSE, measured(10_000)),
+            (
+                Group::OpenClose,
+                20_000,
+                plan::OPEN_CLOSE,
+                measured(900_000),
+            ),
+        ];
+        let mut results = sample_rounds(5, &figures);
         results.trouble("vsock", "<it> does not build");
-        render(&Report::new(Facts::default(), results, None, None))
+        let earlier = Baseline {
+            facts: Facts::default(),
+            results: results.clone(),
+        };
+        let mut report = Report::new(Facts::default(), results, None, None);
+        report.changes = Some(Changes::since(&earlier, &report.facts, &report.results));
+        render(&report)
     }
 
     #[test]
@@ -377,13 +415,17 @@ mod tests {
             Group::Notify,
             Group::Depth,
             Group::Waiters,
+            Group::OpenClose,
         ] {
             assert!(page.contains(group.title()), "{group:?}");
         }
         assert!(page.contains("&lt;it&gt; does not build"));
         assert!(page.matches("<svg").count() >= 9);
         assert!(!page.contains("NaN"));
-        assert!(page.contains("class=\"met\""));
+        for class in ["met", "missed", "unknown", "same"] {
+            assert!(page.contains(&format!("class=\"{class}\"")), "{class}");
+        }
+        assert!(page.contains("4 met, 1 missed, 19 not measured"));
     }
 
     #[test]

@@ -1,4 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is measured, in which order, and under which names.
+
+use std::time::Duration;
 
 use globalfifo_bench_protocol::Direction;
 use globalfifo_bench_protocol::Interface;
@@ -10,6 +13,8 @@ use globalfifo_bench_protocol::Way;
 use globalfifo_bench_protocol::Work;
 use serde::Deserialize;
 use serde::Serialize;
+
+use super::rounds::Bounds;
 
 /// FIFOs of the device that is compared: what each is, in the order of their numbers.
 pub const LOOPBACK: usize = 0;
@@ -53,6 +58,8 @@ pub enum Group {
     Depth,
     /// Events, by how many wait.
     Waiters,
+    /// Open and close, by how many reads of another process wait.
+    OpenClose,
 }
 
 /// One thing to measure in every round.
@@ -75,13 +82,14 @@ pub struct Extent {
     throughput: &'static [usize],
     depths: &'static [usize],
     waiters: &'static [usize],
+    strangers: &'static [usize],
     millis: u64,
     /// For round trips, of which the slowest hundredth is to be told: each has to be made often.
     round_trip_millis: u64,
     /// Also beside vsock, of which no goal speaks.
     vsock: bool,
-    /// Rounds.
-    pub rounds: usize,
+    /// Rounds of everything, and of what is undecided then.
+    pub bounds: Bounds,
     /// How long an idle guest is watched, and how often; not at all in a quick run.
     pub idle: Option<(u64, usize)>,
 }
@@ -93,10 +101,14 @@ impl Extent {
         throughput: &[64, 512, 4096, 65536, 262_144, 1 << 20, 4 << 20],
         depths: &[1, 2, 4, 8, 16, 32, 64, 128, 256],
         waiters: &[1, 10, 100, 1000, 10_000],
+        strangers: &[0, 1000, STRANGERS],
         millis: 400,
         round_trip_millis: 800,
         vsock: true,
-        rounds: 5,
+        bounds: Bounds {
+            most: 20,
+            time: Duration::from_secs(30 * 60),
+        },
         idle: Some((4000, 5)),
     };
 
@@ -106,17 +118,21 @@ impl Extent {
         throughput: &[64, 65536, 1 << 20],
         depths: &[1, 32],
         waiters: &[1, 10_000],
+        strangers: &[0, STRANGERS],
         millis: 150,
         round_trip_millis: 500,
         vsock: false,
-        rounds: 5,
+        bounds: Bounds {
+            most: 20,
+            time: Duration::from_secs(5 * 60),
+        },
         idle: None,
     };
 }
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RoundTrip,
         Self::Send,
         Self::Receive,
@@ -124,6 +140,7 @@ impl Group {
         Self::Notify,
         Self::Depth,
         Self::Waiters,
+        Self::OpenClose,
     ];
 
     /// In names.
@@ -136,6 +153,7 @@ impl Group {
             Self::Notify => "notify",
             Self::Depth => "depth",
             Self::Waiters => "waiters",
+            Self::OpenClose => "open-close",
         }
     }
 
@@ -149,6 +167,7 @@ impl Group {
             Self::Notify => "Notification: from a write to the code that waits for it",
             Self::Depth => "Asynchronous requests of 4 KiB",
             Self::Waiters => "Cost of an event by number of waiters",
+            Self::OpenClose => "Open and close beside reads of another process",
         }
     }
 }
@@ -187,6 +206,7 @@ pub fn trials(extent: &Extent, only: &[String]) -> Vec<Trial> {
     trials.extend(notices(extent));
     trials.extend(depths(extent));
     trials.extend(waiters(extent));
+    trials.extend(strangers(extent));
     trials.retain(|trial| {
         let name = trial.name();
         if only.is_empty() {
@@ -338,6 +358,22 @@ fn waiters(extent: &Extent) -> Vec<Trial> {
         }
     }
     trials
+}
+
+/// Name of the one way of [`Group::OpenClose`].
+pub const OPEN_CLOSE: &str = "open and close";
+/// Reads of another process in the goal about them.
+pub const STRANGERS: usize = 20_000;
+
+fn strangers(extent: &Extent) -> Vec<Trial> {
+    let counts = extent.strangers.iter().copied();
+    counts
+        .map(|strangers| {
+            let path = path(FIFOS);
+            let work = Work::OpenClose { path, strangers };
+            Trial::new(Group::OpenClose, strangers, OPEN_CLOSE, work, extent.millis)
+        })
+        .collect()
 }
 
 #[cfg(test)]

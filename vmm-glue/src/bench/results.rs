@@ -1,10 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What was measured: figures by name and round, and the questions that are asked of them.
 
 use std::collections::BTreeMap;
 
 use globalfifo_bench_protocol::Measured;
+use serde::Deserialize;
 use serde::Serialize;
 
+use super::interval::Estimate;
 use super::plan::Group;
 use super::plan::Trial;
 use super::stats;
@@ -13,7 +16,7 @@ use super::stats::Spread;
 use super::stats::real;
 
 /// One measurement with what the host saw of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// As the guest has it.
     #[serde(flatten)]
@@ -36,6 +39,8 @@ pub enum Metric {
     P99,
     /// And 999 of 1000.
     P999,
+    /// And 9999 of 10,000: of all rounds together, as one round has too few.
+    P9999,
     /// Interrupts on the device's line for each operation.
     Interrupts,
     /// Nanoseconds of the guest's CPUs for each MB (10⁶ bytes).
@@ -47,7 +52,7 @@ pub enum Metric {
 }
 
 /// Which measurement.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name {
     /// Kind of work.
     pub group: Group,
@@ -78,9 +83,10 @@ impl Figures {
         match metric {
             Metric::OperationRate => per(guest.operations, guest.nanos).map(|rate| rate * 1e9),
             Metric::ByteRate => per(guest.bytes, guest.nanos).map(|rate| rate * 1e9),
-            Metric::P50 => self.quantile(0.5),
-            Metric::P99 => self.quantile(0.99),
-            Metric::P999 => self.quantile(0.999),
+            Metric::P50 => Some(self.latencies()?.quantile(0.5)),
+            Metric::P99 => Some(self.latencies()?.quantile(0.99)),
+            Metric::P999 => self.latencies()?.but_one_in(1000),
+            Metric::P9999 => self.latencies()?.but_one_in(10_000),
             Metric::Interrupts => per(guest.interrupts, guest.operations),
             Metric::GuestCpu => per_megabyte(guest.guest_cpu_nanos),
             Metric::HostCpu => per_megabyte(self.host_cpu_nanos),
@@ -88,8 +94,8 @@ impl Figures {
         }
     }
 
-    fn quantile(&self, share: f64) -> Option<f64> {
-        Some(Latencies::of(self.guest.latencies.iter().copied())?.quantile(share))
+    fn latencies(&self) -> Option<Latencies> {
+        Latencies::of(self.guest.latencies.iter().copied())
     }
 }
 
@@ -119,6 +125,13 @@ impl Results {
         self.rounds.entry(name).or_default().push(figures);
     }
 
+    /// Puts all rounds of a measurement in place of what there is of it.
+    pub fn put(&mut self, name: Name, rounds: Vec<Option<Figures>>) {
+        if self.rounds.insert(name.clone(), rounds).is_none() {
+            self.order.push(name);
+        }
+    }
+
     /// Notes why a way is not measured.
     pub fn trouble(&mut self, way: &str, why: &str) {
         self.troubles
@@ -141,8 +154,12 @@ impl Results {
         self.rounds.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// A metric in each round.
+    /// A metric in each round; one of all rounds together is a single value.
     pub fn values(&self, name: &Name, metric: Metric) -> Vec<Option<f64>> {
+        if metric == Metric::P9999 {
+            let together = self.latencies(name);
+            return vec![together.and_then(|all| all.but_one_in(10_000))];
+        }
         let rounds = self.rounds(name).iter();
         rounds
             .map(|figures| figures.as_ref().and_then(|figures| figures.metric(metric)))
@@ -154,9 +171,15 @@ impl Results {
         Spread::of(self.values(name, metric).into_iter().flatten())
     }
 
+    /// A metric with the interval of its median.
+    pub fn estimate(&self, name: &Name, metric: Metric) -> Option<Estimate> {
+        let values = self.values(name, metric).into_iter().flatten();
+        Estimate::of(&values.collect::<Vec<f64>>())
+    }
+
     /// A metric divided by that of another measurement, round by round.
-    pub fn ratio(&self, ours: &Name, theirs: &Name, metric: Metric) -> Option<Spread> {
-        stats::ratio(&self.values(ours, metric), &self.values(theirs, metric))
+    pub fn ratios(&self, ours: &Name, theirs: &Name, metric: Metric) -> Vec<f64> {
+        stats::ratios(&self.values(ours, metric), &self.values(theirs, metric))
     }
 
     /// The latencies of all rounds together.
@@ -189,20 +212,32 @@ impl Results {
     }
 }
 
+/// A trial of that name that does nothing, for tests.
+#[cfg(test)]
+pub fn idle_trial(group: Group, parameter: u64, way: &str) -> Trial {
+    Trial {
+        group,
+        parameter,
+        way: way.to_owned(),
+        task: globalfifo_bench_protocol::Task {
+            work: globalfifo_bench_protocol::Work::Idle,
+            millis: 0,
+        },
+    }
+}
+
+/// The same figures in each of so many rounds, for tests.
+#[cfg(test)]
+pub fn sample_rounds(rounds: usize, figures: &[(Group, u64, &str, Measured)]) -> Results {
+    sample(&vec![figures; rounds].concat())
+}
+
 /// Results with these figures in one round each, for tests.
 #[cfg(test)]
 pub fn sample(figures: &[(Group, u64, &str, Measured)]) -> Results {
     let mut results = Results::default();
     for (group, parameter, way, guest) in figures {
-        let trial = Trial {
-            group: *group,
-            parameter: *parameter,
-            way: (*way).to_owned(),
-            task: globalfifo_bench_protocol::Task {
-                work: globalfifo_bench_protocol::Work::Idle,
-                millis: 0,
-            },
-        };
+        let trial = idle_trial(*group, *parameter, way);
         let figures = Figures {
             guest: guest.clone(),
             host_cpu_nanos: 1_000_000,
@@ -215,6 +250,26 @@ pub fn sample(figures: &[(Group, u64, &str, Measured)]) -> Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_of_ten_thousand_is_of_all_rounds_together() {
+        let round = Measured {
+            latencies: vec![(100, 9_990), (9000, 10)],
+            ..Measured::default()
+        };
+        let one = (Group::RoundTrip, 64, "pipe", round);
+        let name = Name::new(Group::RoundTrip, 64, "pipe");
+        let two = sample(&[one.clone(), one.clone()]);
+        assert_eq!(two.spread(&name, Metric::P9999), None);
+        let three = sample(&[one.clone(), one.clone(), one]);
+        let spread = three.spread(&name, Metric::P9999).unwrap();
+        assert!((8990.0..9010.0).contains(&spread.median), "{spread:?}");
+        // A round has enough for the slowest of a thousand.
+        assert_eq!(
+            three.values(&name, Metric::P999).iter().flatten().count(),
+            3
+        );
+    }
 
     #[test]
     fn figures_answer_what_they_can() {
@@ -246,15 +301,7 @@ mod tests {
 
     #[test]
     fn rounds_stay_side_by_side_when_one_fails() {
-        let trial = |way: &str| Trial {
-            group: Group::Send,
-            parameter: 64,
-            way: way.to_owned(),
-            task: globalfifo_bench_protocol::Task {
-                work: globalfifo_bench_protocol::Work::Idle,
-                millis: 0,
-            },
-        };
+        let trial = |way: &str| idle_trial(Group::Send, 64, way);
         let rate = |operations| {
             Some(Figures {
                 guest: Measured {
@@ -271,8 +318,8 @@ mod tests {
         results.add(&trial("a"), rate(100));
         results.add(&trial("b"), rate(50));
         let name = |way| Name::new(Group::Send, 64, way);
-        let ratio = results.ratio(&name("a"), &name("b"), Metric::OperationRate);
-        assert_eq!(ratio.unwrap().median, 2.0);
+        let ratios = results.ratios(&name("a"), &name("b"), Metric::OperationRate);
+        assert_eq!(ratios, [2.0]);
         assert_eq!(results.ways(Group::Send), ["a", "b"]);
         assert_eq!(results.parameters(Group::Send), [64]);
     }

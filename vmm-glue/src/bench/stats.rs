@@ -1,7 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Medians with their spread, ratios, and latency distributions.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+/// Values beyond a quantile of the tail that there should be on average. With fewer than three, the slowest value seen is in more than one
+/// measurement of twenty faster than the quantile itself (the rule of three: e⁻³ is 0.05).
+const BEYOND: u64 = 3;
 
 /// The median of several rounds, with the lowest and the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -22,28 +27,42 @@ impl Spread {
             return None;
         }
         sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let upper = *sorted.get(middle)?;
-        let median = if sorted.len().is_multiple_of(2) {
-            f64::midpoint(*sorted.get(middle - 1)?, upper)
-        } else {
-            upper
-        };
         Some(Self {
-            median,
+            median: median(&sorted)?,
             low: *sorted.first()?,
             high: *sorted.last()?,
         })
     }
 }
 
+/// The middle one of sorted values, or the mean of the middle two; `None` if there is none, or if one is no number.
+pub fn median(sorted: &[f64]) -> Option<f64> {
+    // Infinities and NaN are at the ends.
+    let ends = [sorted.first()?, sorted.last()?];
+    if ends.into_iter().any(|end| !end.is_finite()) {
+        return None;
+    }
+    middle(sorted.len(), |place| sorted.get(place).copied())
+}
+
+/// The same of `count` values that are to be had by their places.
+pub fn middle(count: usize, at: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+    let upper = at(count / 2)?;
+    if count.is_multiple_of(2) {
+        Some(f64::midpoint(at(count / 2 - 1)?, upper))
+    } else {
+        Some(upper)
+    }
+}
+
 /// What was measured side by side in each round, divided: a machine that was slow in a round was so for both.
-pub fn ratio(ours: &[Option<f64>], theirs: &[Option<f64>]) -> Option<Spread> {
+pub fn ratios(ours: &[Option<f64>], theirs: &[Option<f64>]) -> Vec<f64> {
     let pairs = ours.iter().zip(theirs);
-    Spread::of(pairs.filter_map(|(ours, theirs)| {
+    let ratio = |(ours, theirs): (&Option<f64>, &Option<f64>)| {
         let theirs = (*theirs)?;
         (theirs > 0.0).then_some((*ours)? / theirs)
-    }))
+    };
+    pairs.filter_map(ratio).collect()
 }
 
 /// A distribution of nanoseconds.
@@ -63,6 +82,12 @@ impl Latencies {
     /// The value that this share (0 to 1) of all does not exceed.
     pub fn quantile(&self, share: f64) -> f64 {
         real(self.0.value_at_quantile(share))
+    }
+
+    /// The value that all but one in `many` do not exceed: `None` if there are too few for it.
+    pub fn but_one_in(&self, many: u64) -> Option<f64> {
+        let enough = self.count() >= BEYOND.checked_mul(many)?;
+        enough.then(|| self.quantile(1.0 - 1.0 / real(many)))
     }
 
     /// How many there are.
@@ -124,9 +149,10 @@ mod tests {
         // Everything was ten times slower in the second round; the ratio was not.
         let ours = [Some(2.0), Some(20.0), None, Some(1.0)];
         let theirs = [Some(1.0), Some(10.0), Some(1.0), Some(0.0)];
-        let spread = ratio(&ours, &theirs).unwrap();
-        assert_eq!((spread.low, spread.high), (2.0, 2.0));
-        assert_eq!(ratio(&[None], &[Some(1.0)]), None);
+        assert_eq!(ratios(&ours, &theirs), [2.0, 2.0]);
+        assert!(ratios(&[None], &[Some(1.0)]).is_empty());
+        // A round that only one of the two had.
+        assert_eq!(ratios(&[Some(1.0), Some(2.0)], &[Some(4.0)]), [0.25]);
     }
 
     #[test]
@@ -138,6 +164,21 @@ mod tests {
         assert!(near(latencies.quantile(0.99), 1000.0));
         assert!(near(latencies.quantile(1.0), 5000.0));
         assert!(Latencies::of([]).is_none());
+    }
+
+    #[test]
+    fn a_quantile_of_the_tail_wants_three_values_beyond_it() {
+        let of = |count: u64| Latencies::of([(100, count - 2), (9000, 2)]).unwrap();
+        assert_eq!(of(2999).but_one_in(1000), None);
+        assert!(of(3000).but_one_in(1000).is_some());
+        assert_eq!(of(29_999).but_one_in(10_000), None);
+        assert!(of(30_000).but_one_in(10_000).is_some());
+        // 10 of 30,000 are more than one in 10,000, and fewer than one in 1000.
+        let slow = Latencies::of([(100, 29_990), (9000, 10)]).unwrap();
+        let found = slow.but_one_in(10_000).unwrap();
+        assert!((8990.0..9010.0).contains(&found), "{found}");
+        assert!(slow.but_one_in(1000).unwrap() < 101.0);
+        assert_eq!(slow.but_one_in(u64::MAX), None);
     }
 
     #[test]

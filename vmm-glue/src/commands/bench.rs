@@ -1,18 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo lab bench`: rounds of everything beside its peers, a table, and files with the rest.
 
-use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 
+use crate::bench::baseline::Baseline;
+use crate::bench::changes::Changes;
 use crate::bench::device;
+use crate::bench::facts::Facts;
+use crate::bench::facts::Host;
 use crate::bench::files;
+use crate::bench::goals::Verdict;
 use crate::bench::idle;
 use crate::bench::plan;
+use crate::bench::plan::Extent;
 use crate::bench::plan::Trial;
-use crate::bench::report::Facts;
 use crate::bench::report::Report;
+use crate::bench::results::Figures;
 use crate::bench::results::Results;
 use crate::bench::rig::Rig;
+use crate::bench::rounds;
 use crate::bench::table;
 use crate::cancel;
 use crate::cli::BenchArgs;
@@ -28,7 +37,7 @@ use crate::vm::config::Paths;
 use crate::vm::machine;
 use crate::vm::qemu;
 
-/// Measures, shows, writes. A goal that is missed is a finding, not a failure.
+/// Measures, shows, writes. A goal that is missed is a failure; one that is undecided is told.
 pub fn bench(args: &BenchArgs) -> Result<u8> {
     let config = args.config()?;
     let extent = args.extent();
@@ -39,6 +48,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
             args.only.join(" --only ")
         )));
     }
+    let baseline = baseline(args, &trials)?;
     machine::check(&config)?;
     let shop = Shop::open()?;
     let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
@@ -47,13 +57,13 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     let paths = Paths::new(&ready);
     let mut facts = Facts {
         qemu: qemu::version(&config, &paths)?,
-        rounds: extent.rounds,
         capacity: config.capacity.clone().unwrap_or_default(),
         vsock: vsock.as_ref().map(|_| vsock::VERSION.to_owned()),
-        ..Facts::of_host()
+        host: Host::look(),
+        ..Facts::default()
     };
     let program = vsock.as_ref().map(Vsock::program);
-    let measured = rounds(&trials, extent.rounds, &mut results, &mut facts, || {
+    let measured = measure(&trials, &extent, &mut results, &mut facts, || {
         Rig::with_peers(&config, &paths, program.as_deref())
     });
     measured.map_err(exit::as_machine)?;
@@ -70,8 +80,26 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     } else {
         None
     };
-    let report = Report::new(facts, results, alone, idle);
-    finish(&report, &args.out)
+    facts.host.note_load();
+    let mut report = Report::new(facts, results, alone, idle);
+    report.changes =
+        baseline.map(|earlier| Changes::since(&earlier, &report.facts, &report.results));
+    finish(&report, args)
+}
+
+/// The earlier run to compare with, read before anything is booted: where it cannot be, minutes are saved.
+fn baseline(args: &BenchArgs, trials: &[Trial]) -> Result<Option<Baseline>> {
+    let Some(dir) = &args.baseline else {
+        return Ok(None);
+    };
+    let baseline = Baseline::read(dir)?;
+    if !baseline.has_any_of(trials) {
+        return Err(exit::usage(format!(
+            "--baseline {}: it has none of the measurements that are to be made",
+            dir.display()
+        )));
+    }
+    Ok(Some(baseline))
 }
 
 /// The vsock peer, if it is wanted and can be had.
@@ -83,18 +111,22 @@ fn peer(shop: &Shop, trials: &[Trial], results: &mut Results) -> Result<Option<V
         Ok(vsock) => Ok(Some(vsock)),
         Err(err) => {
             cancel::check()?;
-            let why = format!("vhost-device-vsock cannot be built: {}", exit::of(&err).1);
-            let first = why.lines().next().unwrap_or_default();
-            ui::warn(first);
-            results.trouble(plan::VSOCK, first);
+            let what = "vhost-device-vsock cannot be built";
+            let why = exit::of(&err).1;
+            ui::warn(&format!(
+                "{what}: {}",
+                why.lines().next().unwrap_or_default()
+            ));
+            // The reason may name paths of this machine, which are nobody else's business.
+            results.trouble(plan::VSOCK, what);
             Ok(None)
         }
     }
 }
 
-fn rounds(
+fn measure(
     trials: &[Trial],
-    rounds: usize,
+    extent: &Extent,
     results: &mut Results,
     facts: &mut Facts,
     boot: impl FnOnce() -> Result<Rig>,
@@ -102,53 +134,107 @@ fn rounds(
     let mut rig = boot()?;
     facts.accelerator = rig.accelerator().to_owned();
     facts.guest = rig.facts()?;
-    let total = u64::try_from(trials.len() * rounds)?;
-    let bar = ui::counter("measuring", total);
-    for round in 1..=rounds {
-        if !ui::has_bars() {
-            ui::say(&format!("measuring, round {round} of {rounds}"));
-        }
-        for trial in in_turn(trials, round) {
-            bar.set_message(trial.name());
-            // What did not work once would take its time limit again.
-            let known_bad = results.troubles().contains_key(&trial.way)
-                || results.troubles().contains_key(&trial.name());
-            let figures = if known_bad {
-                None
-            } else {
-                match rig.measure(&trial.task)? {
-                    Ok(figures) => Some(figures),
-                    Err(why) => {
-                        ui::warn(&format!("{}: {why}", trial.name()));
-                        results.trouble(&trial.name(), &why);
-                        None
-                    }
-                }
-            };
-            results.add(trial, figures);
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
+    let mut guest = Guest {
+        rig,
+        end: Instant::now().checked_add(extent.bounds.time),
+        bar: ProgressBar::hidden(),
+    };
+    let ran = rounds::run(trials, extent.bounds, results, &mut guest);
+    guest.bar.finish_and_clear();
+    facts.note_rounds(ran?);
     Ok(())
 }
 
-/// Every other round is backwards: what comes first in one comes last in the next, so that neither a change of the
-/// machine's speed nor what a measurement leaves behind favours one of two that are compared.
-fn in_turn(trials: &[Trial], round: usize) -> Box<dyn Iterator<Item = &Trial> + '_> {
-    if round % 2 == 1 {
-        Box::new(trials.iter())
-    } else {
-        Box::new(trials.iter().rev())
+/// A guest that measures, and says so.
+struct Guest {
+    rig: Rig,
+    /// No end if it is beyond what a clock can show.
+    end: Option<Instant>,
+    bar: ProgressBar,
+}
+
+impl rounds::Host for Guest {
+    fn measure(&mut self, trial: &Trial) -> Result<Result<Figures, String>> {
+        self.bar.set_message(trial.name());
+        let measured = self.rig.measure(&trial.task)?;
+        if let Err(why) = &measured {
+            ui::warn(&format!("{}: {why}", trial.name()));
+        }
+        self.bar.inc(1);
+        Ok(measured)
+    }
+
+    fn begin(&mut self, round: usize, count: usize) {
+        self.bar.finish_and_clear();
+        let what = if round > rounds::BLOCK {
+            format!("measuring what is undecided, round {round}")
+        } else {
+            format!("measuring, round {round}")
+        };
+        if !ui::has_bars() {
+            ui::say(&format!("{what}: {count} measurements"));
+        }
+        self.bar = ui::counter(&what, u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    fn in_time(&self) -> bool {
+        self.end.is_none_or(|end| Instant::now() < end)
     }
 }
 
-fn finish(report: &Report, out: &Path) -> Result<u8> {
-    files::write(report, out)?;
+fn finish(report: &Report, args: &BenchArgs) -> Result<u8> {
+    files::write(report, &args.out)?;
     ui::print(&table::render(report));
     ui::print(&format!(
         "written: bench.json, bench.csv and bench.html in {}",
-        out.display()
+        args.out.display()
     ));
-    Ok(0)
+    let undecided = report.count(Verdict::Undecided);
+    if undecided > 0 {
+        ui::warn(&format!(
+            "{undecided} goals are undecided: more rounds (--rounds N, --max-minutes N) and a machine with nothing else to do make intervals narrower"
+        ));
+    }
+    Ok(status(report))
+}
+
+/// Only a missed goal is a failure: an interval that holds the limit shows nothing.
+fn status(report: &Report) -> u8 {
+    if report.count(Verdict::Missed) > 0 {
+        exit::FAILURE
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use globalfifo_bench_protocol::Measured;
+
+    use super::*;
+    use crate::bench::plan::GLOBALFIFO;
+    use crate::bench::plan::Group;
+    use crate::bench::plan::SERIAL;
+    use crate::bench::results::sample_rounds;
+
+    #[test]
+    fn only_a_missed_goal_makes_the_status_a_failure() {
+        let of = |rounds: usize, nanos: u64| {
+            let measured = |nanos| Measured {
+                latencies: vec![(nanos, 1000)],
+                ..Measured::default()
+            };
+            let figures = [
+                (Group::RoundTrip, 64, GLOBALFIFO, measured(nanos)),
+                (Group::RoundTrip, 64, SERIAL, measured(1000)),
+            ];
+            let results = sample_rounds(rounds, &figures);
+            status(&Report::new(Facts::default(), results, None, None))
+        };
+        assert_eq!(of(5, 500), 0);
+        assert_eq!(of(5, 900), exit::FAILURE);
+        // Undecided, and not measured at all.
+        assert_eq!(of(4, 900), 0);
+        assert_eq!(of(0, 900), 0);
+    }
 }
