@@ -15,6 +15,7 @@ use std::fs;
 use std::fs::File;
 use std::io::Read;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::process::Stdio;
@@ -206,12 +207,18 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
     let (mut stdin, mut feed) = std::io::pipe().unwrap();
     feed.write_all(b"kept").unwrap();
     drop(feed);
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("PORT={}", service.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        let (mut guest, _) = service.accept().unwrap();
+        guest.write_all(b"from the host\n").unwrap();
+    });
     let script = r#"cat; echo "$A|$HERE|$(pwd)|$(ls)"; grep -o lab.test=1 /proc/cmdline
-        ip -4 -o address show dev eth0 | grep -o 10.0.2.15
+        busybox nc 10.0.2.2 "$PORT" </dev/null
         printf '%s\n' "$@""#;
     let output = Command::new(LAB)
         .args([
-            "-q", "run", "-n", "--env", "A=b=c", "--env", "HERE", "--net",
+            "-q", "run", "-n", "--env", "A=b=c", "--env", "HERE", "--net", "--env", &port,
         ])
         .args(["--append", "lab.test=1"])
         .arg("--share")
@@ -227,7 +234,7 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
-        stdout, "b=c|from here|/mnt/other|file\nlab.test=1\n10.0.2.15\n/dev/globalfifo*\n",
+        stdout, "b=c|from here|/mnt/other|file\nlab.test=1\nfrom the host\n/dev/globalfifo*\n",
         "{stderr}"
     );
     assert_eq!(output.status.code(), Some(0), "{stderr}");
