@@ -93,11 +93,8 @@ fn a_guests_shell_has_the_size_the_keys_and_a_name_of_the_terminal() {
     terminal.wait_for("term=xterm-256color\r\n");
     terminal.keys("clear; e''cho clear=$?\n");
     terminal.wait_for("clear=0\r\n");
-    terminal.keys("trap 'stty size; trap - WINCH' WINCH; e''cho trapped\n");
-    terminal.wait_for("trapped\r\n");
     terminal.resize(50, 100);
-    // bash runs the trap when its next command ends.
-    terminal.keys("\n");
+    terminal.keys("until stty size | grep '50 100'; do :; done\n");
     terminal.wait_for("50 100\r\n");
     terminal.keys("IFS= read -r line; printf %s \"$line\" | od -An -tx1\n");
     terminal.keys("x中\u{7f}\n");
