@@ -88,7 +88,8 @@ fn a_guests_shell_has_the_size_the_keys_and_a_name_of_the_terminal() {
     // The quotes keep what is typed from looking like the answer.
     terminal.keys("stty size; stty -a | tr ' ;' '\\n\\n' >s; grep iutf8 s; grep -A2 ^kill s | xargs; e''cho term=$TERM\n");
     terminal.wait_for("24 80\r\n");
-    terminal.wait_for("\niutf8\r\n");
+    let said = terminal.wait_for("iutf8\r\n");
+    assert!(!said.contains("-iutf8"), "{said}");
     terminal.wait_for("kill = ^X\r\n");
     terminal.wait_for("term=xterm-256color\r\n");
     terminal.keys("clear; e''cho clear=$?\n");
