@@ -128,6 +128,11 @@ impl Running {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
     }
 
+    /// Gives it time to end by itself: for a program whose own children are gone only then.
+    pub fn settle(&self) {
+        self.ended_within(PATIENCE);
+    }
+
     /// Ends it: politely, then not.
     pub fn end(&mut self) {
         if self.try_status().is_some() {

@@ -403,5 +403,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // There is nothing in it worth an orderly end.
         self.qemu.kill();
+        // A file server ends with its connection. Its process in the namespace is then gone too, which a signal to the outer one would not
+        // wait for.
+        let servers = self.devices.iter();
+        servers
+            .filter(|device| device.name() != devices::FIFO)
+            .for_each(Running::settle);
     }
 }
