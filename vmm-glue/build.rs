@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tells the lab which compiler built it: `cargo lab` uses the same one for our other programs, so it belongs to their cache keys.
 
 use std::process::Command;

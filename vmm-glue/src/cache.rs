@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The cache: directories made once from known inputs, shared by any number of labs, trusted only when complete.
 //!
 //! An entry is built in a temporary sibling under an exclusive lock, made durable, and renamed into place; so it is either absent or whole,
@@ -9,6 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::io::Seek;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -29,6 +32,8 @@ const MARKER: &str = ".complete";
 const KEPT: usize = 2;
 /// How many logs of failures are kept.
 const LOGS_KEPT: usize = 20;
+/// The lock that every lab shares, and that cleaning takes alone.
+pub const IN_USE: &str = "in-use";
 const POLL: Duration = Duration::from_millis(100);
 
 /// The cache, held open against `cargo lab clean`.
@@ -66,39 +71,78 @@ pub fn location() -> Result<PathBuf> {
             .filter(|path| path.is_absolute())
     };
     let base = dir("XDG_CACHE_HOME").or_else(|| dir("HOME").map(|home| home.join(".cache")));
-    Ok(base
+    let root = base
         .context("no place for the cache: set XDG_CACHE_HOME or HOME to an absolute path")?
-        .join("globalfifo"))
+        .join("globalfifo");
+    if let Some(taken) = crate::escape::taken_by_ld_so(root.as_os_str()) {
+        return Err(crate::exit::usage(format!(
+            "the cache cannot be in {}: programs are loaded from it, and the loader takes '{taken}' in a path for something else; name another \
+             place in XDG_CACHE_HOME",
+            root.display()
+        )));
+    }
+    Ok(root)
+}
+
+/// The existing directory on the way to this one whose disk runs no programs, if so.
+pub fn mounted_noexec(dir: &Path) -> Option<PathBuf> {
+    let existing = dir.ancestors().find(|dir| dir.is_dir())?;
+    let flags = rustix::fs::statvfs(existing).ok()?.f_flag;
+    flags
+        .contains(rustix::fs::StatVfsMountFlags::NOEXEC)
+        .then(|| existing.to_owned())
+}
+
+/// Makes a directory and those above it; all that are new can be entered and read by everybody, whatever the user's umask: a guest's users
+/// have other ids.
+pub fn create_dirs(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_dirs(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(err) => Err(err),
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)),
+    }
 }
 
 impl Cache {
     /// Opens it, making it if needed.
     pub fn open() -> Result<Self> {
         let root = location()?;
-        for dir in ["stages", "locks", "logs", "mountpoint"] {
-            let dir = root.join(dir);
-            fs::create_dir_all(&dir).with_context(|| {
-                format!("cannot create {}: make it writable, or put the cache elsewhere with XDG_CACHE_HOME", dir.display())
-            })?;
+        if let Some(dir) = mounted_noexec(&root) {
+            anyhow::bail!(
+                "programs are started from the cache, and {} is mounted noexec: put the cache elsewhere with XDG_CACHE_HOME, or remount it with exec",
+                dir.display()
+            );
         }
+        make_parts(&root)?;
         let in_use = wait_for(
-            &root.join("locks/in-use"),
+            &root.join("locks").join(IN_USE),
             FlockArg::LockSharedNonblock,
             "another lab is cleaning the cache",
         )?;
+        // That lab may have removed all of it.
+        make_parts(&root)?;
         keep_newest(entries(&root.join("logs")), LOGS_KEPT, |path| {
             drop(remove(path));
         });
-        Ok(Self {
+        crate::scratch::remove_left_behind(&root);
+        let cache = Self {
             root,
             _in_use: in_use,
-        })
+        };
+        cache.remove_partial();
+        Ok(cache)
     }
 
     /// Opens it for cleaning: nobody else uses it meanwhile. `None` if there is no cache.
     pub fn open_exclusive() -> Result<Option<Self>> {
         let root = location()?;
-        let path = root.join("locks/in-use");
+        let path = root.join("locks").join(IN_USE);
         if !path.is_file() {
             return Ok(None);
         }
@@ -185,6 +229,19 @@ impl Cache {
         Ok(Entry { path, _lock: lock })
     }
 
+    /// Removes what labs that were killed have left half made, of whatever key.
+    fn remove_partial(&self) {
+        let stages = entries(&self.root.join("stages")).into_iter();
+        // A stage that is a link is another cache's, with locks of its own.
+        for stage in stages.filter(|stage| !stage.is_symlink()) {
+            let name = id_of(&stage);
+            let is_partial = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "partial");
+            for partial in entries(&stage).into_iter().filter(is_partial) {
+                self.remove_unused(&name, &partial);
+            }
+        }
+    }
+
     fn build(&self, path: &Path, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let parent = path.parent().context("a cache entry has a parent")?;
         fs::create_dir_all(parent)
@@ -193,7 +250,7 @@ impl Cache {
         let temporary = parent.join(format!("{}.partial", key.id));
         remove(&temporary)?;
         remove(path)?;
-        fs::create_dir(&temporary)
+        create_dirs(&temporary)
             .with_context(|| format!("cannot create {}", temporary.display()))?;
         let result = build(&temporary)
             .and_then(|()| cancel::check())
@@ -206,10 +263,17 @@ impl Cache {
 
     /// Removes a whole stage; its entries lose their markers first, so that half a removal leaves nothing trusted.
     pub fn forget(&self, stage: &Path) -> Result<()> {
-        for entry in entries(stage) {
-            remove(&entry.join(MARKER))?;
+        if !stage.is_symlink() {
+            for entry in entries(stage) {
+                remove(&entry.join(MARKER))?;
+            }
         }
         remove(stage)
+    }
+
+    /// Removes all of it, this lock included. Only for who has it alone.
+    pub fn forget_all(self) -> Result<()> {
+        remove(&self.root)
     }
 
     /// Removes old entries of a stage that nobody uses, but for a few.
@@ -231,8 +295,23 @@ impl Cache {
             // The marker goes first: an entry half removed must not be trusted.
             let _ = fs::remove_file(path.join(MARKER));
             let _ = remove(path);
+            // Nobody else has it open for long: whoever gets a lock looks whether it is still the one of that name.
+            let _ = fs::remove_file(self.lock_path(stage, &id));
         }
     }
+}
+
+fn make_parts(root: &Path) -> Result<()> {
+    for dir in ["stages", "locks", "logs", "mountpoint"] {
+        let dir = root.join(dir);
+        fs::create_dir_all(&dir).with_context(|| {
+            format!(
+                "cannot create {}: make it writable, or put the cache elsewhere with XDG_CACHE_HOME",
+                dir.display()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Entries, whole or not, of a stage's directory.
@@ -274,6 +353,9 @@ fn publish(temporary: &Path, path: &Path, key: &Key) -> Result<()> {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        let _ = fs::create_dir_all(parent);
+    }
     File::options()
         .read(true)
         .write(true)
@@ -289,7 +371,12 @@ fn wait_for(path: &Path, how: FlockArg, why: &str) -> Result<Flock<File>> {
     let mut told = false;
     loop {
         match Flock::lock(file, how) {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) if is_at(&lock, path) => return Ok(lock),
+            // Its name has gone, or is another file's by now.
+            Ok(_) => {
+                file = open_lock(path)?;
+                continue;
+            }
             Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
             Err((_, err)) => {
                 return Err(err).with_context(|| format!("cannot lock {}", path.display()));
@@ -303,6 +390,15 @@ fn wait_for(path: &Path, how: FlockArg, why: &str) -> Result<Flock<File>> {
         }
         cancel::check()?;
         std::thread::sleep(POLL);
+    }
+}
+
+/// Whether a lock is still the one that others find by its path.
+fn is_at(lock: &File, path: &Path) -> bool {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (lock.metadata(), path.metadata()) {
+        (Ok(held), Ok(named)) => id(held) == id(named),
+        _ => false,
     }
 }
 
@@ -365,7 +461,6 @@ fn make_writable(dir: &Path) {
 
 /// Bytes that a directory takes on the disk; files with several names count once.
 pub fn size(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let mut seen = std::collections::HashSet::new();
     let mut total = 0;
     let mut todo = vec![path.to_owned()];

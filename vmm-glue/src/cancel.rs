@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Ctrl-C and friends: one signal thread, and a file descriptor that everybody who waits also waits for.
 //!
 //! A first SIGINT, SIGTERM or SIGHUP (unless that was ignored from the start, as by nohup) makes every wait of the lab fail with [`Exit`]
@@ -14,6 +16,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 use anyhow::Result;
 use rustix::event::EventfdFlags;
+use signal_hook::consts::SIGCONT;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -29,6 +32,7 @@ struct Cancel {
     cause: AtomicI32,
     event: OwnedFd,
     resized: OwnedFd,
+    continued: OwnedFd,
 }
 
 static CANCEL: OnceLock<Cancel> = OnceLock::new();
@@ -42,11 +46,12 @@ pub fn install() -> Result<()> {
         cause: AtomicI32::new(0),
         event: eventfd(EventfdFlags::NONBLOCK)?,
         resized: eventfd(EventfdFlags::NONBLOCK)?,
+        continued: eventfd(EventfdFlags::NONBLOCK)?,
     };
     if CANCEL.set(cancel).is_err() {
         return Ok(());
     }
-    let mut wanted = vec![SIGINT, SIGTERM, SIGWINCH];
+    let mut wanted = vec![SIGINT, SIGTERM, SIGWINCH, SIGCONT];
     if !is_hangup_ignored() {
         wanted.push(SIGHUP);
     }
@@ -66,9 +71,12 @@ fn is_hangup_ignored() -> bool {
 }
 
 fn deliver(signal: i32) {
-    if signal == SIGWINCH {
+    if signal == SIGWINCH || signal == SIGCONT {
         if let Some(cancel) = CANCEL.get() {
             let _ = rustix::io::write(&cancel.resized, &1_u64.to_ne_bytes());
+            if signal == SIGCONT {
+                let _ = rustix::io::write(&cancel.continued, &1_u64.to_ne_bytes());
+            }
         }
     } else if raise(signal) > 0 {
         // Asked twice: nothing more is tidied up here, the next run does it.
@@ -145,7 +153,12 @@ pub fn fd() -> Option<BorrowedFd<'static>> {
     CANCEL.get().map(|cancel| cancel.event.as_fd())
 }
 
-/// Readable when the terminal's size has changed; read it to reset it.
+/// Readable when the terminal's size may have changed; read it to reset it.
 pub fn resized() -> Option<BorrowedFd<'static>> {
     CANCEL.get().map(|cancel| cancel.resized.as_fd())
+}
+
+/// Readable when the lab has been continued after a stop; read it to reset it.
+pub fn continued() -> Option<BorrowedFd<'static>> {
+    CANCEL.get().map(|cancel| cancel.continued.as_fd())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Well-known reasons why a set-up step fails, recognised in its log.
 
 /// What a log may contain, and what that means and asks for. The first match wins.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The command line, and what can be said of it before anything is started.
 
 mod bench;
@@ -13,10 +15,10 @@ use anyhow::Result;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
-use fifo_spec::PartialSpec;
 
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
+use crate::options;
 use crate::stages;
 use crate::stages::Driver;
 use crate::stages::Edition;
@@ -28,12 +30,11 @@ use crate::stages::layer;
 use crate::stages::programs::Need;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
-use crate::vm::config::Share;
-use crate::vm::config::share_name;
 
-pub use bench::BenchArgs;
 /// Megabytes of memory that a guest needs whose root is in it.
 const RAM_ROOT: u64 = 768;
+
+pub use bench::BenchArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -50,6 +51,9 @@ pub struct Cli {
     /// Print nothing but warnings and errors.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Install what set-up needs on this machine without asking (only ever: uidmap, for an ordinary user).
+    #[arg(long, global = true)]
+    pub yes: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -108,9 +112,18 @@ pub struct LessonArgs {
 pub struct RunArgs {
     #[command(flatten)]
     machine: MachineArgs,
-    /// Show a folder of the host in the guest at /mnt/NAME, and start there; may be repeated.
-    #[arg(long, value_name = "DIR[:ro]")]
+    /// Show a folder of the host in the guest at /mnt/NAME, and start there; may be repeated. NAME is the folder's own unless given.
+    #[arg(long, value_name = "[NAME=]DIR[:ro]")]
     share: Vec<OsString>,
+    /// Set a variable for the command; without a value, to what it is here; may be repeated.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Give the command a terminal in the guest, as the shell has one.
+    #[arg(short, long)]
+    pub terminal: bool,
+    /// Read nothing from standard input: for a loop like `while read x; do cargo lab run -n -- …; done <list`.
+    #[arg(short, long, conflicts_with = "terminal")]
+    pub no_stdin: bool,
     /// Add a Debian package to the guest's userland; may be repeated.
     #[arg(long, value_name = "PKG")]
     install: Vec<String>,
@@ -120,7 +133,7 @@ pub struct RunArgs {
     /// Print the commands that would be run and run none.
     #[arg(long)]
     pub dry_run: bool,
-    /// The command and its arguments; without it, a shell.
+    /// The command and its arguments, as they are; without it, a shell. For wildcards and variables of the guest: -- sh -c 'ls /dev/glob*'.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
@@ -136,7 +149,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "SPEC")]
     fault: Vec<String>,
     /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
-    #[arg(long, value_name = "BYTES", value_parser = capacity)]
+    #[arg(long, value_name = "BYTES", value_parser = options::capacity)]
     capacity: Option<String>,
     /// Where the device's control socket is to be, for `vhost-device-fifo ctl`; without it, in a directory of the run's own.
     #[arg(long, value_name = "PATH")]
@@ -168,6 +181,18 @@ pub struct MachineArgs {
     /// Entries of each virtqueue, a power of two.
     #[arg(long, value_name = "N", default_value = "256", value_parser = queue_size)]
     queue_size: u16,
+    /// Words added to the kernel's command line; may be repeated.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Keep all that the guest's kernel says in this file.
+    #[arg(long, value_name = "FILE")]
+    console: Option<PathBuf>,
+    /// Show what the guest's kernel says while it runs, on standard error.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Give the guest a network: it reaches what this machine reaches, nobody reaches it.
+    #[arg(long)]
+    net: bool,
     /// End the machine if the command has not ended after this many seconds.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<NonZeroU32>,
@@ -263,17 +288,6 @@ fn memory(text: &str) -> Result<String, String> {
     }
 }
 
-fn capacity(text: &str) -> Result<String, String> {
-    let digits = text.trim_end_matches(['K', 'M']);
-    let sized =
-        text.len() - digits.len() <= 1 && digits.parse::<u32>().is_ok_and(|bytes| bytes > 0);
-    if sized {
-        Ok(text.to_owned())
-    } else {
-        Err("give a number of bytes of at least 1, like 4096 or 64K".to_owned())
-    }
-}
-
 fn queue_size(text: &str) -> Result<u16, String> {
     let size: u16 = text
         .parse()
@@ -300,13 +314,9 @@ impl DemoArgs {
 impl LessonArgs {
     /// The machine to start: unless asked otherwise, with a FIFO for most lessons and the zero device of one.
     pub fn config(&self) -> Result<Config> {
-        let mut config = self.machine.config()?;
-        if config.fifos.is_empty() {
-            config.fifos = vec!["loopback".to_owned(), "zero".to_owned()];
-        }
-        let pages = self.pages()?;
-        let folder = self.svg.as_ref().or(pages.as_ref());
-        config.shares = folder.into_iter().map(share).collect::<Result<_>>()?;
+        let mut config = self.machine.config_with(&["loopback", "zero"])?;
+        let folder = self.svg.clone().or(self.pages()?);
+        config.shares = options::shares(folder.as_slice())?;
         Ok(config)
     }
 
@@ -338,7 +348,7 @@ impl SoakArgs {
                 )));
             }
         }
-        config.fifos = vec!["loopback".to_owned(), fifo_at(data)?];
+        config.fifos = vec!["loopback".to_owned(), fifo_at(data)];
         Ok(config)
     }
 }
@@ -347,17 +357,7 @@ impl RunArgs {
     /// The machine to start.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.machine.config()?;
-        config.shares = self.share.iter().map(share).collect::<Result<_>>()?;
-        let mut names = std::collections::HashSet::new();
-        for share in &config.shares {
-            if !names.insert(&share.name) {
-                return Err(usage(format!(
-                    "two shared folders are called {}: the guest can show only one at {}",
-                    share.name,
-                    share.path()
-                )));
-            }
-        }
+        config.shares = options::shares(&self.share)?;
         config.driver = self.driver.as_deref() != Some(Path::new("none"));
         Ok(config)
     }
@@ -390,12 +390,25 @@ impl RunArgs {
     pub fn timeout(&self) -> Option<Duration> {
         self.machine.timeout()
     }
+
+    /// Variables for the command.
+    pub fn env(&self) -> Result<Vec<(String, String)>> {
+        self.env.iter().map(|text| options::env(text)).collect()
+    }
 }
 
 impl MachineArgs {
     fn config(&self) -> Result<Config> {
-        let fifos = self.fifo.iter().map(|spec| fifo(spec));
-        let fifos = fifos.collect::<Result<_>>()?;
+        self.config_with(&[])
+    }
+
+    /// With these FIFOs unless the user names some; without any, the daemon makes one.
+    fn config_with(&self, usual: &[&str]) -> Result<Config> {
+        let mut fifos = options::fifos(&self.fifo)?;
+        if fifos.is_empty() {
+            fifos.extend(usual.iter().map(|spec| (*spec).to_owned()));
+        }
+        let append = options::append(&self.append)?;
         qemu_is_there(self.qemu.as_deref())?;
         if self.root == Root::Ram && megabytes(&self.mem).is_ok_and(|size| size < RAM_ROOT) {
             return Err(usage(format!(
@@ -407,14 +420,18 @@ impl MachineArgs {
             smp: self.smp.get(),
             mem: self.mem.clone(),
             accel: self.accel,
+            faults: options::faults(&self.fault, fifos.len())?,
             fifos,
-            faults: self.fault.clone(),
             capacity: self.capacity.clone(),
             control: self.control.clone(),
             vq_size: self.queue_size,
             system: self.system(),
             qemu: self.qemu.clone(),
             qemu_args: self.qemu_arg.clone(),
+            append,
+            console: self.console.as_deref().map(options::console).transpose()?,
+            verbose: self.verbose,
+            net: self.net,
             ..Config::default()
         })
     }
@@ -440,37 +457,6 @@ fn qemu_is_there(qemu: Option<&Path>) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-/// Catches a mistake before minutes of set-up, and lets paths begin where the user is.
-fn fifo(spec: &str) -> Result<String> {
-    let parsed: PartialSpec = spec
-        .parse()
-        .map_err(|err| usage(format!("--fifo {spec}: {err}")))?;
-    let folder = std::env::current_dir()
-        .map_err(|err| usage(format!("--fifo {spec}: there is no current folder: {err}")))?;
-    Ok(parsed.resolved(&folder).to_string())
-}
-
-fn share(text: &OsString) -> Result<Share> {
-    let text = text
-        .to_str()
-        .ok_or_else(|| usage(format!("--share {}: the name is not UTF-8", text.display())))?;
-    let (dir, read_only) = match text.strip_suffix(":ro") {
-        Some(dir) => (dir, true),
-        None => (text, false),
-    };
-    let absolute = Path::new(dir)
-        .canonicalize()
-        .map_err(|err| usage(format!("--share {dir}: {err}; name an existing folder")))?;
-    if !absolute.is_dir() {
-        return Err(usage(format!("--share {dir}: not a folder")));
-    }
-    Ok(Share {
-        name: share_name(&absolute),
-        dir: absolute,
-        read_only,
-    })
 }
 
 /// A kernel module is a relocatable ELF file with a .modinfo section; this much can be seen without loading it.
@@ -518,32 +504,6 @@ mod tests {
         };
         let folder = args.pages().unwrap().unwrap();
         assert!(Path::new(&folder).join("listing-9.5.md").is_file());
-    }
-
-    #[test]
-    fn a_shared_folder_may_be_read_only_and_must_exist() {
-        let dir = tempfile::tempdir().unwrap();
-        let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let text = OsString::from(format!("{}:ro", dir.path().display()));
-        let parsed = share(&text).unwrap();
-        assert!(parsed.read_only);
-        assert_eq!(parsed.path(), format!("/mnt/{name}"));
-        assert!(share(&OsString::from("/no/such/folder")).is_err());
-    }
-
-    #[test]
-    fn paths_in_a_fifo_begin_where_the_user_is() {
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(
-            fifo("unix=data.sock,capacity=1K").unwrap(),
-            format!("unix={}/data.sock,capacity=1024", here.display())
-        );
-        assert_eq!(fifo("pty,link=/tmp/tty").unwrap(), "pty,link=/tmp/tty");
-        let err = fifo("unix=a,conect").unwrap_err().to_string();
-        assert!(
-            err.contains("--fifo unix=a,conect: unknown option 'conect'"),
-            "{err}"
-        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Exit statuses, and the error that carries one.
 //!
 //! Usage is 2 and failure before a guest is started 1. From the moment a machine is being started the lab's own failures are 125, so that a
@@ -13,7 +15,7 @@ pub const FAILURE: u8 = 1;
 pub const MACHINE: u8 = 125;
 
 /// An error with an exit status of its own; any other error is a [`FAILURE`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Exit {
     /// The exit status.
     pub status: u8,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Keys: a hash over everything that a cached thing was made from.
 
 use std::fs;

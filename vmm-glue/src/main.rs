@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab`: sets the globalfifo device, its driver and a guest up, starts them, and tests them.
 //!
 //! This file turns a command line into an exit status; everything else is in the modules. See docs/lab.md.
@@ -9,12 +11,16 @@ mod causes;
 mod child;
 mod cli;
 mod commands;
+mod escape;
 mod exit;
 mod initramfs;
 mod key;
+mod options;
 mod recipe;
+mod scratch;
 mod soak;
 mod stages;
+mod streams;
 mod testing;
 mod tty;
 mod ui;
@@ -37,8 +43,9 @@ fn main() -> ExitCode {
         return child::main(rest);
     }
     let cli = Cli::parse();
-    ui::install(cli.quiet);
-    let status = match cancel::install().and_then(|()| dispatch(&cli.command)) {
+    ui::install(cli.quiet, cli.yes);
+    let result = cancel::install().and_then(|()| dispatch(&cli.command));
+    let status = match result.and_then(complete) {
         Ok(status) => status,
         Err(err) => {
             let (status, message) = exit::of(&err);
@@ -51,6 +58,14 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(status)
+}
+
+/// A status of 0 promises that everything has been printed.
+fn complete(status: u8) -> Result<u8> {
+    match streams::failed() {
+        Some(exit) if status == 0 => Err(exit.clone().into()),
+        _ => Ok(status),
+    }
 }
 
 fn dispatch(command: &Command) -> Result<u8> {

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the lab says about its own work: on standard error, for standard output belongs to the guest.
 //!
 //! On a terminal, spinners that tell what goes on in each step and how long it has taken; without one, a plain line at a step's start and
 //! one at its end.
 
 use std::io::IsTerminal;
-use std::io::Write;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,27 +15,33 @@ use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
 
+use crate::streams;
+use crate::streams::Output;
+
 /// A step shorter than this does not tell how long it took.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 
 struct Ui {
     quiet: bool,
+    yes: bool,
     bars: Option<MultiProgress>,
 }
 
 static UI: OnceLock<Ui> = OnceLock::new();
 
-/// Decides how to speak. Call once; before, and with `quiet`, only warnings are heard.
-pub fn install(quiet: bool) {
+/// Decides how to speak. Call once; before, and with `quiet`, only warnings are heard. With `yes`, questions are answered
+/// already.
+pub fn install(quiet: bool, yes: bool) {
     let terminal = std::io::stderr().is_terminal();
     let bars =
         (terminal && !quiet).then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-    let _ = UI.set(Ui { quiet, bars });
+    let _ = UI.set(Ui { quiet, yes, bars });
 }
 
 fn ui() -> &'static Ui {
     static SILENT: Ui = Ui {
         quiet: true,
+        yes: false,
         bars: None,
     };
     UI.get().unwrap_or(&SILENT)
@@ -59,10 +66,36 @@ pub fn error(text: &str) {
 
 /// A line on standard error, above the bars.
 fn line(text: &str) {
-    let write = || drop(writeln!(std::io::stderr(), "{text}"));
+    let write = || streams::line(Output::Stderr, text);
     match &ui().bars {
         Some(bars) => bars.suspend(write),
         None => write(),
+    }
+}
+
+/// Whether the user agrees: by `--yes`, or by an answer on the terminal. Without either, they do not.
+pub fn agreed(question: &str) -> bool {
+    if ui().yes {
+        return true;
+    }
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
+        || crate::tty::is_in_background(rustix::stdio::stdin())
+    {
+        return false;
+    }
+    aside(|| {
+        let _ = Output::Stderr.write(format!("lab: {question} [y/N] ").as_bytes());
+        let mut answer = String::new();
+        let _ = std::io::stdin().read_line(&mut answer);
+        ["y", "yes"].contains(&answer.trim().to_lowercase().as_str())
+    })
+}
+
+/// Does something that uses the terminal, with the bars out of the way.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match &ui().bars {
+        Some(bars) => bars.suspend(work),
+        None => work(),
     }
 }
 
@@ -151,7 +184,7 @@ pub fn counter(what: &str, total: u64) -> ProgressBar {
 
 /// Prints on standard output, above the bars.
 pub fn print(text: &str) {
-    let write = || drop(writeln!(std::io::stdout(), "{text}"));
+    let write = || streams::line(Output::Stdout, text);
     match &ui().bars {
         Some(bars) => bars.suspend(write),
         None => write(),

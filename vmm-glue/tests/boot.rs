@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The lab with real machines. Ignored by plain `cargo test`, which must not need minutes of set-up; `cargo lab test` runs them, one by one.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
@@ -210,6 +212,10 @@ fn what_the_kernel_complains_of_is_shown() {
     ]);
     assert_eq!(status, 0);
     assert!(stderr.contains("WARNING: this is a drill"), "{stderr}");
+    assert!(
+        stderr.contains("the first in its place:\n  | ["),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -222,15 +228,16 @@ fn a_bad_fifo_is_the_users_mistake() {
 
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
-fn wildcards_in_absolute_paths_are_the_guests() {
+fn two_fifos_have_two_nodes_and_wildcards_are_the_shells() {
     let (status, stdout, stderr) = run(&[
         "--fifo",
         "loopback",
         "--fifo",
         "loopback,capacity=65536",
         "--",
-        "ls",
-        "/dev/globalfifo*",
+        "sh",
+        "-c",
+        "ls /dev/globalfifo*",
     ]);
     assert_eq!(
         (status, stdout.as_str()),
@@ -391,6 +398,37 @@ fn a_killed_daemon_ends_the_machine_and_the_lab_says_so() {
         "{stderr}"
     );
     assert_eq!(processes_with(text), Vec::<String>::new());
+}
+
+/// As the kernel does when memory is short: nobody else is to blame.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_killed_qemu_is_named_and_nothing_is_left() {
+    let base = tempfile::tempdir().unwrap();
+    let lab = command(&["-q", "run", "--", "sh", "-c", "echo up; sleep 600"])
+        .env("TMPDIR", base.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut lab = lab.unwrap();
+    let mut first = [0; 3];
+    lab.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let text = base.path().to_str().unwrap();
+    let qemu = pids_with(text)
+        .into_iter()
+        .find(|(_, line)| line.contains("bin/qemu-system-x86_64"));
+    signal_to(&qemu.unwrap().0.to_string(), "KILL");
+    let output = lab.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(
+        stderr.contains("QEMU was killed by signal 9 (out of memory?)"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("the whole console: "), "{stderr}");
+    assert_eq!(processes_with(text), Vec::<String>::new());
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
 }
 
 /// The daemon of a second device, which the lab does not know of, so that the machine goes on without it. Nothing tells the driver.

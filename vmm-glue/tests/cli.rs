@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The lab's command line: mistakes, and what can be said without booting anything.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
@@ -7,6 +9,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::process::Stdio;
 
 use common::command;
@@ -51,7 +54,9 @@ fn no_command_is_a_usage_error_that_shows_the_commands() {
 
 #[test]
 fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 25] = [
+    let many = ["--fifo", "loopback"].repeat(32);
+    let many = [&["run"], many.as_slice()].concat();
+    let cases: [(&[&str], &str); 34] = [
         (&["rnu"], "rnu"),
         (&["run", "--frobnicate"], "--frobnicate"),
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
@@ -70,6 +75,21 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         ),
         (&["run", "--capacity", "0", "--", "true"], "capacity"),
         (&["run", "--capacity", "many", "--", "true"], "capacity"),
+        (&["run", "--capacity", "17M", "--", "true"], "out of range"),
+        (&many, "at most 31"),
+        (&["run", "--fault", "stal", "--", "true"], "--fault stal"),
+        (&["run", "--env", "=x", "--", "true"], "NAME=VALUE"),
+        (
+            &["run", "--env", "NOT_SET_HERE", "--", "true"],
+            "NOT_SET_HERE",
+        ),
+        (&["run", "--append", "a -- b", "--", "true"], "--append"),
+        (&["run", "--console", "/dev", "--", "true"], "not a file"),
+        (
+            &["run", "--console", "/no/such/folder/x", "--", "true"],
+            "/no/such/folder/x",
+        ),
+        (&["run", "--share", "a/b=/tmp", "--", "true"], "a/b"),
         (&["run", "--smp", "0", "--", "true"], "smp"),
         (&["run", "--mem", "1T", "--", "true"], "mem"),
         (
@@ -302,15 +322,83 @@ fn cleaning_says_how_much_it_freed_and_keeps_what_is_expensive() {
         fs::write(entry.join("file"), vec![1; 100_000]).unwrap();
     }
     fs::create_dir_all(dir.path().join("globalfifo/locks")).unwrap();
-    fs::write(dir.path().join("globalfifo/locks/in-use"), "").unwrap();
+    for lock in ["in-use", "module-cc"] {
+        fs::write(dir.path().join("globalfifo/locks").join(lock), "").unwrap();
+    }
     let outcome = lab_in(dir.path(), &["clean"]);
     assert!(outcome.stdout.starts_with("freed "), "{}", outcome.stdout);
     assert!(stages.join("tree/aa").exists());
     assert!(stages.join("debug-kernel/dd").exists());
     assert!(!stages.join("tree/bb.partial").exists());
     assert!(!stages.join("module").exists());
+    assert!(!dir.path().join("globalfifo/locks/module-cc").exists());
     assert_eq!(lab_in(dir.path(), &["clean", "--all"]).status, 0);
-    assert!(!stages.join("tree").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What a killed lab left half made goes with the next lab, whatever that is about; what another lab is making stays.
+#[test]
+fn half_made_entries_are_removed_unless_somebody_is_making_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("globalfifo");
+    for entry in ["tree/left", "tree/making"] {
+        fs::create_dir_all(cache.join("stages").join(format!("{entry}.partial"))).unwrap();
+    }
+    fs::create_dir_all(cache.join("locks")).unwrap();
+    let lock = fs::File::create(cache.join("locks/tree-making")).unwrap();
+    lock.lock().unwrap();
+    let outcome = lab_in(dir.path(), &["run", "--dry-run"]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    assert!(!cache.join("stages/tree/left.partial").exists());
+    assert!(cache.join("stages/tree/making.partial").exists());
+}
+
+#[test]
+fn a_cache_from_which_nothing_can_be_loaded_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = lab_in(&dir.path().join("a:b"), &["run", "--", "true"]);
+    assert_eq!(outcome.status, 2, "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("XDG_CACHE_HOME"),
+        "{}",
+        outcome.stderr
+    );
+    let commas = lab_in(&dir.path().join("a,b c"), &["run", "--dry-run"]);
+    assert_eq!(commas.status, 0, "{}", commas.stderr);
+}
+
+/// In a mount namespace of its own.
+#[test]
+fn a_cache_that_is_mounted_noexec_is_named_by_the_doctor_and_by_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        r#"mount -t tmpfs -o noexec lab "$XDG_CACHE_HOME" && "$1" doctor; "$1" run -- true"#;
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(env!("CARGO_BIN_EXE_fifo-lab"))
+        .env("XDG_CACHE_HOME", dir.path())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stdout.contains("missing  programs in the cache"),
+        "{stdout}{stderr}"
+    );
+    assert!(stderr.contains("mounted noexec"), "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn qemu_is_sandboxed_and_a_comma_in_a_path_is_doubled_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let console = dir.path().join("a,b");
+    let outcome = lab(&["run", "--dry-run", "--console", console.to_str().unwrap()]);
+    let qemu = outcome.stdout.lines().last().unwrap();
+    assert!(qemu.contains("/a,,b"), "{qemu}");
+    assert!(qemu.contains("-sandbox 'on,"), "{qemu}");
+    assert!(!console.exists());
 }
 
 #[test]
@@ -334,6 +422,8 @@ fn the_doctor_lists_what_is_needed() {
     let outcome = lab(&["doctor"]);
     for what in [
         "C compiler",
+        "static C library",
+        "open files",
         "mmdebstrap",
         "namespaces",
         "room for the cache",

@@ -9,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fault;
+
 use std::fmt;
 use std::fmt::Display;
 use std::path::Path;
@@ -16,6 +18,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use virtio_fifo_protocol::virtio_fifo::MAX_CAPACITY;
+pub use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 
 /// Bytes each direction of a FIFO holds where nothing else is asked for.
 pub const DEFAULT_CAPACITY: usize = 4096;

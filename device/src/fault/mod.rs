@@ -10,10 +10,8 @@
 //! Without a fault there is nobody to ask: [`Faults::tap`] is one relaxed load.
 
 mod dice;
-mod kind;
 mod liar;
 mod plan;
-mod spec;
 
 use std::fmt;
 use std::io;
@@ -27,6 +25,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use fifo_spec::fault::kind;
+use fifo_spec::fault::spec;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::ClockId;
 use nix::sys::timerfd::Expiration;

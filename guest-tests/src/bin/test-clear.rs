@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb, POLL};
-use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
+use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::harness::{self, SOON, Test, limit};
 use globalfifo_guest_tests::{check, check_eq};
 use nix::errno::Errno;

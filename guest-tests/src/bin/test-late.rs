@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb};
-use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::fifo::{Fifo, pattern};
+use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually, limit};
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb, PREAD, PWRITE};
-use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::fifo::{Fifo, PATH, pattern};
+use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::harness::{self, SOON, Test, limit};
 use globalfifo_guest_tests::userfault::{Missing, PAGE};
 use globalfifo_guest_tests::{check, check_eq, system};

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, pattern};
+use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The last step before a guest command: a session of its own, its terminal if it has one, then `exec`.
 //!
 //! A process of its own does this, so that nothing has to run between fork and exec.

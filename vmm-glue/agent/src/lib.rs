@@ -1,13 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The conversation between the lab on the host and its agent in the guest.
 //!
 //! One JSON object a line, over the virtio-serial port named [`PORT_CONTROL`]. The bytes of the guest command's streams travel on ports of
 //! their own; this file must not know how either side moves them.
+
+mod terminal;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use self::terminal::Size;
+pub use self::terminal::Terminal;
+pub use self::terminal::end_of_file;
+
+/// Longest message, in bytes: a guest cannot make the host keep more.
+pub const MESSAGE_MAX: usize = 1 << 20;
 /// Port for the messages of this file.
 pub const PORT_CONTROL: &str = "lab.control";
 /// Port that carries the guest command's standard input.
@@ -56,7 +66,7 @@ pub struct Command {
 }
 
 /// Where a command's standard input comes from, and with it what its output goes to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stdin {
     /// `/dev/null`: the stdin port stays untouched.
@@ -64,17 +74,8 @@ pub enum Stdin {
     Null,
     /// The stdin port, until the host closes it.
     Port,
-    /// A terminal of this size, fed by the stdin port; output goes to the stdout port.
-    Terminal(Size),
-}
-
-/// Size of a terminal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Size {
-    /// Lines.
-    pub rows: u16,
-    /// Characters a line.
-    pub cols: u16,
+    /// A terminal like this one, fed by the stdin port; output goes to the stdout port.
+    Terminal(Terminal),
 }
 
 /// What the agent says.
@@ -114,7 +115,7 @@ mod tests {
             argv: vec!["sh".into(), "-c".into(), "echo \"a\nb\"".into()],
             env: BTreeMap::from([("TERM".into(), "xterm".into())]),
             cwd: "/root".into(),
-            stdin: Stdin::Terminal(Size { rows: 24, cols: 80 }),
+            stdin: Stdin::Terminal(Terminal::default()),
         });
         let line = serde_json::to_string(&request).unwrap();
         assert!(!line.contains('\n'));

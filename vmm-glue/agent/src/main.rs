@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! First process of the guest, once the init script has set the place up: runs what the host asks for and says how it ended.
 //!
 //! It knows ports and processes. It must not know what a FIFO device is, nor how the guest's file systems came about.
 
 mod exec;
-mod expand;
 mod ports;
 mod pump;
 mod run;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The virtio-serial ports, found by name. A port has one opener at a time: the agent opens each once and keeps it.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Copying between a command's streams and the ports, byte for byte.
 
 use std::fs::File;
@@ -67,5 +69,6 @@ pub fn terminal_input(port: &File, master: &OwnedFd) {
     };
     let Ok(last) = to.try_clone() else { return };
     input(port, to);
-    let _ = File::from(last).write_all(&[4]);
+    let key = fifo_lab_agent::end_of_file(last.as_fd());
+    let _ = File::from(last).write_all(&[key]);
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One guest command: its streams, its process, its end.
 
 use std::fs::File;
@@ -18,6 +20,7 @@ use fifo_lab_agent::Command;
 use fifo_lab_agent::Report;
 use fifo_lab_agent::Size;
 use fifo_lab_agent::Stdin;
+use fifo_lab_agent::Terminal;
 use rustix::event::EventfdFlags;
 use rustix::process::Pid;
 use rustix::process::Signal;
@@ -26,13 +29,14 @@ use rustix::process::WaitStatus;
 use rustix::pty::OpenptFlags;
 
 use crate::exec;
-use crate::expand;
 use crate::ports::Ports;
 use crate::pump;
 
 /// What the requests that come during a run act on.
 #[derive(Debug, Default)]
 pub struct Current {
+    /// There is one set of streams, so one command at a time.
+    is_taken: bool,
     session: Option<Pid>,
     terminal: Option<OwnedFd>,
 }
@@ -46,18 +50,23 @@ pub fn run(
     current: &Shared,
     started: impl FnOnce(),
 ) -> Report {
-    match try_run(command, ports, current, started) {
-        Ok(report) => report,
-        Err(err) => {
-            let text = format!("lab agent: cannot start the command: {err}\n");
-            let sent = io::Write::write_all(&mut &ports.stderr, text.as_bytes())
-                .map_or(0, |()| text.len() as u64);
-            Report::Exited {
-                status: 126,
-                stdout: 0,
-                stderr: sent,
-            }
-        }
+    if std::mem::replace(&mut lock(current).is_taken, true) {
+        return refused(ports, "another command is running");
+    }
+    let report = try_run(command, ports, current, started)
+        .unwrap_or_else(|err| refused(ports, &format!("cannot start the command: {err}")));
+    *lock(current) = Current::default();
+    report
+}
+
+fn refused(ports: &Ports, why: &str) -> Report {
+    let text = format!("lab agent: {why}\n");
+    let sent =
+        io::Write::write_all(&mut &ports.stderr, text.as_bytes()).map_or(0, |()| text.len() as u64);
+    Report::Exited {
+        status: 126,
+        stdout: 0,
+        stderr: sent,
     }
 }
 
@@ -68,14 +77,19 @@ fn try_run(
     started: impl FnOnce(),
 ) -> io::Result<Report> {
     let ended = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
-    let running = match command.stdin {
-        Stdin::Terminal(size) => on_terminal(command, size, ports, current, &ended)?,
+    let running = match &command.stdin {
+        Stdin::Terminal(terminal) => on_terminal(command, terminal, ports, current, &ended)?,
         Stdin::Null | Stdin::Port => on_pipes(command, ports, &ended)?,
     };
     lock(current).session = Some(running.pid);
     started();
     let status = wait(running.pid)?;
-    *lock(current) = Current::default();
+    // What comes late is about nobody: the process's id may be another's soon.
+    {
+        let mut current = lock(current);
+        current.session = None;
+        current.terminal = None;
+    }
     rustix::io::write(&*ended, &1_u64.to_ne_bytes())?;
     let stdout = running.stdout.join().unwrap_or_default();
     let stderr = running
@@ -126,7 +140,7 @@ fn on_pipes(command: &Command, ports: &Arc<Ports>, ended: &Arc<OwnedFd>) -> io::
 
 fn on_terminal(
     command: &Command,
-    size: Size,
+    terminal: &Terminal,
     ports: &Arc<Ports>,
     current: &Shared,
     ended: &Arc<OwnedFd>,
@@ -136,12 +150,12 @@ fn on_terminal(
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
-    set_size(master.as_fd(), size);
     // Held open until the command runs: a terminal that nobody has open reads as ended.
     let slave = File::options()
         .read(true)
         .write(true)
         .open(std::ffi::OsString::from_vec(name.to_bytes().to_vec()))?;
+    terminal.apply(slave.as_fd());
     let mut process = process(command, &name.to_string_lossy());
     process
         .stdin(slave.try_clone()?)
@@ -164,7 +178,7 @@ fn process(command: &Command, tty: &str) -> Process {
     process
         .arg(exec::SUBCOMMAND)
         .arg(tty)
-        .args(expand::expand(&command.argv))
+        .args(&command.argv)
         .envs(&command.env);
     if !command.cwd.is_empty() {
         process.current_dir(&command.cwd);
@@ -210,7 +224,7 @@ fn shell_status(status: WaitStatus) -> u8 {
 /// Gives the running command's terminal a new size; the kernel sends SIGWINCH.
 pub fn resize(current: &Shared, size: Size) {
     if let Some(terminal) = &lock(current).terminal {
-        set_size(terminal.as_fd(), size);
+        size.apply(terminal.as_fd());
     }
 }
 
@@ -220,16 +234,6 @@ pub fn kill(current: &Shared) {
         let _ = rustix::process::kill_process_group(session, Signal::KILL);
         let _ = rustix::process::kill_process(session, Signal::KILL);
     }
-}
-
-fn set_size(terminal: std::os::fd::BorrowedFd<'_>, size: Size) {
-    let size = rustix::termios::Winsize {
-        ws_row: size.rows,
-        ws_col: size.cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let _ = rustix::termios::tcsetwinsize(terminal, size);
 }
 
 fn lock(current: &Shared) -> MutexGuard<'_, Current> {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! CPU time and wake-ups of other processes, from /proc.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's ends of measured streams: a thread each, all of them the same.
 
 use std::os::unix::net::UnixListener;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine with the device and all its peers attached, and one measurement at a time in it.
 //!
 //! The only part of the benchmarks that knows sockets, processes and QEMU's command line.
@@ -19,7 +21,6 @@ use globalfifo_bench_protocol::SERIAL_PORT;
 use globalfifo_bench_protocol::Task;
 use globalfifo_bench_protocol::VSOCK_PORT;
 use globalfifo_bench_protocol::Work;
-use tempfile::TempDir;
 
 use super::accounting;
 use super::peers;
@@ -28,6 +29,8 @@ use super::results::Figures;
 use crate::cancel;
 use crate::child::Running;
 use crate::child::Spec;
+use crate::escape;
+use crate::scratch::Scratch;
 use crate::stages::guest;
 use crate::testing::guest::Guest;
 use crate::vm::config::Config;
@@ -50,7 +53,7 @@ pub struct Rig {
     // In this order: the machine first, then what it talks to.
     guest: Guest,
     daemons: Vec<Running>,
-    _sockets: Option<TempDir>,
+    _sockets: Option<Scratch>,
 }
 
 /// What the host saw of one measurement.
@@ -65,17 +68,14 @@ pub struct HostCost {
 impl Rig {
     /// Boots a machine with everything in it that is compared. Without `vsock`, that peer is left out.
     pub fn with_peers(config: &Config, paths: &Paths, vsock: Option<&Path>) -> Result<Self> {
-        let sockets = tempfile::Builder::new()
-            .prefix("globalfifo-bench-")
-            .tempdir()
-            .context("cannot make a temporary directory")?;
+        let sockets = Scratch::for_sockets("bench")?;
         let at = |name: &str| sockets.path().join(name);
         let mut config = config.clone();
         config.fifos = vec![
             "loopback".to_owned(),
             "null".to_owned(),
             "zero".to_owned(),
-            format!("unix={}", at("host").display()),
+            format!("unix={}", escape::fifo_spec(&at("host")).to_string_lossy()),
         ];
         let crowd = vec!["loopback,capacity=4096".to_owned(); plan::CROWD];
         let mut daemons = vec![start(
@@ -90,10 +90,13 @@ impl Rig {
             attached.extend(vsock_device(&at("vhost")));
         }
         // Last, so that its FIFOs have the higher numbers.
-        attached.extend(
-            qemu::fifo_device(generic, "crowd", &at("crowd"), plan::CROWD, config.vq_size)
-                .map(OsString::from),
-        );
+        attached.extend(qemu::fifo_device(
+            generic,
+            "crowd",
+            &at("crowd"),
+            plan::CROWD,
+            config.vq_size,
+        ));
         config.qemu_args.splice(0..0, attached);
         let guest = Guest::boot(&config, paths)?;
         peers::connect("FIFO", &at("host"))?;
@@ -231,24 +234,20 @@ struct Answer {
 
 /// A virtio-serial device for the measured port alone, with a vector for each of its queues: the best that there is of its kind.
 fn serial_port(socket: &Path) -> Vec<OsString> {
-    let arguments = [
-        "-chardev".to_owned(),
-        format!(
-            "socket,id=bench,path={},server=on,wait=off",
-            socket.display()
-        ),
-        "-device".to_owned(),
-        "virtio-serial-pci,id=bench-ports,max_ports=2,vectors=8".to_owned(),
-        "-device".to_owned(),
-        format!("virtserialport,bus=bench-ports.0,nr=1,chardev=bench,name={SERIAL_PORT}"),
-    ];
-    arguments.map(OsString::from).into()
+    vec![
+        "-chardev".into(),
+        escape::qemu("socket,id=bench,server=on,wait=off,path=", socket),
+        "-device".into(),
+        "virtio-serial-pci,id=bench-ports,max_ports=2,vectors=8".into(),
+        "-device".into(),
+        format!("virtserialport,bus=bench-ports.0,nr=1,chardev=bench,name={SERIAL_PORT}").into(),
+    ]
 }
 
 fn vsock_device(socket: &Path) -> [OsString; 4] {
     [
         "-chardev".into(),
-        format!("socket,id=vsock,path={}", socket.display()).into(),
+        escape::qemu("socket,id=vsock,path=", socket),
         "-device".into(),
         "vhost-user-vsock-pci,chardev=vsock".into(),
     ]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Charts as SVG for a page that has the colours: classes `s0`, `s1` … for what is drawn, `axis` and `grid` for the rest.
 //!
 //! This file must not know what the figures mean.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figures as people read them: three digits and a unit.
 
 /// Nanoseconds.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The helper process: arranges its place, then becomes the program (or waits for it, where a namespace needs a keeper).
 //!
 //! Runs in a process of its own and must not use anything of the lab that has threads or state.
@@ -23,11 +25,14 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
 
+use super::environment;
 use super::running::shell_status;
+use super::spec::Environment;
 use super::spec::Overlay;
 use super::spec::Place;
 use super::spec::Spec;
 use super::spec::View;
+use crate::escape;
 
 /// First argument that makes the lab a helper.
 pub const SUBCOMMAND: &str = "@child";
@@ -59,11 +64,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn helper(args: &[OsString]) -> Result<u8> {
-    let [side, json] = args else {
+    let [side, words @ ..] = args else {
         anyhow::bail!("`{SUBCOMMAND}` is the lab's own")
     };
-    let spec: Spec =
-        serde_json::from_slice(json.as_encoded_bytes()).context("bad specification of a child")?;
+    let spec = Spec::from_words(words).context("bad specification of a child")?;
+    if let Some(umask) = spec.umask {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    }
     if side == INNER {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         return inner(&spec);
@@ -83,7 +90,7 @@ fn helper(args: &[OsString]) -> Result<u8> {
             own_group(&spec)?;
             enter_namespaces()?;
             let mut child = Command::new("/proc/self/exe");
-            child.arg(SUBCOMMAND).arg(INNER).arg(spec.to_json());
+            child.arg(SUBCOMMAND).arg(INNER).args(spec.to_words());
             keep(child)
         }
     }
@@ -129,14 +136,15 @@ fn keep(mut command: Command) -> Result<u8> {
 fn program(spec: &Spec) -> Command {
     let mut argv = spec.argv.iter();
     let mut command = Command::new(argv.next().cloned().unwrap_or_default());
-    if matches!(spec.place, Place::Tree(_)) {
-        // What the host's environment says is not about the tree: cargo's own variables mislead clippy, for one.
-        let proxies = std::env::vars_os().filter(|(name, _)| {
-            name.to_str()
-                .is_some_and(|name| name.to_ascii_lowercase().ends_with("_proxy"))
-        });
-        command.env_clear().envs(proxies);
-    }
+    // What the host's environment says is not about the tree: cargo's own variables mislead clippy, for one.
+    let inside = matches!(spec.place, Place::Tree(_));
+    let wanted = |name: &OsString| match name.to_str() {
+        None => spec.environment == Environment::Whole && !inside,
+        Some(name) if inside => environment::is_proxy(name),
+        Some(name) => environment::passes(spec.environment, name),
+    };
+    let passed = std::env::vars_os().filter(|(name, _)| wanted(name));
+    command.env_clear().envs(passed);
     command
         .args(argv)
         .envs(spec.env.iter().map(|(name, value)| (name, value)));
@@ -231,28 +239,45 @@ fn tree_root(view: &View, root: &Path) -> Result<PathBuf> {
     }
     let merged = inside(root, Path::new(MERGED));
     fs::create_dir_all(&merged)?;
-    let lower: Vec<_> = view
-        .layers
-        .iter()
-        .chain([&view.tree])
-        .map(|dir| dir.display().to_string())
-        .collect();
-    let mut options = format!("lowerdir={}", lower.join(":"));
+    let mut options = b"lowerdir=".to_vec();
+    for dir in &view.layers {
+        options = escape::overlay(&options, dir);
+        options.push(b':');
+    }
+    options = escape::overlay(&options, &view.tree);
     if let Some(Overlay { upper, work }) = &view.overlay {
-        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        options.extend(escape::overlay(b",upperdir=", upper));
+        options.extend(escape::overlay(b",workdir=", work));
     }
     if !nix::unistd::geteuid().is_root() || in_user_namespace() {
-        options += ",userxattr";
+        options.extend(b",userxattr");
     }
+    let overlay = Some("overlay");
     mount(
-        Some("overlay"),
+        overlay,
         &merged,
-        Some("overlay"),
+        overlay,
         MsFlags::empty(),
-        Some(options.as_str()),
+        Some(options.as_slice()),
     )
-    .context("cannot mount an overlay over the Debian tree: this needs Linux 5.11 or newer")?;
+    .with_context(|| why_no_overlay(view))?;
     Ok(merged)
+}
+
+/// What stands in the way of an overlay, as far as it can be seen.
+fn why_no_overlay(view: &View) -> String {
+    /// statfs(2) of an overlay.
+    const OVERLAYFS: i64 = 0x794c_7630;
+    let is_overlay =
+        |dir: &Path| rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == OVERLAYFS);
+    match &view.overlay {
+        Some(Overlay { upper, .. }) if is_overlay(upper) => format!(
+            "cannot mount an overlay over the Debian tree: {} is itself on overlayfs, as a container's own files are; put the cache on a \
+             volume or a bind mount and name it in XDG_CACHE_HOME",
+            upper.display()
+        ),
+        _ => "cannot mount an overlay over the Debian tree: this needs Linux 5.11 or newer, with overlayfs".to_owned(),
+    }
 }
 
 /// True when we are root only by mapping.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Children whose output goes to a log file, line by line past somebody who watches.
 
 use std::fs::File;
@@ -6,6 +8,7 @@ use std::io::BufReader;
 use std::io::PipeReader;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -14,11 +17,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
+use rustix::event::EventfdFlags;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 
 use super::Running;
 use super::Spec;
 use super::shell_status;
 
+/// As a shell reports a process that SIGKILL ended.
+const KILLED: u8 = 128 + 9;
 /// Lines of a log that are shown when something fails.
 const EXCERPT: usize = 20;
 
@@ -54,10 +62,12 @@ impl Logged {
             .stdout(writer.try_clone()?)
             .stderr(writer);
         let mut child = Running::start(&program_name(spec), command)?;
+        let ended = Ended::new()?;
         std::thread::scope(|scope| {
-            // It ends when the last writer has gone: the child's whole group or namespace is ended with it.
-            scope.spawn(|| self.follow(reader, watch));
-            child.wait()
+            scope.spawn(|| self.follow(ended.reader(reader), watch));
+            let status = child.wait();
+            ended.set();
+            status
         })
     }
 
@@ -67,10 +77,20 @@ impl Logged {
         if status.success() {
             return Ok(());
         }
+        if shell_status(status) == KILLED {
+            let what = format!(
+                "{} was killed by signal 9 (out of memory?)",
+                program_name(spec)
+            );
+            return Err(anyhow::anyhow!(
+                "{what}\n{}",
+                self.explain(&program_name(spec))
+            ));
+        }
         Err(anyhow::anyhow!("{}", self.explain(&program_name(spec))))
     }
 
-    fn follow(&mut self, reader: PipeReader, watch: &mut (dyn FnMut(&str) + Send)) {
+    fn follow(&mut self, reader: impl Read, watch: &mut (dyn FnMut(&str) + Send)) {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         while reader
@@ -98,6 +118,52 @@ impl Logged {
             crate::causes::excerpt(&log, EXCERPT),
             self.path.display()
         )
+    }
+}
+
+/// Says to the reader of a child's output that the child has ended: a process that it left behind may hold the pipe open for ever.
+struct Ended(OwnedFd);
+
+/// Reads a pipe until all writers have gone, or the child has and nothing more is in it.
+struct UntilEnded<'a> {
+    pipe: PipeReader,
+    ended: &'a OwnedFd,
+}
+
+impl Ended {
+    fn new() -> Result<Self> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
+        Ok(Self(event.context("cannot create an eventfd")?))
+    }
+
+    fn set(&self) {
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    fn reader(&self, pipe: PipeReader) -> UntilEnded<'_> {
+        UntilEnded {
+            pipe,
+            ended: &self.0,
+        }
+    }
+}
+
+impl Read for UntilEnded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.pipe, PollFlags::IN),
+                PollFd::new(self.ended, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            if fds.first().is_some_and(|pipe| !pipe.revents().is_empty()) {
+                return self.pipe.read(buffer);
+            }
+            return Ok(0);
+        }
     }
 }
 
@@ -137,7 +203,8 @@ pub struct Captured {
 
 /// Runs a child to its end, or ends it after this long.
 pub fn capture(spec: &Spec, limit: Duration) -> Result<Captured> {
-    let (mut reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let ended = Ended::new()?;
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let mut command = spec.command();
     command
         .stdin(Stdio::null())
@@ -145,13 +212,16 @@ pub fn capture(spec: &Spec, limit: Duration) -> Result<Captured> {
         .stderr(writer);
     let mut child = Running::start(&program_name(spec), command)?;
     std::thread::scope(|scope| {
+        let mut reader = ended.reader(reader);
         let said = scope.spawn(move || {
             let mut bytes = Vec::new();
             let _ = reader.read_to_end(&mut bytes);
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        let status = child.wait_for(limit)?.map(shell_status);
+        let status = child.wait_for(limit);
         child.end();
+        ended.set();
+        let status = status?.map(shell_status);
         Ok(Captured {
             status,
             text: said.join().unwrap_or_default(),

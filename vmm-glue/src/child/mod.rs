@@ -1,10 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Children of the lab, and what keeps them from outliving it.
 //!
 //! The lab never forks and runs code in between. It starts *itself* with a [`Spec`], and that fresh, single-threaded process arranges its own
 //! death with its parent, its process group and its namespaces, then executes the program.
 
+mod environment;
 mod inner;
 mod logged;
+mod raw;
 mod running;
 mod spec;
 
@@ -15,8 +19,10 @@ pub use self::logged::Logged;
 pub use self::logged::capture;
 pub use self::logged::output;
 pub use self::running::Running;
+pub use self::running::killed;
 pub use self::running::shell_status;
 pub use self::spec::Bind;
+pub use self::spec::Environment;
 pub use self::spec::Overlay;
 pub use self::spec::Place;
 pub use self::spec::Spec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A child that runs, and how it is waited for and ended: by its own descriptor, never by name or by a number that may be someone else's.
 
 use std::os::fd::AsFd;
@@ -126,6 +128,11 @@ impl Running {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
     }
 
+    /// Gives it time to end by itself: for a program whose own children are gone only then.
+    pub fn settle(&self) {
+        self.ended_within(PATIENCE);
+    }
+
     /// Ends it: politely, then not.
     pub fn end(&mut self) {
         if self.try_status().is_some() {
@@ -149,6 +156,17 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// How a signal ended a process, if one did. Nobody here sends SIGKILL without a word: it is the kernel's when memory is short.
+pub fn killed(status: ExitStatus) -> Option<String> {
+    let signal = status.signal()?;
+    let why = if signal == Signal::KILL.as_raw() {
+        " (out of memory?)"
+    } else {
+        ""
+    };
+    Some(format!("was killed by signal {signal}{why}"))
 }
 
 /// The status as `sh` gives it.

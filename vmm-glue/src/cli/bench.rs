@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::capacity;
 use super::minutes;
 use super::qemu_is_there;
 use crate::bench::plan::Extent;
+use crate::options;
 use crate::stages::Edition;
 use crate::stages::System;
 use crate::vm::config::AccelChoice;
@@ -43,7 +43,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     pub out: PathBuf,
     /// Bytes that the compared FIFOs hold; K and M are understood.
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = capacity)]
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = options::capacity)]
     capacity: String,
     /// CPUs of the guest.
     #[arg(long, value_name = "N", default_value = "1")]

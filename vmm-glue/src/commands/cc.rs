@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab cc`: the tree's gcc among the host's files, so that paths mean what they mean here and the result runs in the guest.
 
 use anyhow::Context;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab clean`: frees the cache, never under a running lab.
 
 use anyhow::Result;
@@ -5,6 +7,7 @@ use anyhow::Result;
 use crate::cache;
 use crate::cache::Cache;
 use crate::cli::CleanArgs;
+use crate::scratch;
 use crate::stages::debug;
 use crate::stages::kernel;
 use crate::stages::tree;
@@ -28,8 +31,21 @@ pub fn clean(args: &CleanArgs) -> Result<u8> {
         ));
         return Ok(0);
     };
+    scratch::remove_left_behind(&std::env::temp_dir());
+    scratch::remove_left_behind(std::path::Path::new("/tmp"));
     let before = cache::size(cache.root());
-    let kept = |name: &str| !args.all && KEPT.contains(&name);
+    if args.all {
+        let root = cache.root().to_owned();
+        ui::say("removing all of the cache");
+        cache.forget_all()?;
+        ui::print(&format!(
+            "freed {} in {}",
+            ui::bytes(before.saturating_sub(cache::size(&root))),
+            root.display()
+        ));
+        return Ok(0);
+    }
+    let kept = |name: &str| KEPT.contains(&name);
     for stage in cache::entries(&cache.root().join("stages")) {
         let name = stage
             .file_name()
@@ -52,19 +68,18 @@ pub fn clean(args: &CleanArgs) -> Result<u8> {
     for log in cache::entries(&cache.root().join("logs")) {
         cache::remove(&log)?;
     }
+    // This lab has the cache alone: nobody holds any of them.
+    for lock in cache::entries(&cache.root().join("locks")) {
+        if lock.file_name() != Some(std::ffi::OsStr::new(cache::IN_USE)) {
+            cache::remove(&lock)?;
+        }
+    }
     let after = cache::size(cache.root());
-    let rest = if args.all {
-        String::new()
-    } else {
-        format!(
-            "; {} remain, `cargo lab clean --all` frees them too",
-            ui::bytes(after)
-        )
-    };
     ui::print(&format!(
-        "freed {} in {}{rest}",
+        "freed {} in {}; {} remain, `cargo lab clean --all` frees them too",
         ui::bytes(before.saturating_sub(after)),
-        cache.root().display()
+        cache.root().display(),
+        ui::bytes(after)
     ));
     Ok(0)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab doctor`: each thing that is needed, whether it is there, and the command that mends it.
 
 use std::fs;
@@ -16,6 +18,7 @@ use crate::stages::plan;
 use crate::stages::shop::Shop;
 use crate::ui;
 use crate::vm::accel;
+use crate::vm::limits;
 
 /// How something is.
 enum State {
@@ -32,11 +35,14 @@ pub fn doctor() -> Result<u8> {
     let checks = [
         ("processor", processor()),
         ("C compiler", c_compiler()),
+        ("static C library", static_library()),
         ("cargo", cargo()),
         ("mmdebstrap", debian_tool()),
         ("namespaces", namespaces()),
         ("subordinate ids", subordinate_ids()),
         ("room for the cache", room()),
+        ("programs in the cache", executable()),
+        ("open files", open_files()),
         ("KVM", kvm()),
         ("set-up", set_up()),
     ];
@@ -90,6 +96,49 @@ fn c_compiler() -> State {
     }
 }
 
+/// The guest's programs are linked statically; some distributions keep that half of the C library apart.
+fn static_library() -> State {
+    let spec = Spec::new("cc").arg("-print-file-name=libc.a");
+    match child::output(&spec) {
+        Ok(path) if std::path::Path::new(path.trim()).is_absolute() => {
+            State::Good("libc.a is there".to_owned())
+        }
+        Ok(_) => State::Bad(
+            "the guest's programs are linked with it, and cc finds no libc.a".to_owned(),
+            if mmdebstrap::on_path("apt-get") {
+                sudo("apt-get install -y libc6-dev")
+            } else if mmdebstrap::on_path("dnf") {
+                sudo("dnf install -y glibc-static")
+            } else {
+                "install the static half of your C library (glibc-static, glibc-devel-static)"
+                    .to_owned()
+            },
+        ),
+        Err(_) => State::Note("cannot tell without a C compiler".to_owned()),
+    }
+}
+
+/// Programs are started from the cache.
+fn executable() -> State {
+    let Ok(location) = cache::location() else {
+        return State::Note("there is no place for it".to_owned());
+    };
+    match cache::mounted_noexec(&location) {
+        None => State::Good("can be started".to_owned()),
+        Some(dir) => State::Bad(
+            format!("{} is mounted noexec", dir.display()),
+            "export XDG_CACHE_HOME=/a/folder/without/noexec, or remount it with exec".to_owned(),
+        ),
+    }
+}
+
+fn open_files() -> State {
+    match limits::few_open_files() {
+        None => State::Good("as many as a guest needs".to_owned()),
+        Some(what) => State::Bad(what, limits::MORE_OPEN_FILES.to_owned()),
+    }
+}
+
 fn cargo() -> State {
     State::Good(env!("LAB_RUSTC_VERSION").to_owned())
 }
@@ -98,9 +147,15 @@ fn debian_tool() -> State {
     if mmdebstrap::present() {
         return State::Good("on PATH".to_owned());
     }
+    if mmdebstrap::can_be_fetched() {
+        return State::Good(
+            "not on PATH: the first set-up fetches it into the cache, nothing is installed"
+                .to_owned(),
+        );
+    }
     State::Bad(
-        "makes the Debian tree, and is not on PATH".to_owned(),
-        sudo(mmdebstrap::INSTALL),
+        "makes the Debian tree, is not on PATH and cannot be fetched on this system".to_owned(),
+        "install mmdebstrap".to_owned(),
     )
 }
 
@@ -160,7 +215,7 @@ fn subordinate_ids() -> State {
     if !mmdebstrap::on_path("newuidmap") {
         return State::Bad(
             "newuidmap is not on PATH".to_owned(),
-            sudo("apt-get install -y uidmap"),
+            sudo(mmdebstrap::INSTALL_UIDMAP),
         );
     }
     if has("/etc/subuid") && has("/etc/subgid") {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab run --dry-run`: the commands, none of them run.
 
 use anyhow::Result;
@@ -22,7 +24,7 @@ pub fn dry_run(config: &Config, wanted: &Wanted) -> Result<u8> {
             plan.missing.join(", ")
         ));
     }
-    let run = RunDir::imagined();
+    let run = RunDir::imagined(config.console.as_deref());
     let (devices, tags) = devices::all(config, &plan.paths, &run);
     for device in &devices {
         ui::print(&format!("{} &", device.spec.shell()));

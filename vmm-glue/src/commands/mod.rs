@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One file a command: what the user asked for, in terms of set-up and machine.
 
 pub mod bench;

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab run`: a guest command with its streams, its terminal and its status, as if it ran here.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,11 +19,14 @@ use crate::child::Spec;
 use crate::cli::RunArgs;
 use crate::exit;
 use crate::stages;
+use crate::stages::layer;
 use crate::stages::shop::Shop;
+use crate::streams::Output;
 use crate::tty;
 use crate::ui;
 use crate::vm::config::Config;
 use crate::vm::config::Paths;
+use crate::vm::input;
 use crate::vm::machine;
 use crate::vm::machine::Machine;
 use crate::vm::session;
@@ -32,12 +38,13 @@ use crate::vm::session::Outlet;
 const ESCAPES: usize = 3;
 /// Ctrl-]
 const ESCAPE: u8 = 0x1d;
-/// After the command's end, its last bytes arrive within this time or never.
+/// After the command's end, a guest that sends nothing for this long never sends its last bytes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the command; the status is the guest command's.
 pub fn run(args: &RunArgs) -> Result<u8> {
     let config = args.config()?;
+    args.env()?;
     let wanted = args.wanted()?;
     if args.dry_run {
         return super::dry_run::dry_run(&config, &wanted);
@@ -45,31 +52,48 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     machine::check(&config)?;
     let shop = Shop::open()?;
     let ready = stages::set_up(&shop, &wanted)?;
-    let command = guest_command(args, &config);
-    in_guest(&config, &Paths::new(&ready), &command, args.timeout())
+    let paths = Paths::new(&ready);
+    let command = guest_command(args, &config, &paths)?;
+    in_guest(&config, &paths, &command, args.timeout())
 }
 
-fn guest_command(args: &RunArgs, config: &Config) -> Command {
+fn guest_command(args: &RunArgs, config: &Config, paths: &Paths) -> Result<Command> {
     let cwd = config
         .shares
         .first()
         .map_or_else(|| "/root".to_owned(), crate::vm::config::Share::path);
-    let env = ["TERM", "COLORTERM", "NO_COLOR"]
+    let mut env: BTreeMap<_, _> = ["COLORTERM", "NO_COLOR"]
         .into_iter()
-        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-    let mut command = Command {
-        argv: args.command.clone(),
-        env: env.collect::<BTreeMap<_, _>>(),
+        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+        .collect();
+    let layer = paths.layer.as_ref().map(|layer| layer.join(layer::UPPER));
+    let trees: Vec<&Path> = layer
+        .iter()
+        .chain([&paths.tree])
+        .map(PathBuf::as_path)
+        .collect();
+    let term = std::env::var("TERM").ok();
+    env.insert(
+        "TERM".to_owned(),
+        tty::name_in_guest(term.as_deref(), &trees),
+    );
+    env.extend(args.env()?);
+    let shell = args.command.is_empty();
+    let terminal = args.terminal || shell && tty::interactive() && !args.no_stdin;
+    Ok(Command {
+        argv: if shell {
+            vec!["bash".to_owned()]
+        } else {
+            args.command.clone()
+        },
+        env,
         cwd,
-        stdin: Stdin::Port,
-    };
-    if command.argv.is_empty() {
-        command.argv = vec!["bash".to_owned()];
-        if tty::interactive() {
-            command.stdin = Stdin::Terminal(tty::size());
-        }
-    }
-    command
+        stdin: match (terminal, args.no_stdin) {
+            (true, _) => Stdin::Terminal(tty::terminal()),
+            (false, true) => Stdin::Null,
+            (false, false) => Stdin::Port,
+        },
+    })
 }
 
 /// Boots a machine, runs one command in it, and ends the machine.
@@ -108,19 +132,18 @@ fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -
     let Some([stdin, stdout, stderr]) = machine.streams.take() else {
         anyhow::bail!("this machine has run its command")
     };
-    let stdout = Outlet::new(stdout, &machine.events, |bytes| {
-        write(&mut std::io::stdout().lock(), bytes)
-    });
-    let stderr = Outlet::new(stderr, &machine.events, |bytes| {
-        write(&mut std::io::stderr().lock(), bytes)
-    });
+    let to = |output: Output| {
+        move |bytes: &[u8]| output.write(bytes).map_err(|err| output.failure(&err))
+    };
+    let stdout = Outlet::new(stdout, &machine.events, to(Output::Stdout));
+    let stderr = Outlet::new(stderr, &machine.events, to(Output::Stderr));
     let terminal = matches!(command.stdin, Stdin::Terminal(_));
     if terminal {
-        ui::say("a shell in the guest: `exit` ends it, Ctrl-] three times ends the machine");
+        ui::say("a terminal in the guest: Ctrl-] three times ends the machine");
     }
     let _raw = terminal.then(tty::Raw::enter).transpose()?;
     machine.control.send(&Request::Run(command.clone()))?;
-    let mut stdin = Some(stdin);
+    let mut stdin = (command.stdin != Stdin::Null).then_some(stdin);
     let mut deadline = None;
     loop {
         let limit = deadline.map_or(Duration::MAX, |deadline: Instant| {
@@ -130,7 +153,7 @@ fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -
             Some(Event::Report(Report::Started)) => {
                 deadline = timeout.map(|timeout| Instant::now() + timeout);
                 if let Some(stdin) = stdin.take() {
-                    session::feed(stdin, escape(terminal));
+                    input::feed(stdin, terminal, escape(terminal));
                 }
                 if terminal {
                     follow_size(machine.control.clone());
@@ -141,7 +164,7 @@ fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -
                 stdout: out,
                 stderr: err,
             })) => {
-                drain(machine, &stdout, out, &stderr, err)?;
+                drain(machine, &[(&stdout, out), (&stderr, err)])?;
                 return Ok(status);
             }
             Some(event) => machine.unless_over(&event)?,
@@ -159,29 +182,18 @@ fn timed_out(machine: &Machine, timeout: Option<Duration>) -> anyhow::Error {
 }
 
 /// Waits for what the command wrote before it ended.
-fn drain(
-    machine: &mut Machine,
-    stdout: &Outlet,
-    out: u64,
-    stderr: &Outlet,
-    err: u64,
-) -> Result<()> {
-    let deadline = Instant::now() + DRAIN_LIMIT;
-    while stdout.passed() < out || stderr.passed() < err {
-        match machine
-            .events
-            .next(deadline.saturating_duration_since(Instant::now()))?
-        {
-            Some(event) => machine.unless_over(&event)?,
-            None => return Err(machine.failure("the command's last output did not arrive")),
+fn drain(machine: &mut Machine, outlets: &[(&Outlet, u64)]) -> Result<()> {
+    let arrived = session::drain(outlets, DRAIN_LIMIT, |left| {
+        match machine.events.next(left)? {
+            Some(event) => machine.unless_over(&event),
+            None => Ok(()),
         }
+    })?;
+    if arrived {
+        Ok(())
+    } else {
+        Err(machine.failure("the command's last output did not arrive"))
     }
-    Ok(())
-}
-
-fn write(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
-    to.write_all(bytes)?;
-    to.flush()
 }
 
 /// On a terminal, looks for the keys that end a machine which no longer listens.

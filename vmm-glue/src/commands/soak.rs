@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab soak`: everything at once for some minutes; nothing may be lost.
 
 use std::path::Path;
@@ -7,7 +9,8 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cli::SoakArgs;
-use crate::exit;
+use crate::escape;
+use crate::scratch::Scratch;
 use crate::soak::account;
 use crate::soak::account::Account;
 use crate::soak::account::Said;
@@ -41,9 +44,7 @@ const LAST_BYTES: Duration = Duration::from_secs(20);
 
 /// Sets up, boots, soaks, accounts; 0 if nothing was lost.
 pub fn soak(args: &SoakArgs) -> Result<u8> {
-    let dir = tempfile::Builder::new()
-        .prefix("globalfifo-soak-")
-        .tempdir()?;
+    let dir = Scratch::for_sockets("soak")?;
     let data = dir.path().join("data");
     let config = args.config(&data)?;
     machine::check(&config)?;
@@ -210,13 +211,8 @@ impl Soak {
     }
 }
 
-/// A FIFO for `--fifo` at this path, in which a comma is written twice.
-pub fn fifo_at(path: &Path) -> Result<String> {
-    let path = path.to_str().ok_or_else(|| {
-        exit::usage(format!(
-            "{} is not UTF-8: set TMPDIR to another folder",
-            path.display()
-        ))
-    })?;
-    Ok(format!("unix={},capacity=16K", path.replace(',', ",,")))
+/// A FIFO for `--fifo` at this path.
+pub fn fifo_at(path: &Path) -> String {
+    let path = escape::fifo_spec(path);
+    format!("unix={},capacity=16K", path.to_string_lossy())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a soak has come to: figures for people, and whether anything was lost.
 
 use std::collections::HashMap;

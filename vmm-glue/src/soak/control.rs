@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A client of the daemon's control socket, as far as a soak needs one. docs/control.md has the protocol.
 
 use std::io::BufRead;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Who has things go wrong: faults that a driver can get over, added and taken away at random.
 
 use std::time::Duration;

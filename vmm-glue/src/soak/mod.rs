@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab soak`: everything at once for some minutes, and an account of it.
 //!
 //! Three parties, each with dice of its own from one seed: the guest's program `soak` (all kinds of I/O with cancels, clears, unbinding,

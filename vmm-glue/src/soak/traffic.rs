@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's end of a FIFO: one stream that is sent, one that is checked, both following from the seed.
 
 use std::io::ErrorKind;

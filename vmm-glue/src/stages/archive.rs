@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Reading apt's index: which kernel versions have everything that the lab needs.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The device-only benchmark as a program: what `cargo bench -p vhost-device-fifo` runs.
 
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use anyhow::Result;
 
 use super::shop::Shop;
 use crate::cache::Entry;
+use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::key::KeyBuilder;
@@ -48,6 +51,8 @@ pub fn obtain(shop: &Shop) -> Result<DeviceBench> {
                 .args(["--message-format=json-render-diagnostics"])
                 .args(["--package", super::programs::DAEMON, "--bench", PROGRAM])
                 .cwd(&shop.repository)
+                .environment(Environment::NotTheBuilds)
+                .env(super::programs::FLAGS, "")
                 .place(Place::Group);
             let mut built = None;
             bench.watch(&build, &mut |line| built = program(line).or(built.take()))?;

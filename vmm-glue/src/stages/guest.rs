@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the lab adds to the guest's file system: the init scripts, and over the Debian tree the kernel's modules with our driver among them,
 //! its udev rule, the agent and the programs.
 
@@ -134,7 +136,7 @@ fn put_kernel_modules(root: &Path, kernel: &Kernel, module: &PathOrEntry) -> Res
 }
 
 fn put_programs(home: &Path, programs: &Programs) -> Result<()> {
-    fs::create_dir_all(home.join("bin"))?;
+    crate::cache::create_dirs(&home.join("bin"))?;
     for path in programs
         .guest()
         .map(crate::cache::entries)
@@ -160,7 +162,7 @@ fn depmod(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> 
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
+        crate::cache::create_dirs(parent)?;
     }
     fs::copy(from, to)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;

@@ -1,12 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Debian packages added to the guest's userland: what their installation changed in the tree, kept as a layer to lie over it.
 
 use anyhow::Result;
 
 use super::shop::Shop;
+use super::shop::WORK;
 use super::shop::overlay;
 use super::shop::tool_spec;
 use crate::cache::Entry;
 use crate::child::Spec;
+use crate::exit::usage;
 use crate::key::Key;
 use crate::key::KeyBuilder;
 
@@ -20,11 +24,42 @@ if [ "$FAKE" = yes ]; then fake=fakeroot; else fake=; fi
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 $fake apt-get -q -o APT::Sandbox::User=root update
-$fake apt-get -q -y -o APT::Sandbox::User=root --no-install-recommends install $PACKAGES
+if ! $fake apt-get -q -y -o APT::Sandbox::User=root --no-install-recommends install $PACKAGES; then
+    apt-cache pkgnames >$NAMES
+    exit 100
+fi
 apt-get clean
 rm -f /usr/sbin/policy-rc.d
 rm -rf /var/lib/apt/lists/*
 "#;
+
+/// Where the names of all packages are after a failure, in the directory of the entry.
+const NAMES: &str = "names";
+
+/// The package that apt does not know, if a line says so.
+fn unknown_package(line: &str) -> Option<&str> {
+    line.strip_prefix("E: Unable to locate package ")
+        .or_else(|| {
+            let rest = line.strip_prefix("E: Package '")?;
+            rest.strip_suffix("' has no installation candidate")
+        })
+        .map(str::trim)
+}
+
+/// Says so, with the name that is nearest to it.
+fn no_such_package(unknown: &str, names: &str) -> String {
+    let far = unknown.len() / 3 + 1;
+    let nearest = names
+        .lines()
+        .map(|name| (strsim::osa_distance(unknown, name), name))
+        .filter(|(distance, _)| *distance <= far)
+        .min();
+    let hint = match nearest {
+        Some((_, name)) if name != unknown => format!("; the nearest name is {name}"),
+        _ => String::new(),
+    };
+    format!("--install {unknown}: Debian has no such package{hint}")
+}
 
 /// True for what can be a package's name, with an optional version.
 pub fn is_package_name(name: &str) -> bool {
@@ -65,8 +100,17 @@ pub fn obtain(
             .args(["-e", "-c", INSTALL])
             .cwd("/")
             .env("PACKAGES", packages.join(" "))
+            .env("NAMES", format!("{WORK}/{NAMES}"))
             .env("FAKE", fake);
-        bench.run(&spec)?;
+        let mut unknown = None;
+        let installed = bench.watch(&spec, &mut |line| {
+            unknown = unknown_package(line).map(str::to_owned).or(unknown.take());
+        });
+        if let (Err(_), Some(unknown)) = (&installed, unknown) {
+            let names = std::fs::read_to_string(bench.dir.join(NAMES)).unwrap_or_default();
+            return Err(usage(no_such_package(&unknown, &names)));
+        }
+        installed?;
         crate::cache::remove(&bench.dir.join("work"))
     })
 }
@@ -74,6 +118,23 @@ pub fn obtain(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_package_is_called_unknown_and_the_nearest_is_named() {
+        for line in [
+            "E: Unable to locate package strce",
+            "E: Package 'strce' has no installation candidate",
+        ] {
+            assert_eq!(unknown_package(line), Some("strce"));
+        }
+        assert_eq!(unknown_package("Get:1 strce"), None);
+        let said = no_such_package("strce", "gdb\nstrace\nltrace\nstress\n");
+        assert_eq!(
+            said,
+            "--install strce: Debian has no such package; the nearest name is strace"
+        );
+        assert!(no_such_package("xyzzyx", "gdb\nstrace\n").ends_with("no such package"));
+    }
 
     #[test]
     fn options_and_shell_words_are_no_package_names() {

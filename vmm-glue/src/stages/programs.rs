@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Our own programs: the daemon for the host, and the statically linked ones for the guest. cargo builds them; the cache keeps the results.
 
 use std::fs;
@@ -10,6 +12,7 @@ use anyhow::Result;
 use super::shop::Bench;
 use super::shop::Shop;
 use crate::cache::Entry;
+use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::exit;
@@ -19,7 +22,8 @@ use crate::ui;
 
 /// What runs in the guest is linked statically, so that it runs on any kernel and userland.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
-const GUEST_FLAGS: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
+/// Takes precedence over all other flags, those of cargo's configuration files as well: what is built does not depend on them.
+pub const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
 /// Program of the daemon's package.
 pub const DAEMON: &str = "vhost-device-fifo";
 /// The daemon's name in the cache.
@@ -145,13 +149,15 @@ fn cargo(shop: &Shop) -> Spec {
             "--message-format=json-render-diagnostics",
         ])
         .cwd(&shop.repository)
+        .environment(Environment::NotTheBuilds)
+        .env(FLAGS, "")
         .place(Place::Group)
 }
 
 fn for_guest(shop: &Shop, package: &str) -> Spec {
     cargo(shop)
         .args(["--package", package, "--bins", "--target", GUEST_TARGET])
-        .env(GUEST_FLAGS, "-C target-feature=+crt-static")
+        .env(FLAGS, "-Ctarget-feature=+crt-static")
 }
 
 /// Builds and copies the executables that cargo reports.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What every stage works with: the cache, the repository, the recipe, and a way into the Debian tree.
 
 use std::path::Path;
@@ -80,14 +82,24 @@ impl Shop {
 
     /// An error unless the cache's disk has that much room; `what` is like "building the module".
     pub fn enough_room(&self, what: &str, needed: u64) -> Result<()> {
-        let root = self.cache.root();
-        let stat = rustix::fs::statvfs(root)
-            .with_context(|| format!("cannot look at the disk of {}", root.display()))?;
+        self.enough_room_in(self.cache.root(), what, needed, "XDG_CACHE_HOME")
+    }
+
+    /// The same for another directory, which `variable` names.
+    pub fn enough_room_in(
+        &self,
+        dir: &Path,
+        what: &str,
+        needed: u64,
+        variable: &str,
+    ) -> Result<()> {
+        let stat = rustix::fs::statvfs(dir)
+            .with_context(|| format!("cannot look at the disk of {}", dir.display()))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         anyhow::ensure!(
             free >= needed,
-            "no space for the cache: {} has {} free, {what} needs {}; free some, or put the cache elsewhere with XDG_CACHE_HOME",
-            root.display(),
+            "no space in {}: {} are free, {what} needs {}; free some, or name another place in {variable}",
+            dir.display(),
             ui::bytes(free),
             ui::bytes(needed)
         );
@@ -178,13 +190,14 @@ pub fn tool_spec(view: &View, program: &str) -> Spec {
         .env("HOME", "/root")
         .env("LC_ALL", "C.UTF-8")
         .env("DEBIAN_FRONTEND", "noninteractive")
+        .usual_umask()
         .place(Place::Tree(view.clone()))
 }
 
 /// Collects what tools write to the tree.
 pub fn overlay(dir: &Path) -> Result<Overlay> {
     let (upper, work) = (dir.join(super::layer::UPPER), dir.join("work"));
-    std::fs::create_dir_all(&upper)?;
-    std::fs::create_dir_all(&work)?;
+    crate::cache::create_dirs(&upper)?;
+    crate::cache::create_dirs(&work)?;
     Ok(Overlay { upper, work })
 }

@@ -1,14 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The Debian tree: a whole userland with all tools, in a directory.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use anyhow::Result;
 
 use super::mmdebstrap;
+use super::mmdebstrap::Mmdebstrap;
 use super::shop::Bench;
 use super::shop::Shop;
 use crate::cache::Entry;
@@ -51,22 +52,23 @@ pub fn obtain(shop: &Shop) -> Result<Entry> {
     let what = "making a Debian tree with QEMU, compilers and the guest's userland";
     shop.obtain(STAGE, &key(shop), what, |bench| {
         shop.enough_room("a first set-up", shop.recipe.room.bytes)?;
-        mmdebstrap::ensure(bench)?;
-        let scratch = scratch(shop)?;
+        let tool = mmdebstrap::obtain(shop, bench)?;
+        let scratch = mmdebstrap::scratch(shop, &tool)?;
         let made = if nix::unistd::geteuid().is_root() {
-            make_as_root(shop, bench, &scratch)
+            make_as_root(shop, bench, &tool, scratch.path())
         } else {
-            make_as_user(shop, bench, &scratch)
+            make_as_user(shop, bench, &tool, scratch.path())
         };
-        mmdebstrap::remove_scratch(&scratch);
+        tool.remove(scratch.path());
         made?;
         finish(bench.dir)
     })
 }
 
-fn mmdebstrap(shop: &Shop, mode: &str, target: &Path) -> Spec {
+fn mmdebstrap(shop: &Shop, tool: &Mmdebstrap, mode: &str, target: &Path) -> Spec {
     let recipe = &shop.recipe;
-    let spec = Spec::new("mmdebstrap")
+    let spec = tool
+        .spec()
         .args([
             "--variant=apt",
             "--skip=cleanup/apt/lists",
@@ -87,33 +89,34 @@ fn mmdebstrap(shop: &Shop, mode: &str, target: &Path) -> Spec {
 }
 
 /// Straight into the directory, in namespaces so that no mount and no process is left behind.
-fn make_as_root(shop: &Shop, bench: &mut Bench<'_>, scratch: &Path) -> Result<()> {
-    let make = mmdebstrap(shop, "root", bench.dir).env("TMPDIR", scratch);
+fn make_as_root(
+    shop: &Shop,
+    bench: &mut Bench<'_>,
+    tool: &Mmdebstrap,
+    scratch: &Path,
+) -> Result<()> {
+    let make = mmdebstrap(shop, tool, "root", bench.dir).env("TMPDIR", scratch);
     bench.run(&make.place(Place::Isolated))
 }
 
 /// Through a tar stream: what mmdebstrap makes belongs to subordinate ids, what gets unpacked belongs to the user.
-fn make_as_user(shop: &Shop, bench: &mut Bench<'_>, scratch: &Path) -> Result<()> {
-    let make = mmdebstrap(shop, "unshare", Path::new("-")).env("TMPDIR", scratch);
+fn make_as_user(
+    shop: &Shop,
+    bench: &mut Bench<'_>,
+    tool: &Mmdebstrap,
+    scratch: &Path,
+) -> Result<()> {
+    let make = mmdebstrap(shop, tool, "unshare", Path::new("-")).env("TMPDIR", scratch);
     let unpack = "set -o pipefail; dir=$1; shift; \"$@\" | tar --extract --no-same-owner --exclude='./dev/*' --directory=\"$dir\"";
     let mut spec = Spec::new("bash")
         .args(["-c", unpack, "bash"])
         .arg(bench.dir)
         .args(&make.argv)
+        .environment(make.environment)
+        .usual_umask()
         .place(Place::Group);
     spec.env = make.env;
     bench.run(&spec)
-}
-
-/// Where mmdebstrap keeps its own files: under a name that a later run knows, so that what an interrupted one left gets removed.
-fn scratch(shop: &Shop) -> Result<PathBuf> {
-    let name = format!("globalfifo-{}-{}", nix::unistd::geteuid(), key(shop).id);
-    // Subordinate ids cannot enter a home directory.
-    let scratch = Path::new("/tmp").join(name);
-    mmdebstrap::remove_scratch(&scratch);
-    fs::create_dir(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
-    fs::set_permissions(&scratch, fs::Permissions::from_mode(0o1777))?;
-    Ok(scratch)
 }
 
 /// What the lab expects of a tree beyond Debian's own.

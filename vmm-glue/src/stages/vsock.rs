@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! vhost-device-vsock, a peer that the device is compared with: rust-vmm's own program, built from crates.io.
 
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use anyhow::Result;
 
 use super::shop::Shop;
 use crate::cache::Entry;
+use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::key::KeyBuilder;
@@ -40,7 +43,9 @@ pub fn obtain(shop: &Shop) -> Result<Vsock> {
         &key,
         "building vhost-device-vsock, a peer",
         |bench| {
-            let root = tempfile::tempdir().context("cannot make a temporary directory")?;
+            // In the entry itself: what is left of an interrupted build goes with it.
+            let root = bench.dir.join("cargo");
+            std::fs::create_dir(&root).context("cannot make a directory in the cache")?;
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let install = Spec::new(cargo)
                 .args([
@@ -51,18 +56,16 @@ pub fn obtain(shop: &Shop) -> Result<Vsock> {
                     "--locked",
                     "--root",
                 ])
-                .arg(root.path())
+                .arg(&root)
                 .arg("--target-dir")
-                .arg(root.path().join("target"))
-                .cwd(root.path())
+                .arg(root.join("target"))
+                .cwd(&root)
+                .environment(Environment::NotTheBuilds)
                 .place(Place::Group);
             bench.run(&install)?;
-            std::fs::copy(
-                root.path().join("bin").join(PROGRAM),
-                bench.dir.join(PROGRAM),
-            )
-            .context("cargo has installed no program")?;
-            Ok(())
+            std::fs::copy(root.join("bin").join(PROGRAM), bench.dir.join(PROGRAM))
+                .context("cargo has installed no program")?;
+            crate::cache::remove(&root)
         },
     )?;
     Ok(Vsock(entry))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Test programs in guests: a machine for each suite and number of CPUs, the programs one after another, their KTAP read as it comes.
 
 use std::path::Path;
@@ -7,7 +9,6 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
-use anyhow::Context;
 use anyhow::Result;
 use fifo_lab_agent::Command;
 use fifo_lab_agent::Report;
@@ -27,6 +28,8 @@ use crate::cancel;
 use crate::child;
 use crate::child::Spec;
 use crate::exit;
+use crate::scratch;
+use crate::scratch::Scratch;
 use crate::stages;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
@@ -40,6 +43,7 @@ use crate::vm::config::Paths;
 use crate::vm::console;
 use crate::vm::machine;
 use crate::vm::machine::Machine;
+use crate::vm::session;
 use crate::vm::session::Event;
 use crate::vm::session::Outlet;
 
@@ -50,6 +54,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const FIND_LEAKS: &str = r#"
 cd /sys/kernel/debug && echo scan >kmemleak && sleep 6 && echo scan >kmemleak && cat kmemleak && echo scanned
 "#;
+/// A program that speaks may take this many times its limit of silence.
+const LONGEST: u32 = 30;
+/// Bytes of a program's output that are kept until they are looked at: a guest cannot make the host keep more.
+const SAID_MAX: usize = 16 << 20;
 /// Lines of its report that are worth showing.
 const LEAKS: usize = 120;
 /// The last word of that.
@@ -243,7 +251,7 @@ impl Round<'_> {
 
     /// A machine, with what is at the other end of its FIFOs.
     fn boot(&self) -> Result<Guest> {
-        let dir = tempfile::tempdir().context("cannot make a folder for a test's sockets")?;
+        let dir = Scratch::for_sockets(scratch::TEST)?;
         let guest = Guest::boot(&self.config(dir.path()), &self.paths)?;
         if let Some(name) = &self.suite.peer {
             Peer::start(dir, name)?;
@@ -266,7 +274,8 @@ impl Round<'_> {
         let guest = self.guest()?;
         guest.start(program, argument)?;
         let mut parser = ktap::Parser::new(Instant::now());
-        let mut last_word = Instant::now();
+        let started = Instant::now();
+        let mut last_word = started;
         loop {
             let ended = self
                 .guest()?
@@ -277,18 +286,21 @@ impl Round<'_> {
             }
             match ended {
                 Some(status) => return self.ended(program, &parser, status),
-                None if last_word.elapsed() >= silence => return Err(self.hangs(&parser, silence)),
+                None if last_word.elapsed() >= silence => {
+                    let what = format!("silent for {} s", silence.as_secs());
+                    return Err(self.hangs(&parser, &what));
+                }
+                None if started.elapsed() >= silence * LONGEST => {
+                    let what = format!("not at its end after {} s", started.elapsed().as_secs());
+                    return Err(self.hangs(&parser, &what));
+                }
                 None => {}
             }
         }
     }
 
-    fn hangs(&mut self, parser: &ktap::Parser, silence: Duration) -> anyhow::Error {
-        let what = format!(
-            "silent for {} s\n{}",
-            silence.as_secs(),
-            parser.unattached()
-        );
+    fn hangs(&mut self, parser: &ktap::Parser, what: &str) -> anyhow::Error {
+        let what = format!("{what}\n{}", parser.unattached());
         self.machine.take().map_or_else(
             || anyhow::anyhow!("no machine"),
             |guest| guest.machine.failure(what.trim_end()),
@@ -379,10 +391,10 @@ impl Guest {
         let keep = |buffer: &Arc<Mutex<Vec<u8>>>| {
             let buffer = buffer.clone();
             move |bytes: &[u8]| {
-                buffer
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend_from_slice(bytes);
+                let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                // What is too much is dropped, not waited for: the end of the program is still to come.
+                let room = SAID_MAX.saturating_sub(buffer.len()).min(bytes.len());
+                buffer.extend_from_slice(bytes.get(..room).unwrap_or_default());
                 Ok(())
             }
         };
@@ -435,22 +447,24 @@ impl Guest {
     }
 
     fn drain(&mut self) -> Result<()> {
-        let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
-        while self.stdout.passed() < self.announced.0 || self.stderr.passed() < self.announced.1 {
-            match self
-                .machine
-                .events
-                .next(deadline.saturating_duration_since(Instant::now()))?
-            {
-                Some(event) => self.machine.unless_over(&event)?,
-                None => {
-                    return Err(self
-                        .machine
-                        .failure("the program's last output did not arrive"));
-                }
-            }
+        let outlets = [
+            (&self.stdout, self.announced.0),
+            (&self.stderr, self.announced.1),
+        ];
+        let machine = &mut self.machine;
+        let arrived = session::drain(
+            &outlets,
+            self.kernel.limit(ANSWER_LIMIT),
+            |left| match machine.events.next(left)? {
+                Some(event) => machine.unless_over(&event),
+                None => Ok(()),
+            },
+        )?;
+        if arrived {
+            Ok(())
+        } else {
+            Err(machine.failure("the program's last output did not arrive"))
         }
-        Ok(())
     }
 
     /// Complete lines that have come, and at the end also an incomplete one.

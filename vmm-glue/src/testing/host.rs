@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tests on the host: formatting, lints, and every test that cargo builds.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Reading KTAP version 1, line by line as it comes.
 //!
 //! Results of nested tests count, those of their parents only when a parent fails for a reason of its own.
@@ -6,6 +8,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::report::Verdict;
+
+/// Lines before a result that are kept, and characters of each: a guest may say as much as it likes.
+const DIAGNOSTICS_MAX: usize = 10_000;
+const LINE_MAX: usize = 4_000;
 
 /// A result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +70,10 @@ impl Parser {
         }
         let Some((passed, rest)) = result(text) else {
             // Diagnostics, and whatever else a program says.
-            self.diagnostics
-                .push(text.strip_prefix("# ").unwrap_or(text).to_owned());
+            if self.diagnostics.len() < DIAGNOSTICS_MAX {
+                let text = text.strip_prefix("# ").unwrap_or(text);
+                self.diagnostics.push(text.chars().take(LINE_MAX).collect());
+            }
             return None;
         };
         self.result(nested, passed, rest, now)

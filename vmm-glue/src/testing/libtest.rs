@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Test programs that rustc makes: what they hold, and running their tests one by one, each in a process of its own.
 
 use std::path::Path;

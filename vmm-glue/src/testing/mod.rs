@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab test`: every test there is, each with a name and a time.
 //!
 //! Names are paths: `host/…` runs here, `module/…` looks at the driver's source in the tree, `guest/SUITE/PROGRAM/TEST` runs in a guest,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Lints, formatting and style of the driver, by the tree's own tools and the kernel's on a copy of the source.
 
 use std::path::Path;
@@ -5,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
-use anyhow::Context;
 use anyhow::Result;
 
 use super::checkpatch;
@@ -16,6 +17,7 @@ use super::report::Verdict;
 use crate::child;
 use crate::child::Spec;
 use crate::child::View;
+use crate::scratch::Scratch;
 use crate::stages::Edition;
 use crate::stages::Ready;
 use crate::stages::kernel;
@@ -30,8 +32,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
 pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results) -> Result<()> {
-    let dir =
-        tempfile::tempdir_in(shop.cache.root()).context("cannot make a directory in the cache")?;
+    let dir = Scratch::in_dir(shop.cache.root(), "module")?;
     module::copy_sources(shop, dir.path())?;
     let view = module::view(shop, &ready.tree, &ready.kernel, dir.path());
     let checks: [(&str, Spec); 2] = [

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's side of FIFOs in a test: does with sockets and terminals what the test in the guest says.
 //!
 //! The orders come, and are answered, through a FIFO too, a line each:
@@ -17,12 +19,13 @@
 //! | `answer` | nothing: the way to here and back is what it is for | `ok` |
 //!
 //! What fails is answered by `error WHY`.
+//!
+//! A guest is not trusted with the host: NAME is one plain name in the boot's own folder, and numbers of bytes have a limit.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::fs::File;
 use std::io;
-use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
@@ -31,6 +34,9 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -40,8 +46,14 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
-use tempfile::TempDir;
 
+use crate::scratch::Scratch;
+use crate::vm::session::bounded_line;
+
+/// Most bytes that one order can ask for.
+const BYTES_MAX: usize = 4 << 20;
+/// Longest order: `send` of that many bytes in hexadecimal.
+const ORDER_MAX: usize = 2 * BYTES_MAX + 16;
 /// Longer than anything that a test orders may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -55,14 +67,14 @@ enum End {
 /// See the module.
 #[derive(Debug)]
 pub struct Peer {
-    dir: TempDir,
+    dir: Scratch,
     end: Option<End>,
     listener: Option<UnixListener>,
 }
 
 impl Peer {
     /// Takes orders at the socket `name` in `dir` until the machine is over.
-    pub fn start(dir: TempDir, name: &str) -> Result<()> {
+    pub fn start(dir: Scratch, name: &str) -> Result<()> {
         let orders = UnixStream::connect(dir.path().join(name)).with_context(|| {
             format!("cannot connect to the FIFO that carries a test's orders, {name}")
         })?;
@@ -79,8 +91,9 @@ impl Peer {
     }
 
     fn serve(&mut self, orders: &UnixStream) -> io::Result<()> {
-        for line in BufReader::new(orders).lines() {
-            let answer = match self.obey(&line?) {
+        let mut lines = BufReader::new(orders);
+        while let Some(line) = bounded_line(&mut lines, ORDER_MAX)? {
+            let answer = match self.obey(&String::from_utf8_lossy(&line)) {
                 Ok(answer) => format!("ok {answer}\n"),
                 Err(err) => format!("error {err:#}\n").replace('\n', " ") + "\n",
             };
@@ -92,10 +105,11 @@ impl Peer {
 
     fn obey(&mut self, line: &str) -> Result<String> {
         let (order, what) = line.split_once(' ').unwrap_or((line, ""));
-        let path = self.dir.path().join(what);
+        let path = || self.path(what);
         match order {
-            "connect" => self.end = Some(End::Socket(UnixStream::connect(path)?)),
+            "connect" => self.end = Some(End::Socket(UnixStream::connect(path()?)?)),
             "listen" => {
+                let path = path()?;
                 fs::remove_file(&path).ok();
                 self.listener = Some(UnixListener::bind(path)?);
             }
@@ -107,13 +121,13 @@ impl Peer {
             "open" => {
                 // Not to become the lab's own, whose hang-up would end it.
                 let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let terminal = rustix::fs::open(path, flags, Mode::empty())?;
+                let terminal = rustix::fs::open(path()?, flags, Mode::empty())?;
                 self.end = Some(End::Terminal(File::from(terminal)));
             }
             "send" => self.end()?.send(&from_hex(what)?)?,
             "flood" => return Ok(self.end()?.flood()?.to_string()),
-            "read" => return Ok(to_hex(&self.end()?.read(what.parse()?)?)),
-            "contents" => return Ok(to_hex(&fs::read(path)?)),
+            "read" => return Ok(to_hex(&self.end()?.read(count(what)?)?)),
+            "contents" => return Ok(to_hex(&contents(&path()?)?)),
             "shutdown" => match self.end()? {
                 End::Socket(socket) => socket.shutdown(Shutdown::Write)?,
                 End::Terminal(_) => anyhow::bail!("a terminal has no directions"),
@@ -123,6 +137,17 @@ impl Peer {
             _ => anyhow::bail!("unknown order '{line}'"),
         }
         Ok(String::new())
+    }
+
+    /// A file of the boot's folder: never one elsewhere.
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let mut parts = Path::new(name).components();
+        match (parts.next(), parts.next()) {
+            (Some(Component::Normal(plain)), None) if plain == name => {
+                Ok(self.dir.path().join(plain))
+            }
+            _ => anyhow::bail!("'{name}' is not one plain name"),
+        }
     }
 
     fn end(&mut self) -> Result<&mut End> {
@@ -176,6 +201,24 @@ impl End {
     }
 }
 
+/// How many bytes to read.
+fn count(text: &str) -> Result<usize> {
+    let count = text.parse().context("not a number of bytes")?;
+    anyhow::ensure!(count <= BYTES_MAX, "more than {BYTES_MAX} bytes");
+    Ok(count)
+}
+
+/// A whole file, which must be one: no link to elsewhere, nothing that blocks, nothing endless.
+fn contents(path: &Path) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    anyhow::ensure!(file.metadata()?.is_file(), "not a file");
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() <= BYTES_MAX, "more than {BYTES_MAX} bytes");
+    Ok(bytes)
+}
+
 fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> Result<()> {
     let limit = Timespec::try_from(LIMIT)?;
     let ready = rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&limit))?;
@@ -217,16 +260,58 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn orders_are_obeyed() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("s");
-        fs::write(dir.path().join("f"), "in it").unwrap();
-        let mut peer = Peer {
-            dir,
+    fn peer(base: &Path) -> Peer {
+        Peer {
+            dir: Scratch::in_dir(base, crate::scratch::TEST).unwrap(),
             end: None,
             listener: None,
-        };
+        }
+    }
+
+    /// No system call is looked at: what would have been reached is still there, and nothing of it was answered.
+    #[test]
+    fn nothing_outside_the_folder_is_reached_and_nothing_endless_is_read() {
+        let base = tempfile::tempdir().unwrap();
+        let mut peer = peer(base.path());
+        let outside = base.path().join("x");
+        fs::write(&outside, "secret").unwrap();
+        let link = peer.dir.path().join("link");
+        std::os::unix::fs::symlink(&outside, &link).unwrap();
+        let (socket, mut other) = UnixStream::pair().unwrap();
+        peer.end = Some(End::Socket(socket));
+        other.write_all(b"bytes").unwrap();
+        let absolute = format!("contents {}", outside.display());
+        for order in [
+            "contents /etc/passwd",
+            &absolute,
+            "contents ../x",
+            "contents link",
+            "contents .",
+            "contents ",
+            "listen ../x",
+            "listen ./x",
+            "listen x/",
+            "connect ../x",
+            "open /dev/null",
+            "read 99999999999",
+            "read 18446744073709551616",
+            "read -1",
+        ] {
+            let answer = ordered(&mut peer, &[order]);
+            assert!(answer[0].starts_with("error "), "{order}: {answer:?}");
+            assert!(!answer[0].contains("736563726574"), "{order}: {answer:?}");
+        }
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "secret");
+        assert_eq!(ordered(&mut peer, &["read 5"]), ["6279746573"]);
+    }
+
+    #[test]
+    fn orders_are_obeyed() {
+        let base = tempfile::tempdir().unwrap();
+        let mut peer = peer(base.path());
+        let dir = peer.dir.path().to_owned();
+        let socket = dir.join("s");
+        fs::write(dir.join("f"), "in it").unwrap();
         assert_eq!(ordered(&mut peer, &["listen s"]), [""]);
         let mut other = UnixStream::connect(&socket).unwrap();
         other.write_all(b"hello").unwrap();
@@ -242,11 +327,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_says_why() {
-        let mut peer = Peer {
-            dir: tempfile::tempdir().unwrap(),
-            end: None,
-            listener: None,
-        };
+        let base = tempfile::tempdir().unwrap();
+        let mut peer = peer(base.path());
         let orders = ["read 5", "send 6", "dance", "connect nowhere"];
         for answer in ordered(&mut peer, &orders) {
             assert!(answer.starts_with("error "), "{answer}");

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! guest-tests/suites.toml: which machine each of the guest's test programs needs.
 
 use std::collections::HashSet;
@@ -8,6 +10,7 @@ use anyhow::Context;
 use anyhow::Result;
 use serde::Deserialize;
 
+use crate::escape;
 use crate::stages::Root;
 
 /// Programs whose names begin so are tests.
@@ -103,7 +106,7 @@ impl Suite {
 
     /// The FIFOs of a boot whose folder is `dir`.
     pub fn fifos_in(&self, dir: &Path) -> Vec<String> {
-        let dir = dir.display().to_string();
+        let dir = escape::fifo_spec(dir).to_string_lossy().into_owned();
         self.fifos
             .iter()
             .map(|fifo| fifo.replace("{dir}", &dir))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which accelerator to use. /dev/kvm alone proves nothing: on some hosts it opens, makes a machine, and never runs a guest.
 
 use std::fs;

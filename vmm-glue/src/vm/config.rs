@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a machine is to be, free of how it is started.
 
 use std::ffi::OsString;
@@ -6,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::child::Spec;
 use crate::stages::Ready;
 use crate::stages::System;
 use crate::stages::ram;
@@ -41,6 +44,14 @@ pub struct Config {
     pub qemu_args: Vec<OsString>,
     /// Whether the driver is loaded and the device attached.
     pub driver: bool,
+    /// Words added to the kernel's command line.
+    pub append: Vec<String>,
+    /// Where the console is kept instead of in the directory of the run.
+    pub console: Option<PathBuf>,
+    /// Show the console while the machine runs.
+    pub verbose: bool,
+    /// Whether the guest has a network.
+    pub net: bool,
 }
 
 impl Default for Config {
@@ -60,6 +71,10 @@ impl Default for Config {
             qemu: None,
             qemu_args: Vec::new(),
             driver: true,
+            append: Vec::new(),
+            console: None,
+            verbose: false,
+            net: false,
         }
     }
 }
@@ -136,16 +151,14 @@ impl Paths {
         }
     }
 
-    /// A program of the tree as a command line: through the tree's own loader, so that it finds its own libraries without any privilege.
-    pub fn tool(&self, program: &str) -> Vec<OsString> {
+    /// A program of the tree: through the tree's own loader, so that it finds its own libraries without any privilege.
+    pub fn tool(&self, program: &str) -> Spec {
         let tree = &self.tree;
-        let in_tree = |path: &str| tree.join(path).into_os_string();
-        vec![
-            in_tree("lib64/ld-linux-x86-64.so.2"),
-            "--library-path".into(),
-            in_tree("usr/lib/x86_64-linux-gnu"),
-            in_tree(program),
-        ]
+        Spec::new(tree.join("lib64/ld-linux-x86-64.so.2"))
+            .arg("--library-path")
+            .arg(tree.join("usr/lib/x86_64-linux-gnu"))
+            .arg(tree.join(program))
+            .without_loader_variables()
     }
 }
 

@@ -1,11 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's kernel console, kept in a file: its last lines, and what in it is a complaint.
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Lines shown when the machine fails.
 const TAIL: usize = 20;
+
+/// How many consoles this lab has kept.
+static KEPT: AtomicU32 = AtomicU32::new(0);
 
 /// Lines of a complaint and what explains it.
 const REPORT: usize = 80;
@@ -127,6 +135,29 @@ fn is_complaint(line: &str) -> bool {
     COMPLAINTS
         .iter()
         .any(|complaint| message.starts_with(complaint))
+}
+
+/// The first complaint of a console with what follows it, for people.
+pub fn first_complaint(path: &Path) -> String {
+    let text = read(path);
+    let lines: Vec<_> = text
+        .lines()
+        .skip_while(|line| !is_complaint(line))
+        .take(REPORT)
+        .collect();
+    crate::causes::tail(&lines.join("\n"), REPORT)
+}
+
+/// Where the whole console stays: where the user wants it (`is_users`), else in the cache beside the logs of failures. `None` if it cannot be kept
+/// or holds nothing.
+pub fn keep(path: &Path, is_users: bool) -> Option<PathBuf> {
+    if is_users || !has_spoken(path) {
+        return is_users.then(|| path.to_owned());
+    }
+    let logs = crate::cache::location().ok()?.join("logs");
+    let number = KEPT.fetch_add(1, Ordering::SeqCst);
+    let kept = logs.join(format!("console-{}-{number}.log", std::process::id()));
+    fs::copy(path, &kept).ok().map(|_| kept)
 }
 
 /// Why the kernel gave up, if it did.

@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The processes beside QEMU: file servers for the guest's folders, and our device.
 
 use std::fs;
 use std::fs::File;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -19,6 +22,7 @@ use super::rundir::RunDir;
 use crate::cancel;
 use crate::child::Running;
 use crate::child::Spec;
+use crate::child::killed;
 use crate::exit;
 
 /// The name of our device among the helpers.
@@ -85,25 +89,19 @@ pub fn share_tag(number: usize) -> Tag {
 }
 
 fn file_server(paths: &Paths, run: &RunDir, tag: &str, dir: &Path) -> Spec {
-    let mut argv = paths.tool("usr/libexec/virtiofsd").into_iter();
-    Spec::new(argv.next().unwrap_or_default())
-        .args(argv)
+    paths
+        .tool("usr/libexec/virtiofsd")
         .arg("--socket-path")
         .arg(run.socket(tag))
         .arg("--shared-dir")
         .arg(dir)
-        // The sandbox needs privileges; what is shared was chosen by the user who starts this.
-        .args([
-            "--sandbox",
-            "none",
-            "--log-level",
-            "error",
-            "--no-announce-submounts",
-        ])
+        // Mount, process and network namespaces in which the folder is all that there is.
+        .args(["--sandbox", "namespace"])
+        .args(["--log-level", "error", "--no-announce-submounts"])
 }
 
 fn user_share(paths: &Paths, run: &RunDir, tag: &str, share: &Share) -> Device {
-    let spec = file_server(paths, run, tag, &share.dir).args(["--cache", "auto"]);
+    let spec = file_server(paths, run, tag, &share.dir).args(["--cache", "auto", "--xattr"]);
     let spec = if share.read_only {
         spec.arg("--readonly")
     } else {
@@ -172,7 +170,7 @@ pub fn wait_for_socket(device: &mut Running, run: &RunDir) -> Result<()> {
     let deadline = Instant::now() + SOCKET_LIMIT;
     while !socket.exists() {
         if let Some(status) = device.try_status() {
-            return Err(refused(device.name(), status.code(), run));
+            return Err(refused(device.name(), status, run));
         }
         cancel::check()?;
         anyhow::ensure!(
@@ -187,10 +185,10 @@ pub fn wait_for_socket(device: &mut Running, run: &RunDir) -> Result<()> {
 }
 
 /// Why it ended: its own words. A daemon that calls its arguments wrong means the user's.
-fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
+fn refused(name: &str, status: ExitStatus, run: &RunDir) -> anyhow::Error {
     let said = fs::read_to_string(run.log(name)).unwrap_or_default();
     let said = said.trim();
-    if [FIFO, SECOND].contains(&name) && code == Some(i32::from(exit::USAGE)) {
+    if [FIFO, SECOND].contains(&name) && status.code() == Some(i32::from(exit::USAGE)) {
         let line = said
             .lines()
             .find(|line| !line.trim().is_empty())
@@ -201,7 +199,10 @@ fn refused(name: &str, code: Option<i32>, run: &RunDir) -> anyhow::Error {
         ));
     }
     let program = program(name);
-    anyhow::anyhow!("{program} did not start: {said}")
+    match killed(status) {
+        Some(killed) => anyhow::anyhow!("{program} {killed}"),
+        None => anyhow::anyhow!("{program} did not start: {said}"),
+    }
 }
 
 /// A helper's program, for messages.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Starting a machine and all that belongs to it, up to the moment when its agent answers.
 
 use std::fs::File;
@@ -22,6 +24,8 @@ use super::config::Paths;
 use super::config::Share;
 use super::console;
 use super::devices;
+use super::follow;
+use super::limits;
 use super::qemu;
 use super::qemu::PORTS;
 use super::rundir::RunDir;
@@ -29,6 +33,7 @@ use super::session::Control;
 use super::session::Event;
 use super::session::Events;
 use crate::child::Running;
+use crate::child::killed;
 use crate::exit;
 use crate::initramfs;
 use crate::stages::layer;
@@ -53,19 +58,24 @@ pub struct Machine {
     pub events: Events,
     /// stdin, stdout, stderr of the guest's command.
     pub streams: Option<[UnixStream; 3]>,
-    /// Logs and sockets.
-    pub run: RunDir,
     /// How its CPUs are made.
     pub accel: Accel,
     boot_limit: Duration,
-    // In this order: QEMU first, then what it talks to.
+    /// The user has named a file for the console.
+    keeps_console: bool,
+    // In this order: QEMU first, then what it talks to, then the directory that all of them use.
     qemu: Running,
     devices: Vec<Running>,
+    /// Logs and sockets.
+    pub run: RunDir,
 }
 
 /// What can be said against a configuration before anything has been set up for it.
 pub fn check(config: &Config) -> Result<()> {
     accel::choose(config.accel)?;
+    if let Some(what) = limits::few_open_files() {
+        ui::warn(&format!("{what}; {}", limits::MORE_OPEN_FILES));
+    }
     if config.driver && config.qemu.is_some() {
         qemu::generic_device(config, &Paths::none())?;
     }
@@ -112,7 +122,10 @@ pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
 struct Silent;
 
 fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<Machine> {
-    let run = RunDir::create()?;
+    let run = RunDir::create(config.console.as_deref())?;
+    if config.verbose {
+        follow::start(&run.console())?;
+    }
     if let Some(ram) = &paths.ram {
         initramfs(&run.initramfs(), ram, paths)?;
         let alarm = UnixListener::bind(run.alarm()).context("cannot make the socket alarm")?;
@@ -146,6 +159,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         run,
         accel,
         boot_limit: config.system.kernel.limit(BOOT_LIMIT),
+        keeps_console: config.console.is_some(),
         qemu,
         devices: running,
     })
@@ -184,6 +198,9 @@ fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Resul
                 Ok((stream, _)) => break stream,
                 Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(err) => return Err(err).context("cannot accept QEMU's connection"),
+            }
+            if let Some(killed) = qemu.try_status().and_then(killed) {
+                return Err(exit::machine(format!("QEMU {killed}")));
             }
             if qemu.try_status().is_some() || Instant::now() > deadline {
                 return Err(exit::machine(format!(
@@ -284,22 +301,20 @@ impl Machine {
             Event::Cancelled => Err(crate::cancel::interrupted().into()),
             Event::Ended(name) if name == "QEMU" => Err(self.qemu_ended()),
             Event::Ended(name) => Err(self.device_ended(name)),
-            Event::OutputClosed => Err(exit::Exit {
-                status: 141,
-                message: String::new(),
-            }
-            .into()),
+            Event::OutputFailed(exit) => Err(exit.clone().into()),
             Event::Report(_) | Event::Drained => Ok(()),
         }
     }
 
     fn qemu_ended(&mut self) -> anyhow::Error {
-        let status = self.qemu.try_status().and_then(|status| status.code());
+        let status = self.qemu.try_status();
         let words = std::fs::read_to_string(self.run.log("qemu")).unwrap_or_default();
         let words = words.trim();
-        if let Some(panic) = console::panic(&self.run.console()) {
+        if let Some(killed) = status.and_then(killed) {
+            self.failure(&format!("QEMU {killed}"))
+        } else if let Some(panic) = console::panic(&self.run.console()) {
             self.failure(&format!("the guest's kernel panicked: {panic}"))
-        } else if status == Some(0) && words.is_empty() {
+        } else if status.is_some_and(|status| status.success()) && words.is_empty() {
             self.failure("the guest powered itself off or restarted")
         } else {
             self.failure(&format!(
@@ -315,19 +330,21 @@ impl Machine {
 
     /// The machine's helpers end with QEMU, and sometimes are seen to end first.
     fn device_ended(&mut self, name: &str) -> anyhow::Error {
-        if self
-            .qemu
-            .wait_for(SETTLE)
-            .ok()
-            .flatten()
-            .is_some_and(|status| status.success())
-        {
+        let qemu = self.qemu.wait_for(SETTLE).ok().flatten();
+        if qemu.is_some_and(|status| status.success() || killed(status).is_some()) {
             return self.qemu_ended();
         }
         let program = devices::program(name);
+        let status = self
+            .devices
+            .iter_mut()
+            .find(|device| device.name() == name)
+            .and_then(Running::try_status);
+        let why = status
+            .and_then(killed)
+            .unwrap_or_else(|| said(&self.run, name));
         self.failure(&format!(
-            "{program} ended while the guest was running: {}",
-            said(&self.run, name)
+            "{program} ended while the guest was running: {why}"
         ))
     }
 
@@ -343,12 +360,21 @@ impl Machine {
             .collect()
     }
 
-    /// A failure of the machine, with the console's last lines.
+    /// A failure of the machine, with the console's last lines and where all of it is kept.
     pub fn failure(&self, what: &str) -> anyhow::Error {
         exit::machine(format!(
-            "{what}; the guest's console ended with\n{}",
-            console::tail(&self.run.console())
+            "{what}; the guest's console ended with\n{}{}",
+            console::tail(&self.run.console()),
+            self.keep_console()
         ))
+    }
+
+    /// Where the whole console is after the run, as words for a message.
+    fn keep_console(&self) -> String {
+        match console::keep(&self.run.console(), self.keeps_console) {
+            Some(kept) => format!("\nthe whole console: {}", kept.display()),
+            None => String::new(),
+        }
     }
 
     /// Says where the pseudo-terminals of its FIFOs are: the daemon has printed that before QEMU could talk to it.
@@ -359,11 +385,19 @@ impl Machine {
         }
     }
 
-    /// Warns of what the guest's kernel complained of.
+    /// Warns of what the guest's kernel complained of: the first complaint whole, and where the console is kept.
     pub fn tell_complaints(&self) {
         console::wait_until_quiet(&self.run.console());
-        for line in console::complaints(&self.run.console()) {
+        let complaints = console::complaints(&self.run.console());
+        for line in &complaints {
             ui::warn(&format!("the guest's kernel says: {line}"));
+        }
+        if !complaints.is_empty() {
+            let first = console::first_complaint(&self.run.console());
+            ui::warn(&format!(
+                "the first in its place:\n{first}{}",
+                self.keep_console()
+            ));
         }
     }
 }
@@ -372,5 +406,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // There is nothing in it worth an orderly end.
         self.qemu.kill();
+        // A file server ends with its connection. Its process in the namespace is then gone too, which a signal to the outer one would not
+        // wait for.
+        let servers = self.devices.iter();
+        servers
+            .filter(|device| device.name() != devices::FIFO)
+            .for_each(Running::settle);
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A virtual machine: what it is made of, how it is started, spoken to and ended. The only place that knows QEMU's command line.
 
 pub mod accel;
@@ -5,6 +7,9 @@ mod alarm;
 pub mod config;
 pub mod console;
 pub mod devices;
+mod follow;
+pub mod input;
+pub mod limits;
 pub mod machine;
 pub mod qemu;
 pub mod rundir;

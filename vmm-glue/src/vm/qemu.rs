@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's command line, put together from a configuration; and the question whether a QEMU has the device we need.
 
 use std::ffi::OsString;
@@ -18,6 +20,7 @@ use super::devices::FIFO;
 use super::devices::SECOND;
 use super::rundir::RunDir;
 use crate::child::Spec;
+use crate::escape;
 
 /// The device id of virtio-fifo: QEMU aborts on ids that it has no name for, and 37 is free in the standard's table.
 pub const VIRTIO_ID: u32 = 37;
@@ -34,32 +37,32 @@ pub const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR
 /// Starts the init script from the share "lab", which the root on virtiofs does not know.
 const INIT: &str = r#"root=root rootfstype=virtiofs ro init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
 
+/// What the guest's kernel always gets.
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check";
+/// What a guest with a network gets: one interface, with the name that images/start gives an address to.
+const NET_WORDS: &str = "lab.net net.ifnames=0";
+
 /// A virtiofs share: tag, and name of its socket.
 pub type Tag = String;
 
 /// The program with the arguments that it always has.
-pub fn program(config: &Config, paths: &Paths) -> Vec<OsString> {
+pub fn program(config: &Config, paths: &Paths) -> Spec {
     if let Some(qemu) = &config.qemu {
-        return vec![qemu.clone().into_os_string()];
+        return Spec::new(qemu);
     }
-    let mut argv = paths.tool("usr/bin/qemu-system-x86_64");
-    for dir in ["usr/share/qemu", "usr/share/seabios"] {
-        argv.extend(["-L".into(), paths.tree.join(dir).into_os_string()]);
-    }
-    argv
+    let spec = paths.tool("usr/bin/qemu-system-x86_64");
+    ["usr/share/qemu", "usr/share/seabios"]
+        .into_iter()
+        .fold(spec, |spec, dir| spec.arg("-L").arg(paths.tree.join(dir)))
 }
 
 /// The generic vhost-user device that this QEMU lets users create.
 pub fn generic_device(config: &Config, paths: &Paths) -> Result<&'static str> {
-    let argv = program(config, paths);
     let name = config.qemu.as_ref().map_or_else(
         || "the Debian tree's QEMU".to_owned(),
         |path| path.display().to_string(),
     );
-    let mut argv = argv.iter();
-    let spec = Spec::new(argv.next().cloned().unwrap_or_default())
-        .args(argv)
-        .args(["-machine", "none", "-device", "help"]);
+    let spec = program(config, paths).args(["-machine", "none", "-device", "help"]);
     let output = spec
         .command()
         .stdin(Stdio::null())
@@ -95,9 +98,8 @@ pub fn command(
     device: &str,
     tags: &[Tag],
 ) -> Spec {
-    let mut argv = program(config, paths).into_iter();
-    let spec = Spec::new(argv.next().unwrap_or_default()).args(argv);
-    let spec = base(spec, config, accel);
+    let spec = base(program(config, paths), config, accel);
+    let spec = network(sandbox(spec, config), config);
     let spec = kernel(spec, config, paths, run, accel);
     let spec = tags.iter().fold(spec, |spec, tag| share(spec, run, tag));
     let spec = ports(spec, run);
@@ -115,8 +117,6 @@ fn base(spec: Spec, config: &Config, accel: Accel) -> Spec {
         "-no-user-config",
         "-no-reboot",
         "-display",
-        "none",
-        "-nic",
         "none",
     ])
     // The device's process reads and writes the guest's memory itself.
@@ -141,8 +141,32 @@ fn base(spec: Spec, config: &Config, accel: Accel) -> Spec {
     ])
 }
 
+/// What QEMU may still do once it runs: start no program, raise no rights, use no old system call. A QEMU of the user's may be built without.
+fn sandbox(spec: Spec, config: &Config) -> Spec {
+    if config.qemu.is_some() {
+        return spec;
+    }
+    spec.args([
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ])
+}
+
+/// QEMU's own network stack: the guest reaches what the host reaches, nobody reaches the guest.
+fn network(spec: Spec, config: &Config) -> Spec {
+    let nic = if config.net {
+        "user,model=virtio-net-pci,ipv6=off"
+    } else {
+        "none"
+    };
+    spec.args(["-nic", nic])
+}
+
+/// Bytes that the words of `--append` may have: what Linux keeps of a command line, less the lab's own part.
+pub const APPEND_MAX: usize = 2047 - 600;
+
 fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel) -> Spec {
-    let mut words = vec!["console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check"];
+    let mut words = vec![KERNEL_WORDS];
     if paths.layer.is_some() {
         words.push("lab.layer");
     }
@@ -155,7 +179,11 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
     if accel == Accel::Tcg {
         words.push("lab.tcg");
     }
+    if config.net {
+        words.push(NET_WORDS);
+    }
     words.extend(config.system.kernel.command_line());
+    words.extend(config.append.iter().map(String::as_str));
     let spec = spec.arg("-kernel").arg(&paths.kernel);
     let spec = match paths.ram {
         // The kernel starts /init of what it has unpacked.
@@ -165,12 +193,11 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
             spec
         }
     };
-    let spec = spec.args(["-append", &words.join(" ")]).args([
-        "-chardev",
-        &format!("file,id=console,path={}", run.console().display()),
-        "-serial",
-        "chardev:console",
-    ]);
+    let spec = spec
+        .args(["-append", &words.join(" ")])
+        .arg("-chardev")
+        .arg(escape::qemu("file,id=console,path=", &run.console()))
+        .args(["-serial", "chardev:console"]);
     match paths.ram {
         Some(_) => serial(spec, "alarm", &run.alarm()),
         None => spec,
@@ -179,24 +206,19 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
 
 /// A serial line that ends at a socket.
 fn serial(spec: Spec, id: &str, socket: &Path) -> Spec {
-    spec.args([
-        "-chardev",
-        &format!("socket,id={id},path={}", socket.display()),
-        "-serial",
-        &format!("chardev:{id}"),
-    ])
+    spec.arg("-chardev")
+        .arg(escape::qemu(&format!("socket,id={id},path="), socket))
+        .args(["-serial", &format!("chardev:{id}")])
 }
 
 fn share(spec: Spec, run: &RunDir, tag: &str) -> Spec {
     let socket = run.socket(tag);
-    spec.args([
-        "-chardev",
-        &format!("socket,id=fs-{tag},path={}", socket.display()),
-    ])
-    .args([
-        "-device",
-        &format!("vhost-user-fs-pci,chardev=fs-{tag},tag={tag}"),
-    ])
+    spec.arg("-chardev")
+        .arg(escape::qemu(&format!("socket,id=fs-{tag},path="), &socket))
+        .args([
+            "-device",
+            &format!("vhost-user-fs-pci,chardev=fs-{tag},tag={tag}"),
+        ])
 }
 
 /// The ports of the lab's own conversation. Their device is behind a port of PCI Express, where it has power management, and says of itself
@@ -209,14 +231,15 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
         "virtio-serial-pci,id=ports,bus=ports-root,x-pcie-pm-no-soft-reset=on",
     ]);
     PORTS.iter().zip(1..).fold(spec, |spec, (port, number)| {
-        spec.args([
-            "-chardev",
-            &format!("socket,id={port},path={}", run.socket(port).display()),
-        ])
-        .args([
-            "-device",
-            &format!("virtserialport,bus=ports.0,nr={number},chardev={port},name={port}"),
-        ])
+        spec.arg("-chardev")
+            .arg(escape::qemu(
+                &format!("socket,id={port},path="),
+                &run.socket(port),
+            ))
+            .args([
+                "-device",
+                &format!("virtserialport,bus=ports.0,nr={number},chardev={port},name={port}"),
+            ])
     })
 }
 
@@ -254,15 +277,16 @@ pub fn fifo_device(
     socket: &Path,
     fifos: usize,
     vq_size: u16,
-) -> [String; 4] {
+) -> [OsString; 4] {
     let queues = queues(fifos);
     [
-        "-chardev".to_owned(),
-        format!("socket,id={id},path={}", socket.display()),
-        "-device".to_owned(),
+        "-chardev".into(),
+        escape::qemu(&format!("socket,id={id},path="), socket),
+        "-device".into(),
         format!(
             "{device},chardev={id},virtio-id={VIRTIO_ID},num_vqs={queues},vq_size={vq_size},config_size={CONFIG_SIZE}"
-        ),
+        )
+        .into(),
     ]
 }
 
@@ -273,11 +297,7 @@ fn queues(fifos: usize) -> usize {
 
 /// What QEMU calls its version.
 pub fn version(config: &Config, paths: &Paths) -> Result<String> {
-    let mut argv = program(config, paths).into_iter();
-    let spec = Spec::new(argv.next().unwrap_or_default())
-        .args(argv)
-        .arg("--version");
-    let said = crate::child::output(&spec)?;
+    let said = crate::child::output(&program(config, paths).arg("--version"))?;
     let words = said.lines().next().unwrap_or_default().split_whitespace();
     let number = words.skip_while(|word| *word != "version").nth(1);
     Ok(number.unwrap_or("of unknown version").to_owned())

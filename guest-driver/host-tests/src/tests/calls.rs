@@ -7,6 +7,7 @@ use crate::iov::UserBuffer;
 use crate::kapi::fasync::Band;
 use crate::kapi::wait::Events;
 use crate::prelude::*;
+#[cfg(not(GLOBALFIFO_FAST))]
 use crate::virtio_fifo::STATE_HANGUP;
 use crate::world::{self, Point};
 use std::rc::Rc;

@@ -105,7 +105,7 @@ impl FaultSpec {
     }
 
     /// How late what is late is, or how long a strike lasts; `None` if that has no end of its own.
-    pub(super) fn lasts(&self) -> Option<Duration> {
+    pub fn lasts(&self) -> Option<Duration> {
         self.delay.or(match self.kind.delay() {
             Delay::Is(delay) => Some(delay),
             Delay::None | Delay::WhileItLasts => None,
@@ -113,7 +113,7 @@ impl FaultSpec {
     }
 
     /// How long it is from one opportunity to the next.
-    pub(super) fn period(&self) -> Option<Duration> {
+    pub fn period(&self) -> Option<Duration> {
         self.kind.every().map(|every| self.every.unwrap_or(every))
     }
 

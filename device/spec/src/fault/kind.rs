@@ -91,7 +91,7 @@ impl Kind {
     }
 
     /// The lanes of which `on=` can choose one; none where that makes no sense.
-    pub(super) const fn lanes(self) -> &'static [Lane] {
+    pub const fn lanes(self) -> &'static [Lane] {
         match self {
             Self::DropInterrupt
             | Self::DelayInterrupt
@@ -113,7 +113,7 @@ impl Kind {
     }
 
     /// Whether `delay=` means something, and what it is where it is not given.
-    pub(super) const fn delay(self) -> Delay {
+    pub const fn delay(self) -> Delay {
         match self {
             Self::DelayInterrupt | Self::Slow => Delay::Is(Duration::from_millis(100)),
             Self::DuplicateInterrupt => Delay::Is(Duration::from_millis(1)),
@@ -123,7 +123,7 @@ impl Kind {
     }
 
     /// How long it is from one opportunity to the next, for what makes its own.
-    pub(super) const fn every(self) -> Option<Duration> {
+    pub const fn every(self) -> Option<Duration> {
         match self {
             Self::SpuriousInterrupt | Self::Liar => Some(Duration::from_millis(10)),
             _ => None,
@@ -131,7 +131,7 @@ impl Kind {
     }
 
     /// Whether `bytes=` means something.
-    pub(super) const fn has_bytes(self) -> bool {
+    pub const fn has_bytes(self) -> bool {
         matches!(
             self,
             Self::WrongLength | Self::ShortTransfer | Self::CreditOverrun
@@ -139,7 +139,7 @@ impl Kind {
     }
 
     /// Whether it must find its opportunity even while nothing else happens.
-    pub(super) const fn wakes(self) -> bool {
+    pub const fn wakes(self) -> bool {
         matches!(self, Self::GarbageEvent | Self::HangUp | Self::DeviceError)
     }
 }
@@ -152,7 +152,7 @@ impl fmt::Display for Kind {
 
 /// What `delay=` is to a kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delay {
+pub enum Delay {
     /// Nothing.
     None,
     /// A time, with a default.
