@@ -16,7 +16,8 @@ use kernel::{
 pub(crate) struct Queues {
     /// The servers of requests. Their work is bounded, and waits for nobody.
     pub(crate) requests: Arc<WorkQueue>,
-    /// What interrupts left. A device can make it endless, so it has the priority of ordinary tasks.
+    /// What interrupts left. A device can make it endless, so it has the priority of ordinary
+    /// tasks.
     pub(crate) rest: Arc<WorkQueue>,
     /// Page faults, each of which may take for ever.
     pub(crate) faults: Arc<WorkQueue>,

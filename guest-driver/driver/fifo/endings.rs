@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How deferred requests end other than by being served: accepted by the device, discarded by a clear, cancelled,
-//! or aborted with their FIFO.
+//! How deferred requests end other than by being served: accepted by the device, discarded by a
+//! clear, cancelled, or aborted with their FIFO.
 //!
 //! Plain state, as [`Requests`]. Nothing here looks at more requests than its budget.
 
@@ -25,8 +25,8 @@ use crate::kapi::{
 use core::mem;
 use kernel::prelude::*;
 
-/// Requests whose bytes a clear has discarded: those above position `sent`, up to number `last`. Those
-/// above `last` have been looked at, or came later.
+/// Requests whose bytes a clear has discarded: those above position `sent`, up to number `last`.
+/// Those above `last` have been looked at, or came later.
 pub(crate) struct Discard {
     sent: u64,
     last: Id,
@@ -62,8 +62,9 @@ impl Requests {
         }
     }
 
-    /// Looks at `budget` requests at most, and ends those of these; whether there may be more. The tree is not
-    /// ordered by position: a request that was faulted in stands before those that were sent meanwhile.
+    /// Looks at `budget` requests at most, and ends those of these; whether there may be more. The
+    /// tree is not ordered by position: a request that was faulted in stands before those that were
+    /// sent meanwhile.
     pub(crate) fn discard(&mut self, discard: &mut Discard, budget: usize) -> bool {
         let mut left = budget;
         let behind = self.sent.cursor_lower_bound_mut(&(discard.last + 1));

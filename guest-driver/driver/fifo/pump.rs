@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Pumping of the sending half: used messages come back, pending ones are posted, interrupts asked for.
+//! Pumping of the sending half: used messages come back, pending ones are posted, interrupts asked
+//! for.
 //!
 //! Plain state, as [`TxSide`]: must not know locks or wake-ups.
 

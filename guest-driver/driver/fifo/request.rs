@@ -2,8 +2,8 @@
 
 //! One deferred request: its buffer, what it waits for, and its place in a tree.
 //!
-//! Plain state: must not know the rules by which requests are served and ended ([`super::requests`],
-//! [`super::endings`]).
+//! Plain state: must not know the rules by which requests are served and ended
+//! ([`super::requests`], [`super::endings`]).
 
 use crate::{
     driver::{

@@ -180,8 +180,8 @@ impl RxSide {
         self.consumed
     }
 
-    /// All below this position is read or discarded, and the device may be told so: not of bytes from
-    /// before its reset that it has not sent again (DRV-7).
+    /// All below this position is read or discarded, and the device may be told so: not of bytes
+    /// from before its reset that it has not sent again (DRV-7).
     pub(crate) fn acknowledged(&self) -> u64 {
         if self.arrived < self.repeated {
             self.consumed.min(self.arrived.max(self.cleared))

@@ -12,12 +12,12 @@
 //! end is an edge.
 
 use super::{
+    pump::Pumped,
     requests::Requests,
     rx::{
         Broken,
         RxSide, //
     },
-    pump::Pumped,
     tx::TxSide, //
 };
 use crate::{
@@ -408,7 +408,8 @@ impl State {
         let hung_up = told.flags & STATE_HANGUP != 0;
         let rx_end = told.flags & STATE_RX_END != 0;
         self.rx.set_end(hung_up, rx_end, told.rx_end);
-        // Edge-triggered pollers were told that a write fails. The end of the hang-up is an edge for them.
+        // Edge-triggered pollers were told that a write fails. The end of the hang-up is an edge
+        // for them.
         if was_hung_up && !hung_up && self.credit() > 0 {
             effects.edges |= Events::OUT;
         }

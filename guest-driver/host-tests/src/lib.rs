@@ -10,6 +10,10 @@
 //! Must not know what is right: that is the tests' business.
 
 #![cfg_attr(not(test), allow(dead_code))]
+#![allow(
+    clippy::all,
+    reason = "the driver's sources are linted with the kernel's settings, and the stand-ins have the kernel crate's signatures"
+)]
 
 // The kernel crate, for `use kernel::…` in the driver's sources.
 extern crate self as kernel;
