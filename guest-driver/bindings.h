@@ -77,12 +77,9 @@ int globalfifo_add_out_pair(struct virtqueue *vq, void *first, unsigned int firs
 			    unsigned int second_len, void *token, gfp_t gfp);
 int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len,
 			     struct sg_table *table, void *token, gfp_t gfp);
-bool globalfifo_is_at_hand(struct iov_iter *from, size_t len);
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
 			     unsigned int count, size_t *offset, bool present);
 bool globalfifo_runs_in_tcg(void);
-unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len);
-ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len);
 unsigned long globalfifo_iter_address(const struct iov_iter *iter);
 int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages);
 bool globalfifo_page_is_small_and_anonymous(struct page *page);

@@ -60,7 +60,7 @@ int globalfifo_get_config_u32(struct virtio_device *vdev, unsigned int offset, v
 	if (!vdev->config->get)
 		return -ENXIO;
 
-	/* Not virtio_cread_bytes(), which tries again for as long as the device changes something. */
+	/* Not virtio_cread_bytes(): it repeats for as long as the device changes something. */
 	vdev->config->get(vdev, offset, buf, sizeof(u32));
 	return 0;
 }

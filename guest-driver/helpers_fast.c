@@ -8,11 +8,10 @@
 #include <linux/preempt.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
-#include <linux/uaccess.h>
 #include <linux/uio.h>
 
 #ifdef CONFIG_X86
-#include <asm/cpufeature.h>
+#include <linux/cpufeature.h>
 #include <asm/cpuid/api.h>
 #endif
 
@@ -35,16 +34,6 @@ int globalfifo_add_out_table(struct virtqueue *vq, void *buf, unsigned int len,
 
 	sg_init_one(&sg, buf, len);
 	return virtqueue_add_sgs(vq, sgs, 2, 0, token, gfp);
-}
-
-bool globalfifo_is_at_hand(struct iov_iter *from, size_t len)
-{
-	size_t left;
-
-	pagefault_disable();
-	left = fault_in_iov_iter_readable(from, len);
-	pagefault_enable();
-	return left == 0;
 }
 
 ssize_t globalfifo_pin_pages(struct iov_iter *from, struct page ***pages, size_t len,
@@ -70,28 +59,6 @@ bool globalfifo_runs_in_tcg(void)
 #else
 	return false;
 #endif
-}
-
-/* Copies what is there, in any context. The VFS has checked the address. */
-unsigned long globalfifo_copy_from_user_atomic(void *to, const void *from, unsigned long len)
-{
-	unsigned long left;
-
-	pagefault_disable();
-	left = __copy_from_user_inatomic(to, (const void __user *)from, len);
-	pagefault_enable();
-	return left;
-}
-
-/* What the VFS does for files that have no write(). */
-ssize_t globalfifo_write_by_iter(struct file *file, const char *from, size_t len)
-{
-	struct iov_iter iter;
-	struct kiocb kiocb;
-
-	init_sync_kiocb(&kiocb, file);
-	iov_iter_ubuf(&iter, ITER_SOURCE, (void __user *)from, len);
-	return file->f_op->write_iter(&kiocb, &iter);
 }
 
 unsigned long globalfifo_iter_address(const struct iov_iter *iter)

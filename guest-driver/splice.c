@@ -51,8 +51,10 @@ static ssize_t read_to_pipe(struct file *in, struct pipe_inode_info *pipe, size_
 		return -ENOMEM;
 
 	len = min_t(size_t, len, got * PAGE_SIZE);
-	for (i = 0; i < got; i++)
-		bvec_set_page(&bvecs[i], pages[i], min_t(size_t, PAGE_SIZE, len - i * PAGE_SIZE), 0);
+	for (i = 0; i < got; i++) {
+		left = min_t(size_t, PAGE_SIZE, len - i * PAGE_SIZE);
+		bvec_set_page(&bvecs[i], pages[i], left, 0);
+	}
 
 	iov_iter_bvec(&to, ITER_DEST, bvecs, got, len);
 	init_sync_kiocb(&kiocb, in);
@@ -142,7 +144,7 @@ ssize_t globalfifo_splice_write(struct pipe_inode_info *pipe, struct file *out, 
 	int err;
 
 	for (;;) {
-		/* Before the pipe is waited for, under its lock, in a way that lets others have it. */
+		/* First the file: the wait for the pipe, below, lets others have its lock. */
 		err = wait(out, nowait);
 		if (err)
 			return err;

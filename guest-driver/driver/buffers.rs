@@ -6,10 +6,7 @@
 
 use super::chain::Linked;
 #[cfg(GLOBALFIFO_FAST)]
-use crate::kapi::pages::{
-    UserBytes,
-    UserPages, //
-};
+use crate::kapi::pages::UserPages;
 use crate::{
     kapi::{
         source::Source,
@@ -253,20 +250,5 @@ impl TxBuffer {
         message.empty();
         message.attach(pages);
         message
-    }
-
-    /// Payload that there is room for beside what is there.
-    pub(crate) fn room_left(&self) -> usize {
-        if self.is_direct() {
-            0
-        } else {
-            self.room() - self.payload_len()
-        }
-    }
-
-    /// Copies all of `bytes` behind the payload, or nothing: false if there is no room, or the
-    /// memory is not there.
-    pub(crate) fn join(&mut self, bytes: &UserBytes) -> bool {
-        self.append_at_hand(bytes)
     }
 }

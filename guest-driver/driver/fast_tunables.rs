@@ -51,13 +51,6 @@ pub(crate) const DIRECT_PAGES: (usize, usize) = (8, 32);
 /// longer than a wake-up takes.
 pub(crate) const POLL_MICROSECONDS: i64 = 200;
 
-/// Bytes of a write that polls for events while it copies, at least: an interrupt costs more than
-/// to copy so much.
-pub(crate) const EVENT_POLL_MIN: usize = 16 << 10;
-
-/// Bytes that join a held message under the lock, at most.
-pub(crate) const JOIN_MAX: usize = 512;
-
 /// Time that a reader polls for data before it sleeps, in microseconds, at most: to sleep and to be
 /// woken costs less than more.
 pub(crate) const BUSY_POLL_MICROSECONDS: i64 = 300;
@@ -75,7 +68,3 @@ pub(crate) const PINNED: usize = 8;
 
 /// Pinned reads to serve in one interrupt.
 pub(crate) const PINNED_PER_INTERRUPT: usize = 8;
-
-/// Bytes that are copied without string instructions by QEMU's translator, at least: it runs these
-/// byte by byte. 64 KiB writes: 2.35 to 3.2 of virtio-serial.
-pub(crate) const NO_STRINGS: usize = 4096;

@@ -59,8 +59,6 @@ pub(super) struct Events {
     queue: Option<Queue<()>>,
     /// The work queue is to go on; interrupts leave it alone until then.
     deferred: bool,
-    /// Tasks that poll for events: meanwhile none is to interrupt.
-    pub(super) pollers: usize,
     /// An invalid event has been logged; a device could fill the log otherwise.
     complained: bool,
 }
@@ -94,22 +92,13 @@ impl Events {
                 queue.kick();
                 return Taken::Event(state);
             }
-            if self.pollers > 0 || queue.enable_interrupts() {
+            if queue.enable_interrupts() {
                 return if queue.is_broken() {
                     Taken::Broken
                 } else {
                     Taken::Nothing
                 };
             }
-        }
-    }
-
-    /// Disables interrupts until the last poller is gone.
-    #[cfg(GLOBALFIFO_FAST)]
-    pub(super) fn begin_polling(&mut self) {
-        self.pollers += 1;
-        if let Some(queue) = self.queue.as_mut() {
-            queue.disable_interrupts();
         }
     }
 }
@@ -152,7 +141,6 @@ impl Interrupts {
         let events = Events {
             queue: None,
             deferred: false,
-            pollers: 0,
             complained: false,
         };
         Arc::pin_init(
@@ -253,17 +241,8 @@ impl Watched for Interrupts {
     /// Does the work of interrupts that were lost; whether to check again soon, because one may yet
     /// come.
     fn check_missed(self: ArcBorrow<'_, Self>) -> bool {
-        let (check, polled) = {
-            let mut events = self.events.lock();
-            (
-                events.queue.as_mut().map(Queue::check_missed),
-                events.pollers > 0,
-            )
-        };
-        if polled {
-            // The poller may not be scheduled.
-            self.event_interrupt();
-        } else if check == Some(MissedCheck::Missed) {
+        let check = self.events.lock().queue.as_mut().map(Queue::check_missed);
+        if check == Some(MissedCheck::Missed) {
             self.take_events(true);
         }
         let mut again = check == Some(MissedCheck::Pending);

@@ -51,7 +51,7 @@ pub(crate) struct Stats {
     pub(crate) tx_direct: Counter,
     /// Messages that came from the device.
     pub(crate) rx_messages: Counter,
-    /// Messages that went to the device, acknowledgements among them.
+    /// Messages that went to the device, acknowledgments among them.
     pub(crate) tx_messages: Counter,
     /// Times that the owners of asynchronous files were signalled.
     pub(crate) signals: Counter,
@@ -61,7 +61,7 @@ pub(crate) struct Stats {
     pub(crate) deferrals: Counter,
     /// Interrupts that did not come, though the device had something to tell.
     pub(crate) missed_interrupts: Counter,
-    /// Times that messages were found that the virtio core had had no memory to post.
+    /// Times that messages were found that the virtio core found no memory to post.
     pub(crate) left_behind: Counter,
     /// Times that a reader found data, or an end, by busy polling.
     pub(crate) busy_polls: Counter,

@@ -115,43 +115,6 @@ impl Drop for UserPages {
     }
 }
 
-/// The bytes of a `write(2)` as the VFS hands them over: memory of the current process.
-pub(crate) struct UserBytes {
-    from: *const c_void,
-    len: usize,
-}
-
-impl UserBytes {
-    /// `len` bytes from there on.
-    ///
-    /// # Safety
-    ///
-    /// It is a range of addresses of user space (`access_ok()`), mapped or not.
-    pub(super) unsafe fn new(from: *const c_char, len: usize) -> Self {
-        Self {
-            from: from.cast(),
-            len,
-        }
-    }
-
-    /// How many.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Copies all of them to `out`, which has that length; false if some are not there. Any
-    /// context.
-    pub(super) fn copy_at_hand(&self, out: &mut [MaybeUninit<u8>]) -> bool {
-        let len = self.len.min(out.len());
-        // SAFETY: There is room for so many bytes, and what they are copied from was checked to be
-        // none of the kernel's.
-        let left = unsafe {
-            bindings::globalfifo_copy_from_user_atomic(out.as_mut_ptr().cast(), self.from, len)
-        };
-        left == 0 && len == self.len
-    }
-}
-
 /// Whether QEMU's translator runs this, once it is known.
 static IN_TCG: SetOnce<bool> = SetOnce::new();
 
@@ -190,14 +153,6 @@ pub(super) fn copy_from(from: &mut IovIterSource<'_>, out: &mut [MaybeUninit<u8>
 }
 
 impl Source<'_, '_> {
-    /// Whether the next bytes, at most `most` and at most `num_pages` pages, can be read without a
-    /// page fault.
-    pub(crate) fn is_at_hand(&mut self, most: usize, num_pages: usize) -> bool {
-        let most = most.min(num_pages.saturating_mul(bindings::PAGE_SIZE));
-        // SAFETY: The iterator is valid.
-        unsafe { bindings::globalfifo_is_at_hand(self.iter().as_raw(), most) }
-    }
-
     /// Pins pages with the next bytes, at most `most`, into the capacity of `pages`: how many
     /// bytes, and where in the first page they begin.
     fn extract(

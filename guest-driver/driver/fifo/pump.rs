@@ -40,7 +40,7 @@ pub(crate) struct Pumped {
     pub(crate) more: bool,
     /// Microseconds after which to pump again.
     pub(crate) timer: Option<u32>,
-    /// The delay of an acknowledgement is to be started.
+    /// The delay of an acknowledgment is to be started.
     pub(crate) ack_timer: bool,
 }
 

@@ -9,13 +9,12 @@
 //! cost what that file has.
 //!
 //! ```text
-//!            submit                      the device accepts
-//!  Data ──▶ reads ──serve──▶ done        sent ─────────────▶ done ──complete──▶
-//!  Space ─▶ writes ─serve──▶ sent, done
-//!              ▲ │
-//!   faulted in │ │ the buffer is not there
-//!              │ ▼
-//!            faulting
+//!  Data --> reads --serve--> done       sent --accept--> done --complete-->
+//!  Space -> writes -serve--> sent, done
+//!              ^ |
+//!   faulted in | | the buffer is not there
+//!              | v
+//!           faulting
 //! ```
 
 use super::request::{

@@ -103,7 +103,7 @@ pub(crate) struct Effects {
     pub(crate) more: bool,
     /// Microseconds after which to pump the transmit queue.
     pub(crate) timer: Option<u32>,
-    /// The delay of an acknowledgement is to be started.
+    /// The delay of an acknowledgment is to be started.
     pub(crate) ack_timer: bool,
     /// Messages that are done, to be freed.
     pub(crate) messages: Chain<TxBuffer>,

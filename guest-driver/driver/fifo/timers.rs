@@ -21,7 +21,7 @@ use kernel::{
     sync::ArcBorrow, //
 };
 
-/// Timer that pumps the transmit queue, and the one that ends the delay of an acknowledgement.
+/// Timer that pumps the transmit queue, and the one that ends the delay of an acknowledgment.
 const PUMP: u64 = 0;
 const ACK: u64 = 1;
 

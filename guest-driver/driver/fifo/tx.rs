@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The sending half of a FIFO: credit, messages in flight, acknowledgements.
+//! The sending half of a FIFO: credit, messages in flight, acknowledgments.
 //!
 //! Plain state: must not know locks, wake-ups, or user memory. Positions are those of the tx stream
 //! (specification, section 6.2). When a message may wait for others, and which interrupts to ask
@@ -199,12 +199,6 @@ impl TxSide {
         self.loopback && position > self.posted
     }
 
-    /// Whether what is written comes back: then credit follows from what is read here.
-    #[cfg(GLOBALFIFO_FAST)]
-    pub(crate) fn is_loopback(&self) -> bool {
-        self.loopback
-    }
-
     /// Bytes that may be written now. `rx_consumed` is that of the rx side.
     pub(crate) fn credit(&self, rx_consumed: u64) -> u64 {
         let limit = if self.loopback {
@@ -295,7 +289,7 @@ impl TxSide {
         self.ack_due |= rx_consumed > self.reported;
     }
 
-    /// The delay of an acknowledgement is over.
+    /// The delay of an acknowledgment is over.
     #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn ack_expired(&mut self) {
         self.ack_due |= self.coalescer.ack_expired();
@@ -334,22 +328,6 @@ impl TxSide {
         }
         messages.append(joined_others);
         n - left
-    }
-
-    /// The message that is held back, and so may be joined: `None` while somebody waits for it.
-    #[cfg(GLOBALFIFO_FAST)]
-    pub(crate) fn held_message(&mut self) -> Option<&mut TxBuffer> {
-        // Without the timer nobody would post it.
-        if !self.coalescer.has_timer() || self.waiting > 0 || self.abandoned {
-            return None;
-        }
-        self.pending.only()
-    }
-
-    /// Counts bytes that joined [`TxSide::held_message`].
-    #[cfg(GLOBALFIFO_FAST)]
-    pub(crate) fn joined(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
     }
 
     /// Somebody waits for data, which may be an answer: nothing is held back any longer. True if

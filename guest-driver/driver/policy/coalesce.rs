@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Coalescing: small writes share a message, completions and acknowledgements share an interrupt.
+//! Coalescing: small writes share a message, completions and acknowledgments share an interrupt.
 //!
 //! One hook: `TxSide::pump` asks, in the order of the methods here, whether to hold the next
 //! message, when to come back, and whether to be interrupted. Plain state: a held message stays in
@@ -76,7 +76,7 @@ enum Hold {
     HeldInStream,
 }
 
-/// Acknowledgement of what was read.
+/// Acknowledgment of what was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ack {
     /// The device knows, or will be told at once.
@@ -161,7 +161,7 @@ impl Coalescer {
         self.timer = Timer::Expired;
     }
 
-    /// The delay of an acknowledgement is over; whether one is due.
+    /// The delay of an acknowledgment is over; whether one is due.
     pub(crate) fn ack_expired(&mut self) -> bool {
         self.ack_timer_runs = false;
         mem::replace(&mut self.ack, Ack::None) == Ack::Later
@@ -267,7 +267,7 @@ impl Coalescer {
         }
     }
 
-    /// Whether to start the delay of an acknowledgement.
+    /// Whether to start the delay of an acknowledgment.
     pub(crate) fn ack_timer(&mut self) -> bool {
         let start = self.ack == Ack::Later && !self.ack_timer_runs;
         self.ack_timer_runs |= start;

@@ -3,10 +3,7 @@
 //! A buffer that travels through a virtqueue.
 
 #[cfg(GLOBALFIFO_FAST)]
-use crate::kapi::pages::{
-    UserBytes,
-    UserPages, //
-};
+use crate::kapi::pages::UserPages;
 use crate::kapi::{
     bindings,
     source::Source, //
@@ -233,22 +230,6 @@ impl<M> Packet<M> {
             Behind::Buffer(buffer) => Some(buffer),
             Behind::Nothing | Behind::Pages(_) => None,
         }
-    }
-
-    /// Copies all of `bytes` after those that are there, or nothing: false if there is no room, or
-    /// they cannot be had without sleeping. Any context.
-    pub(crate) fn append_at_hand(&mut self, bytes: &UserBytes) -> bool {
-        let n = bytes.len();
-        let tail = self.tail();
-        let Some(room) = tail.spare_capacity_mut().get_mut(..n) else {
-            return false;
-        };
-        let copied = bytes.copy_at_hand(room);
-        if copied {
-            // SAFETY: So many bytes of the room were written, and there were not more of it.
-            unsafe { tail.inc_len(n) };
-        }
-        copied
     }
 
     /// Lets the device read `pages` after the memory that is exposed to it, none of which it may

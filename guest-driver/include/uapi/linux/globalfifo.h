@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: ((GPL-2.0-only WITH Linux-syscall-note) OR BSD-3-Clause OR Apache-2.0) */
+/* SPDX-License-Identifier: (GPL-2.0-only WITH Linux-syscall-note) OR BSD-3-Clause OR Apache-2.0 */
 /*
  * User-space interface of /dev/globalfifoN.
  */
@@ -7,13 +7,14 @@
 
 #include <linux/ioctl.h>
 
-/* Bytes a FIFO holds where the device was not told otherwise. */
+/* Default capacity of a FIFO, in bytes. */
 #define GLOBALFIFO_SIZE		0x1000
 
 /*
- * Empties the FIFO, in the driver and in the device, and wakes writers. Needs a descriptor open for
- * writing (EBADF). FIFO_CLEAR is the bare number that textbooks use; GLOBALFIFO_IOC_CLEAR is the
- * same request in the kernel's encoding.
+ * Empties the FIFO, in the driver and in the device, and wakes writers. The task that opened the
+ * file must be allowed to write the node (EBADF); a descriptor for reading will do. FIFO_CLEAR is
+ * the bare number that textbooks use; GLOBALFIFO_IOC_CLEAR is the same request in the kernel's
+ * encoding.
  */
 #define FIFO_CLEAR		0x1
 #define GLOBALFIFO_IOC_MAGIC	0xF1
