@@ -72,22 +72,19 @@ fn take_untried(
     requests: &mut Requests,
     suits: impl Fn(&UserMemory<Dest>) -> bool,
 ) -> Option<KBox<Buffer>> {
-    for wants in requests.first_reads(PINNED) {
-        match wants {
-            Wants::Data(buffer) => match &buffer.memory {
-                Memory::Dest(memory, pinned) if pinned.is_untried() => {
-                    return if suits(memory) {
-                        wants.take_buffer()
-                    } else {
-                        None
-                    };
-                }
-                _ => {}
-            },
-            _ => {}
+    let untried = requests.first_reads(PINNED).find(|wants| match wants {
+        Wants::Data(buffer) => {
+            matches!(&buffer.memory, Memory::Dest(_, pinned) if pinned.is_untried())
         }
-    }
-    None
+        _ => false,
+    })?;
+    let suitable = match untried {
+        Wants::Data(buffer) => {
+            matches!(&buffer.memory, Memory::Dest(memory, _) if suits(memory))
+        }
+        _ => false,
+    };
+    suitable.then(|| untried.take_buffer()).flatten()
 }
 
 /// Gives a buffer back; data that has come for its request meanwhile could not be served.

@@ -27,6 +27,9 @@ use kernel::{
     },
 };
 
+/// Bytes written, and the position after them.
+pub(crate) type Written = (usize, u64);
+
 /// See the module.
 pub(crate) struct Hooks {
     /// A read is about to sleep until there is data; true if there is some by now.
@@ -36,7 +39,7 @@ pub(crate) struct Hooks {
     /// A write that may wait has bytes that fit: bytes written and the position after them, if this
     /// did it.
     pub(crate) write:
-        fn(ArcBorrow<'_, Fifo>, &mut Source<'_, '_>, usize) -> Result<Option<(usize, u64)>>,
+        fn(ArcBorrow<'_, Fifo>, &mut Source<'_, '_>, usize) -> Result<Option<Written>>,
     /// A write is about to sleep until there is space for some of so many bytes; true if there is
     /// some by now.
     pub(crate) before_wait_for_space: fn(ArcBorrow<'_, Fifo>, usize) -> bool,

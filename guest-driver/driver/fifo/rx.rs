@@ -49,7 +49,7 @@ pub(crate) struct Received {
 ///
 /// # Invariants
 ///
-/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], except for the buffer that a reader has out.
+/// `consumed` ≤ `given` ≤ `next` < [`MAX_POSITION`], except for the buffer a reader has out.
 /// So no sum of a position and a length overflows.
 pub(crate) struct RxSide {
     /// Until the device is taken away. Holds the posted buffers.

@@ -199,13 +199,14 @@ impl Coalescer {
         } else {
             HOLD_MICROSECONDS
         };
-        let holds = !self.hurry
-            && facts.others != Await::Interrupt
-            && !facts.is_awaited
-            && !self.answered
+        let is_awaited = self.hurry
+            || facts.is_awaited
+            || facts.others == Await::Interrupt
+            || self.answered
             // The reader of a loop that has read everything waits for this.
-            && !(self.loopback && facts.all_is_read)
-            // Nothing can join without credit, and somebody may wait for more of it.
+            || self.loopback && facts.all_is_read;
+        // Nothing can join without credit, and somebody may wait for more of it.
+        let holds = !is_awaited
             && facts.has_credit
             && only.is_some_and(|message| !message.is_nearly_full())
             && self

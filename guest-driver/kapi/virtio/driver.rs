@@ -120,7 +120,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         // SAFETY: It is safe to set the fields of `struct virtio_driver` on initialisation.
         unsafe {
             (*driver).driver.name = name.as_char_ptr();
-            (*driver).id_table = T::id_table() as *const IdTable as *const _;
+            (*driver).id_table = core::ptr::from_ref(T::id_table()).cast();
             (*driver).feature_table = T::FEATURES.as_ptr();
             (*driver).feature_table_size = T::FEATURES.len() as c_uint;
             (*driver).validate = Some(Self::validate);
