@@ -39,6 +39,12 @@ pub(crate) const TURN: usize = 64 << 10;
 /// hard to get.
 pub(crate) const MESSAGE: (usize, usize) = (4096, 32768);
 
+/// Time that a line of requests is held for page faults of its first ones, in microseconds, and the
+/// period in which that is the bound: a page that never comes costs others a sixteenth of the time. The
+/// end of a hold is noticed by the watchdog, so it may be [`WATCHDOG_PERIOD`] longer.
+pub(crate) const HOLD_MICROSECONDS: i64 = 1_000_000;
+pub(crate) const PERIOD_MICROSECONDS: i64 = 16_000_000;
+
 /// Time between two checks for lost interrupts (DRV-18), while a file is open.
 pub(crate) const WATCHDOG_PERIOD: Msecs = 1000;
 

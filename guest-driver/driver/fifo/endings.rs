@@ -125,6 +125,8 @@ impl Requests {
                 }
             }
             move_node(tree, &mut self.done, id);
+            self.read_line.release(id);
+            self.write_line.release(id);
             return;
         }
     }

@@ -288,6 +288,7 @@ impl Fifo {
     /// come.
     pub(crate) fn check_missed(self: ArcBorrow<'_, Self>) -> bool {
         self.change(Origin::Interrupt, |state, effects| {
+            state.requests.expire_holds();
             let (rx, tx) = (state.rx.check_missed(), state.tx.check_missed());
             let missed = |check| check == MissedCheck::Missed;
             let lost = u64::from(missed(rx)) + u64::from(missed(tx));

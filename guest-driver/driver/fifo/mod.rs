@@ -9,7 +9,7 @@
 //! | [`core`] | the lock, and what follows from a change | what a change is |
 //! | [`state`] | who may read and write, which events hold | how tasks are woken |
 //! | [`rx`], [`tx`], [`pump`] | positions, credit, messages | locks, user memory |
-//! | [`request`], [`requests`], [`endings`] | deferred requests | where bytes come from |
+//! | [`request`], [`requests`], [`line`], [`endings`] | deferred requests | where bytes come from |
 //! | [`notify`] | wake-ups and SIGIO | why an event came about |
 //! | [`read`], [`write`](mod@write), [`control`] | calls | the wire format |
 //! | [`serve`] | deferred requests in process context | the wire format |
@@ -59,6 +59,7 @@ mod core;
 mod endings;
 pub(crate) mod hooks;
 pub(crate) mod life;
+mod line;
 mod notify;
 mod pump;
 pub(crate) mod read;

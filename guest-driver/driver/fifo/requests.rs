@@ -17,6 +17,7 @@
 //!           faulting
 //! ```
 
+use super::line::Line;
 use super::request::{
     is_first_ready,
     move_node,
@@ -68,6 +69,9 @@ pub(crate) struct Requests {
     pub(super) serving: bool,
     /// Somebody completes requests. Nobody else does meanwhile, to keep the order.
     pub(super) completing: bool,
+    /// Lines of `reads` and `writes`.
+    pub(super) read_line: Line,
+    pub(super) write_line: Line,
     /// Want data.
     pub(super) reads: Tree,
     /// Want space.
@@ -89,6 +93,8 @@ impl Requests {
             last: 0,
             serving: false,
             completing: false,
+            read_line: Line::new(),
+            write_line: Line::new(),
             reads: Tree::new(),
             writes: Tree::new(),
             faulting: Tree::new(),
@@ -183,12 +189,12 @@ impl Requests {
 
     /// Whether requests are first in line for data.
     pub(crate) fn want_data(&self) -> bool {
-        !self.reads.is_empty()
+        !self.reads.is_empty() || self.read_line.is_held()
     }
 
     /// Whether requests are first in line for space.
     pub(crate) fn want_space(&self) -> bool {
-        !self.writes.is_empty()
+        !self.writes.is_empty() || self.write_line.is_held()
     }
 
     /// Requests that wait for acceptance: none, one, or several (2).
@@ -201,11 +207,20 @@ impl Requests {
         self.serving
     }
 
-    /// Whether there is something for a server, given `data` and `space` for requests; not while
-    /// one is at it.
+    /// Whether the first read in line can be served, given `data`.
+    fn can_read(&self, data: bool) -> bool {
+        data && !self.read_line.is_held() && is_first_ready(&self.reads)
+    }
+
+    /// Whether the first write in line can be served, given `space`.
+    fn can_write(&self, space: bool) -> bool {
+        space && !self.write_line.is_held() && is_first_ready(&self.writes)
+    }
+
+    /// Whether there is something for a server, given `data` and `space` for requests; not while one is at
+    /// it.
     pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
-        !self.serving
-            && (data && is_first_ready(&self.reads) || space && is_first_ready(&self.writes))
+        !self.serving && (self.can_read(data) || self.can_write(space))
     }
 
     /// Begins to serve; whether the caller may.
@@ -221,10 +236,10 @@ impl Requests {
     /// Takes the buffer of the request that is first in line, reads before writes; `None` ends the
     /// serving.
     pub(crate) fn next_job(&mut self, data: bool, space: bool) -> Option<KBox<Buffer>> {
-        if data && is_first_ready(&self.reads) {
+        if self.can_read(data) {
             return take_buffer(&mut self.reads);
         }
-        if space && is_first_ready(&self.writes) {
+        if self.can_write(space) {
             return take_buffer(&mut self.writes);
         }
         self.serving = false;
@@ -234,6 +249,9 @@ impl Requests {
     /// The first read in line, if it may be served.
     #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn first_read(&mut self) -> Option<&mut Wants> {
+        if self.read_line.is_held() {
+            return None;
+        }
         let (_, request) = self.reads.iter_mut().next()?;
         (request.phase == Phase::Queued).then_some(&mut request.wants)
     }
@@ -328,6 +346,11 @@ impl Requests {
         }
         request.wants = Wants::Fault;
         move_node(tree, &mut self.faulting, id);
+        if to_read {
+            self.read_line.hold(id);
+        } else {
+            self.write_line.hold(id);
+        }
         true
     }
 
@@ -339,6 +362,7 @@ impl Requests {
         result: Result,
     ) -> Option<KBox<Buffer>> {
         let id = buffer.id;
+        self.release_lines(id);
         let Some(request) = self.faulting.get_mut(&id) else {
             return Some(buffer);
         };
@@ -359,6 +383,18 @@ impl Requests {
             }
         }
         None
+    }
+
+    /// Request `id` is back from its page fault, or has ended.
+    pub(super) fn release_lines(&mut self, id: Id) {
+        self.read_line.release(id);
+        self.write_line.release(id);
+    }
+
+    /// Ends holds of the lines whose time is used up.
+    pub(crate) fn expire_holds(&mut self) {
+        self.read_line.expire();
+        self.write_line.expire();
     }
 
     /// Whether requests want to be completed, and nobody is at it.

@@ -313,8 +313,10 @@ fn contended<L>(
         let waits = memory.is_awaited(limit(SOON))?;
         // It must not wait for the other either: that is what O_NONBLOCK is for.
         let beside = fifo.read(200);
-        if beside == Err(Errno::EAGAIN) {
-            forget(&told)?;
+        match &beside {
+            Err(Errno::EAGAIN) => forget(&told)?,
+            // The other waits for more, then.
+            _ => fifo.write_all(&pattern(18, 10))?,
         }
         memory.resolve()?;
         let read = reader.join().map_err(|_| anyhow::anyhow!("panic"))?;
@@ -323,7 +325,7 @@ fn contended<L>(
     })?;
     match outcome {
         (Ok(bytes), read) => {
-            check_eq!(bytes.len() + read + fifo.level()?, 100);
+            check_eq!(bytes.len() + read + fifo.level()?, 110);
             Ok(None)
         }
         (Err(Errno::EAGAIN), read) => {

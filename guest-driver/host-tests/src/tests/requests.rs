@@ -161,7 +161,14 @@ fn request_keeps_its_place_when_it_is_put_back_or_faulted_in() {
     line.requests.put_back(buffer, Ok(()));
     let buffer = line.requests.next_job(true, true).unwrap();
     assert_eq!(buffer.id, a);
+    // The line is held for it, for a time.
     assert!(line.requests.fault(a, true, 3));
+    assert!(line.requests.next_job(true, true).is_none());
+    line.requests.expire_holds();
+    assert!(line.requests.want_data() && !line.requests.have_work(true, true));
+    world::pass(2_000_000);
+    line.requests.expire_holds();
+    assert!(line.requests.begin_serving());
     let other = line.requests.next_job(true, true).unwrap();
     assert_eq!(other.id, b);
     line.requests.put_back(other, Ok(()));
