@@ -259,7 +259,7 @@ fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
     let behind_port = format!("{device},bus={SECOND_PORT}");
     spec.args([
         "-device",
-        &format!("pcie-root-port,id={SECOND_PORT},chassis=1"),
+        &format!("pcie-root-port,id={SECOND_PORT},chassis=2"),
     ])
     .args(fifo_device(
         &behind_port,
