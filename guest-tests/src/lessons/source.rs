@@ -42,7 +42,7 @@ excerpts! {
     FIFO: "driver/fifo/mod.rs", "Fifo";
     WRITE: "driver/fifo/write.rs", "Fifo::write_now";
     DEFER: "driver/fifo/serve.rs", "Fifo::try_defer";
-    DONE: "driver/fifo/requests.rs", "Done::complete";
+    DONE: "driver/fifo/request.rs", "Done::complete";
     FLUSH: "driver/fifo/control.rs", "Fifo::flush";
     CANCEL_REQUEST: "driver/fifo/serve.rs", "Fifo::cancel";
     FILE_POLL: "driver/file.rs", "FifoFile::poll";
@@ -51,10 +51,10 @@ excerpts! {
     FASYNC_LIST: "kapi/fasync.rs", "FasyncList";
     LIST_SET: "kapi/fasync.rs", "FasyncList::set";
     LIST_SIGNAL: "kapi/fasync.rs", "FasyncList::signal";
-    TABLE: "kapi/chardev.rs", "Operations::TABLE";
-    ENTRY_FASYNC: "kapi/chardev.rs", "Operations::fasync";
-    ENTRY_READ: "kapi/chardev.rs", "Operations::read_iter";
-    ENTRY_RELEASE: "kapi/chardev.rs", "Operations::release";
+    TABLE: "kapi/operations.rs", "Operations::TABLE";
+    ENTRY_FASYNC: "kapi/operations.rs", "Operations::fasync";
+    ENTRY_READ: "kapi/operations.rs", "Operations::read_iter";
+    ENTRY_RELEASE: "kapi/operations.rs", "Operations::release";
     CANCEL: "kapi/kiocb.rs", "cancel";
     COMPLETE: "kapi/kiocb.rs", "Pending::complete";
 }

@@ -312,11 +312,14 @@ mod tests {
         });
         guest.write_all(b"12345").unwrap();
         // The reader takes its bytes after many times the guest's limit.
-        let limit = Duration::from_millis(1);
+        let limit = Duration::from_millis(100);
+        while !outlet.waits_for_its_sink() {
+            thread::yield_now();
+        }
         let mut looks = 0;
         let done = drain(&[(&outlet, 5)], limit, |left| {
             looks += u32::from(outlet.waits_for_its_sink());
-            if looks == 10 {
+            if looks == 3 {
                 sink.send(()).unwrap();
             }
             events.next(left).map(drop)
