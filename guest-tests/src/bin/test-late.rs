@@ -241,7 +241,8 @@ fn uninterrupted() -> Result<()> {
             break;
         }
     }
-    check!(handled > 3);
+    // Signals that came meanwhile are handled when it is over.
+    check!(handled > 0);
     Ok(())
 }
 
