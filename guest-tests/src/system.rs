@@ -110,6 +110,15 @@ pub fn counter(index: usize, name: &str) -> Result<u64> {
         .with_context(|| format!("{path}: {text:?}"))
 }
 
+/// Skips the test where the driver is its teaching edition, which does without what is tested.
+pub fn needs_fast_edition() -> Result<()> {
+    let edition = fs::read_to_string("/sys/kernel/debug/globalfifo/edition")?;
+    if edition.contains("teaching") {
+        bail!(crate::harness::Skip("the driver's teaching edition does without this"));
+    }
+    Ok(())
+}
+
 /// How many interrupts the line of `device` has raised, on all CPUs, and the line of /proc/interrupts.
 pub fn interrupts(device: &str) -> Result<(u64, String)> {
     let table = fs::read_to_string("/proc/interrupts")?;

@@ -40,7 +40,7 @@ pub fn machine() -> Result<Machine> {
 }
 
 fn edition(file: Option<String>) -> String {
-    let named = file.map(|text| text.trim().to_owned());
+    let named = file.map(|text| text.trim().trim_matches('"').to_owned());
     named
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| ONLY_EDITION.to_owned())

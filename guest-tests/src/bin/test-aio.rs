@@ -231,6 +231,7 @@ fn writes_in_order() -> Result<()> {
 }
 
 fn served_in_place() -> Result<u64> {
+    system::needs_fast_edition()?;
     system::counter(0, "aio_in_place")
 }
 

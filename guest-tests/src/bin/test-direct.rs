@@ -83,6 +83,7 @@ fn open(index: usize, flags: i32) -> Result<Fifo> {
 
 /// How many bytes `work` has sent from where they were.
 fn sent_directly(index: usize, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+    system::needs_fast_edition()?;
     let before = system::counter(index, "tx_direct")?;
     work()?;
     Ok(system::counter(index, "tx_direct")? - before)
