@@ -70,8 +70,8 @@ enum Served {
     NotNow,
     /// The rest of the buffer is not there; so many bytes have been read, up to this position.
     Fault(usize, Option<u64>),
-    /// So many bytes of a write were sent, up to this position.
-    Sent(usize, u64),
+    /// Bytes of a write were sent: the request waits for acceptance.
+    Sent,
 }
 
 impl Fifo {
@@ -174,7 +174,8 @@ impl Fifo {
         let (to_read, served) = match &mut buffer.memory {
             Memory::Dest(memory, _) => (true, memory.enter(|to| self.serve_read(to, start))),
             Memory::Source(memory) => {
-                let serve = |from: &mut _| self.serve_write(&mut Source::new(from), part_is_enough);
+                let serve =
+                    |from: &mut _| self.serve_write(id, &mut Source::new(from), part_is_enough);
                 (false, memory.enter(serve))
             }
         };
@@ -183,10 +184,7 @@ impl Fifo {
             Served::Done(result) => {
                 self.change(Origin::Server, |state, _| state.requests.finish(id, result));
             }
-            Served::Sent(bytes, end) => self.change(Origin::Server, |state, effects| {
-                state.requests.sent(id, end, bytes);
-                state.pump(effects);
-            }),
+            Served::Sent => {}
             Served::NotNow => self.change(Origin::Server, |state, _| {
                 let alive = if to_read {
                     state.check()
@@ -224,6 +222,7 @@ impl Fifo {
 
     fn serve_write(
         self: ArcBorrow<'_, Self>,
+        id: Id,
         from: &mut Source<'_, '_>,
         part_is_enough: bool,
     ) -> Served {
@@ -248,7 +247,13 @@ impl Fifo {
             let (messages, sizes) = (&mut outgoing.messages, (outgoing.bytes, asked));
             let credit = state.credit();
             let bytes = state.enqueue(messages, sizes, credit, effects);
-            Served::Sent(bytes, state.tx.positions().0)
+            if bytes == 0 {
+                return Served::NotNow;
+            }
+            // In the same hold: a clear that came between would not find the request.
+            state.requests.sent(id, state.tx.positions().0, bytes);
+            state.pump(effects);
+            Served::Sent
         })
     }
 
