@@ -76,8 +76,8 @@ impl Expected {
     }
 }
 
-const FASYNC: &[&str] = &["7chardev", "10Operations", "6fasync"];
-const WRITE_ITER: &[&str] = &["7chardev", "10Operations", "10write_iter"];
+const FASYNC: &[&str] = &["10operations", "10Operations", "6fasync"];
+const WRITE_ITER: &[&str] = &["10operations", "10Operations", "10write_iter"];
 const CALLBACK: &[&str] = &["globalfifo_main", "interrupt"];
 
 const ASK: &[Expected] = &[
