@@ -114,7 +114,9 @@ pub fn counter(index: usize, name: &str) -> Result<u64> {
 pub fn needs_fast_edition() -> Result<()> {
     let edition = fs::read_to_string("/sys/kernel/debug/globalfifo/edition")?;
     if edition.contains("teaching") {
-        bail!(crate::harness::Skip("the driver's teaching edition does without this"));
+        bail!(crate::harness::Skip(
+            "the driver's teaching edition does without this"
+        ));
     }
     Ok(())
 }
