@@ -40,8 +40,8 @@ pub(crate) const TURN: usize = 64 << 10;
 pub(crate) const MESSAGE: (usize, usize) = (4096, 32768);
 
 /// Time that a line of requests is held for page faults of its first ones, in microseconds, and the
-/// period in which that is the bound: a page that never comes costs others a sixteenth of the time. The
-/// end of a hold is noticed by the watchdog, so it may be [`WATCHDOG_PERIOD`] longer.
+/// period in which that is the bound: a page that never comes costs others a sixteenth of the time.
+/// The end of a hold is noticed by the watchdog, so it may be [`WATCHDOG_PERIOD`] longer.
 pub(crate) const HOLD_MICROSECONDS: i64 = 1_000_000;
 pub(crate) const PERIOD_MICROSECONDS: i64 = 16_000_000;
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A line of requests that is held for a page fault of its first one.
+//! A line of requests that is held for a page fault of its first one, or of a call that came before
+//! them.
 //!
-//! A buffer that is not there is mostly there soon: until then those behind wait, so that requests are
-//! served in the order of submission. A page that never comes must not hold up others for ever: each
-//! line is held for [`HOLD_MICROSECONDS`] in [`PERIOD_MICROSECONDS`] at most, however many requests
-//! fault. Then those behind are served, and the first one when its page has come.
+//! A buffer that is not there is mostly there soon: until then those behind wait, so that requests
+//! are served in the order of submission. A page that never comes must not hold up others for ever:
+//! each line is held for [`HOLD_MICROSECONDS`] in [`PERIOD_MICROSECONDS`] at most, however many
+//! requests fault. Then those behind are served, and the first one when its page has come.
 //!
-//! Plain state. A hold ends by [`Line::release`] or [`Line::expire`], never by the mere passing of time:
-//! so its end is a change, whose edges are announced.
+//! Plain state. A hold ends by [`Line::release`] or [`Line::expire`], never by the mere passing of
+//! time: so its end is a change, whose edges are announced.
 
 use crate::{
     driver::tunables::{
@@ -46,7 +47,8 @@ impl Line {
         self.held.is_some()
     }
 
-    /// Holds the line for request `id`, which was first and leaves it, unless the time for that is used up.
+    /// Holds the line for request `id`, which was first and leaves it, unless the time for that is
+    /// used up.
     pub(super) fn hold(&mut self, id: Id) {
         let is_over = |begin: &Instant<Monotonic>| {
             begin.elapsed().as_micros_ceil() >= PERIOD_MICROSECONDS //

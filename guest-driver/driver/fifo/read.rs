@@ -100,7 +100,7 @@ impl Fifo {
                         return Ok(total);
                     }
                     start = if total > 0 { Start::At(next) } else { start };
-                    if let Err(error) = fault_in_dest(to, self.capacity as usize) {
+                    if let Err(error) = self.fault_in_first(to) {
                         return if total > 0 { Ok(total) } else { Err(error) };
                     }
                     continue;
@@ -115,6 +115,15 @@ impl Fifo {
             }
             self.wait_for_data()?;
         }
+    }
+
+    /// Faults the buffer of a call in, whose turn it was: others wait for that as for a request's
+    /// ([`super::line`]), so that what it asked for is not read by those who came later.
+    fn fault_in_first(self: ArcBorrow<'_, Self>, to: &mut IovIterDest<'_>) -> Result {
+        let id = self.change(Origin::Task, |state, _| state.requests.hold_reads());
+        let result = fault_in_dest(to, self.capacity as usize);
+        self.change(Origin::Task, |state, _| state.requests.release_lines(id));
+        result
     }
 
     /// Waits until a read would find something, or fail.

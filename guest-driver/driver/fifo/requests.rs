@@ -217,8 +217,8 @@ impl Requests {
         space && !self.write_line.is_held() && is_first_ready(&self.writes)
     }
 
-    /// Whether there is something for a server, given `data` and `space` for requests; not while one is at
-    /// it.
+    /// Whether there is something for a server, given `data` and `space` for requests; not while one
+    /// is at it.
     pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
         !self.serving && (self.can_read(data) || self.can_write(space))
     }
@@ -385,7 +385,15 @@ impl Requests {
         None
     }
 
-    /// Request `id` is back from its page fault, or has ended.
+    /// Holds the line of reads for a call that is in a page fault; until
+    /// [`Requests::release_lines`].
+    pub(super) fn hold_reads(&mut self) -> Id {
+        let id = self.next_id();
+        self.read_line.hold(id);
+        id
+    }
+
+    /// Request or call `id` is back from its page fault, or has ended.
     pub(super) fn release_lines(&mut self, id: Id) {
         self.read_line.release(id);
         self.write_line.release(id);

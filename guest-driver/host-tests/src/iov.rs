@@ -77,6 +77,7 @@ impl Place {
     /// Faults in the next bytes; how many are missing.
     pub fn fault_in(&self, size: usize) -> usize {
         world::assert_unlocked("a page fault");
+        world::reach(Point::Fault);
         self.buffer.fault_in(self.at, size)
     }
 }

@@ -33,6 +33,8 @@ pub enum Point {
     CopyToUser,
     /// A write copies bytes from its buffer, after it has seen space.
     CopyFromUser,
+    /// A page fault is taken, by a call or by a work.
+    Fault,
     /// A request can be cancelled now, and is not armed yet.
     Submitting,
     /// The device is asked: a clear has discarded what was not posted.

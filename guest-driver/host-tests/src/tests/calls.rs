@@ -10,6 +10,7 @@ use crate::prelude::*;
 #[cfg(not(GLOBALFIFO_FAST))]
 use crate::virtio_fifo::STATE_HANGUP;
 use crate::world::{self, Point};
+use std::cell::Cell;
 use std::rc::Rc;
 
 #[test]
@@ -74,6 +75,29 @@ fn sigio_follows_a_read_that_met_another_readers_turn() {
     let before = machine.signals.count();
     assert_eq!(machine.read(NOWAIT, 50).result(), Some(Ok(50)));
     assert!(machine.signals.signalled(before, &[Band::In]));
+}
+
+#[test]
+fn sigio_follows_a_read_that_met_another_readers_page_fault() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    machine.device.borrow_mut().host_write(100);
+    machine.device.borrow_mut().send(100);
+    machine.interrupts();
+    let (other, counts) = (machine.clone(), Rc::new(Cell::new((0, 0))));
+    let at_refusal = counts.clone();
+    world::at(Point::Fault, move || {
+        assert_eq!(other.read(NOWAIT, 200).result(), Some(Err(EAGAIN)));
+        assert!(!other.poll().contains(Events::IN));
+        at_refusal.set((other.signals.count(), other.fifo.notifier.wait.count()));
+    });
+    let buffer = UserBuffer::new(vec![0; 10]);
+    buffer.present.set(0);
+    let read = Call::read(&machine.file, WAIT, buffer);
+    assert_eq!(read.result(), Some(Ok(10)));
+    let (signals, wakes) = counts.get();
+    assert!(machine.signals.signalled(signals, &[Band::In]));
+    assert!(machine.fifo.notifier.wait.woke(wakes, Events::IN));
+    assert_eq!(machine.read(NOWAIT, 200).result(), Some(Ok(90)));
 }
 
 #[test]

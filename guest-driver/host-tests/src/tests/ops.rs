@@ -26,9 +26,9 @@ pub(super) enum Op {
     LosesInterrupts,
     Work,
     Passes(i64),
-    Reads(usize),
+    Reads(usize, Buffer),
     Writes(usize),
-    BlocksInRead(usize),
+    BlocksInRead(usize, Buffer),
     BlocksInWrite(usize),
     Polls,
     SubmitsRead(usize, Buffer, usize),
@@ -59,6 +59,7 @@ fn point() -> impl Strategy<Value = Point> {
     prop_oneof![
         Just(Point::CopyToUser),
         Just(Point::CopyFromUser),
+        Just(Point::Fault),
         Just(Point::Submitting),
         Just(Point::Asking),
         Just(Point::Sleep),
@@ -71,6 +72,15 @@ fn kind() -> impl Strategy<Value = Buffer> {
         1 => Just(Buffer::Half),
         1 => Just(Buffer::Missing),
         1 => Just(Buffer::Cut),
+    ]
+}
+
+/// Of a call, which takes its page faults itself.
+fn kind_of_call() -> impl Strategy<Value = Buffer> {
+    prop_oneof![
+        6 => Just(Buffer::There),
+        1 => Just(Buffer::Half),
+        2 => Just(Buffer::Missing),
     ]
 }
 
@@ -90,9 +100,9 @@ fn of_device() -> impl Strategy<Value = Op> {
 
 fn of_readiness() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => (1..80_usize).prop_map(Op::Reads),
+        4 => (1..80_usize, kind_of_call()).prop_map(|(n, kind)| Op::Reads(n, kind)),
         4 => (1..80_usize).prop_map(Op::Writes),
-        2 => (1..80_usize).prop_map(Op::BlocksInRead),
+        2 => (1..80_usize, kind_of_call()).prop_map(|(n, kind)| Op::BlocksInRead(n, kind)),
         2 => (1..80_usize).prop_map(Op::BlocksInWrite),
         3 => Just(Op::Polls),
     ]

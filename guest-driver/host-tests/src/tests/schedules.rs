@@ -114,9 +114,9 @@ impl Run {
         ledger.writes
     }
 
-    fn read(&self, how: How, n: usize) {
+    fn read(&self, how: How, n: usize, kind: Buffer) {
         let before = self.counts();
-        let call = self.machine.read(how, n);
+        let call = Call::read(&self.machine.file, how, buffer(n, 0, kind));
         self.check_copied();
         let mut reader = self.reader.borrow_mut();
         let result = call.result().unwrap();
@@ -249,9 +249,9 @@ impl Run {
                 world::run_one_work();
             }
             Op::Passes(microseconds) => world::pass(*microseconds),
-            Op::Reads(n) => self.read(NOWAIT, *n),
+            Op::Reads(n, kind) => self.read(NOWAIT, *n, *kind),
             Op::Writes(n) => self.write(NOWAIT, *n),
-            Op::BlocksInRead(n) => self.read(WAIT, *n),
+            Op::BlocksInRead(n, kind) => self.read(WAIT, *n, *kind),
             Op::BlocksInWrite(n) => self.write(WAIT, *n),
             Op::Polls => self.poll(),
             Op::SubmitsRead(file, kind, n) => self.submit(*file, true, *kind, *n),
@@ -498,6 +498,7 @@ impl Run {
         for point in [
             Point::CopyToUser,
             Point::CopyFromUser,
+            Point::Fault,
             Point::Submitting,
             Point::Asking,
             Point::Sleep,
