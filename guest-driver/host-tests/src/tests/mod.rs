@@ -3,6 +3,7 @@
 //! The tests: of the parts, and of one whole FIFO with a device in memory ([`machine`]).
 
 mod calls;
+mod ledger;
 mod machine;
 mod ops;
 mod parts;

@@ -3,7 +3,8 @@
 //! Random schedules of everything that happens to a FIFO, also in the middle of calls, against two simple models:
 //! what becomes of requests and bytes ([`Ledger`]), and who relies on being told ([`Observer`]).
 
-use super::machine::{byte_at, Call, Machine, AIO, NOWAIT, WAIT};
+use super::ledger::{Entry, Ledger};
+use super::machine::{Call, Machine, AIO, NOWAIT, WAIT};
 use super::ops::{op, Buffer, Op};
 use crate::driver::fifo::state::{State, Turn};
 use crate::driver::file::FifoFile;
@@ -39,40 +40,6 @@ struct Observer {
     at_end: bool,
     /// Number of wake-ups before the wait in which it sleeps.
     asleep: Option<usize>,
-}
-
-/// What has happened to a request.
-struct Entry {
-    call: Rc<Call>,
-    kind: Buffer,
-    was_cancelled: bool,
-    file: usize,
-    /// It was submitted in the middle of something else.
-    is_nested: bool,
-}
-
-impl Entry {
-    /// Whether it keeps its place in line until it is served.
-    fn was_served_in_line(&self) -> bool {
-        let got = self
-            .call
-            .result()
-            .is_some_and(|result| result.is_ok_and(|n| n > 0));
-        self.kind == Buffer::There && !self.was_cancelled && got
-    }
-}
-
-#[derive(Default)]
-struct Ledger {
-    requests: Vec<Entry>,
-    /// Bytes that were written by writes that are over, each by its number.
-    writes: u8,
-    results: Vec<(u8, usize)>,
-    has_cleared: bool,
-    has_hung_up: bool,
-    /// Position of the next byte that a read gets.
-    read_position: u64,
-    may_jump: bool,
 }
 
 struct Run {
@@ -171,22 +138,16 @@ impl Run {
         self.check_copied();
     }
 
-    /// What was copied to user memory follows what was copied before; only a clear makes a gap.
     fn check_copied(&self) {
         let copied = world::take_copied();
-        if self.is_loop {
-            return;
+        if !self.is_loop {
+            self.ledger.borrow_mut().check_copied(&copied);
         }
-        let mut ledger = self.ledger.borrow_mut();
-        for byte in copied {
-            if byte != byte_at(ledger.read_position) && ledger.may_jump {
-                while byte != byte_at(ledger.read_position) {
-                    ledger.read_position += 1;
-                }
-            }
-            assert_eq!(byte, byte_at(ledger.read_position), "bytes out of order");
-            ledger.read_position += 1;
-        }
+    }
+
+    fn check_results(&self) {
+        let device = self.machine.device.borrow();
+        self.ledger.borrow().check_results(&device.accepted);
     }
 
     fn clear(&self) {
@@ -398,99 +359,6 @@ impl Run {
                 "a write waits though there is space"
             );
         });
-    }
-
-    /// After everything is quiet: each request has a right result or waits for what is not there.
-    fn check_results(&self) {
-        let ledger = self.ledger.borrow();
-        for entry in &ledger.requests {
-            let Entry {
-                call,
-                kind,
-                was_cancelled,
-                ..
-            } = entry;
-            let Some(result) = call.result() else {
-                continue;
-            };
-            match result {
-                Ok(n) => assert!(n <= call.length && (call.reads || n > 0), "{n} bytes"),
-                Err(ECANCELED) => assert!(was_cancelled, "a cancel that nobody asked for"),
-                Err(EPIPE) => assert!(!call.reads && ledger.has_hung_up, "EPIPE"),
-                Err(EFAULT) => assert_eq!(*kind, Buffer::Cut, "memory that is there"),
-                Err(ENODEV) => {}
-                Err(other) => panic!("a request ended with {other:?}"),
-            }
-        }
-        self.check_order(&ledger, true);
-        if !ledger.has_cleared {
-            self.check_order(&ledger, false);
-        }
-        self.check_written(&ledger);
-    }
-
-    /// Requests of a direction complete in the order in which they came to be in line; none that is answered at once
-    /// overtakes one that came before.
-    fn check_order(&self, ledger: &Ledger, reads: bool) {
-        let of_direction = ledger
-            .requests
-            .iter()
-            .filter(|entry| entry.call.reads == reads);
-        let in_line: Vec<_> = of_direction
-            .filter(|entry| entry.was_served_in_line())
-            .collect();
-        let mut deferred: Vec<_> = in_line
-            .iter()
-            .filter(|entry| entry.call.kiocb.id() > 0)
-            .collect();
-        deferred.sort_by_key(|entry| entry.call.kiocb.id());
-        let is_ordered = deferred.is_sorted_by_key(|entry| entry.call.kiocb.order());
-        assert!(is_ordered, "requests complete out of order");
-        for (index, entry) in in_line.iter().enumerate() {
-            if entry.call.kiocb.id() == 0 && !entry.is_nested {
-                let order = entry.call.kiocb.order();
-                let is_last = in_line[..index]
-                    .iter()
-                    .all(|other| other.call.kiocb.order() < order);
-                assert!(is_last, "an answer overtakes a completion");
-            }
-        }
-    }
-
-    /// What the device has is what was written, each write in one piece.
-    fn check_written(&self, ledger: &Ledger) {
-        let device = self.machine.device.borrow();
-        let mut pieces: Vec<(u8, usize)> = Vec::new();
-        for byte in &device.accepted {
-            match pieces.last_mut() {
-                Some((number, n)) if number == byte => *n += 1,
-                _ => pieces.push((*byte, 1)),
-            }
-        }
-        let requests = ledger.requests.iter().filter(|entry| !entry.call.reads);
-        let of_requests = requests.filter_map(|entry| {
-            let number = entry.call.buffer.bytes.borrow()[0];
-            Some((number, entry.call.result()?.unwrap_or(0)))
-        });
-        let written: Vec<_> = of_requests.chain(ledger.results.iter().copied()).collect();
-        for (number, n) in &pieces {
-            let same = pieces.iter().filter(|piece| piece.0 == *number).count();
-            assert_eq!(same, 1, "write {number} is in several pieces");
-            let result = written.iter().find(|written| written.0 == *number);
-            if let Some((_, result)) = result {
-                assert!(n <= result, "write {number}: {n} bytes of {result}");
-            }
-        }
-        for (number, n) in &written {
-            let got = pieces
-                .iter()
-                .find(|piece| piece.0 == *number)
-                .map_or(0, |piece| piece.1);
-            assert!(
-                ledger.has_cleared || got == *n,
-                "write {number}: {got} bytes of {n}"
-            );
-        }
     }
 
     /// Lets everything come to rest, takes the device away, and checks that nothing is left.
