@@ -10,11 +10,12 @@ use crate::{
         Queues, //
     },
     kapi::{
-        chardev::{
-            self,
-            Mode, //
-        },
+        chardev,
         fasync::FasyncList,
+        file_operations::{
+            Mode,
+            Open, //
+        },
         virtio::IdTable, //
     },
     virtio_fifo::DEFAULT_DEVICE_ID,
@@ -205,7 +206,7 @@ impl driver::Host for Registry {
     }
 }
 
-impl chardev::Open for Registry {
+impl Open for Registry {
     type File = FifoFile;
     type OwnerModule = GlobalFifo;
 

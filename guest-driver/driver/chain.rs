@@ -92,6 +92,42 @@ impl<T: Linked> Chain<T> {
         self.back.as_deref_mut()
     }
 
+    /// Puts them in the order of `key`: a merge sort, which allocates nothing either.
+    pub(crate) fn sort_by_key(&mut self, key: impl Fn(&T) -> u64) {
+        // Sorted runs: one at index i is of 2^i entries.
+        let mut runs = [const { Self::new() }; usize::BITS as usize];
+        while let Some(link) = self.pop_front() {
+            let mut run = Self::new();
+            run.push_back(link);
+            for place in &mut runs {
+                if place.is_empty() {
+                    *place = run;
+                    break;
+                }
+                run = Self::merge(place.take(), run, &key);
+            }
+        }
+        *self = runs.into_iter().fold(Self::new(), |longer, run| {
+            Self::merge(run, longer, &key) //
+        });
+    }
+
+    /// Merges two sorted chains; of equals, those of `first` come first.
+    fn merge(mut first: Self, mut second: Self, key: &impl Fn(&T) -> u64) -> Self {
+        let mut merged = Self::new();
+        loop {
+            let from = match (first.oldest(), second.oldest()) {
+                (Some(one), Some(other)) if key(other) < key(one) => &mut second,
+                (Some(_), _) => &mut first,
+                (None, _) => &mut second,
+            };
+            match from.pop_front() {
+                Some(link) => merged.push_back(link),
+                None => return merged,
+            }
+        }
+    }
+
     /// Takes all of them.
     pub(crate) fn take(&mut self) -> Self {
         mem::replace(self, Self::new())

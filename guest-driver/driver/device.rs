@@ -281,10 +281,7 @@ fn suspend(interrupts: &Interrupts) -> Result {
     let mut detached = KVec::<Detached>::with_capacity(fifos.len(), GFP_KERNEL)?;
     for fifo in fifos {
         // There is room.
-        let _ = detached.push_within_capacity(fifo.prepare_suspend()?);
-    }
-    for (fifo, detached) in fifos.iter().zip(&mut detached) {
-        fifo.as_arc_borrow().suspend(detached);
+        let _ = detached.push_within_capacity(fifo.as_arc_borrow().suspend());
     }
     let control = interrupts.control.suspend();
     let events = interrupts.detach_events();

@@ -31,8 +31,10 @@ pub(crate) use device::{
     FifoDriver,
     Host, //
 };
-pub(crate) use fifo::Fifo;
-pub(crate) use file::FifoFile;
+pub(crate) use fifo::{
+    file::FifoFile,
+    Fifo, //
+};
 pub(crate) use stats::{
     show,
     Folder, //

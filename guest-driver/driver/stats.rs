@@ -2,10 +2,6 @@
 
 //! Counters of one FIFO, shown in debugfs under `globalfifo/globalfifoN/`.
 
-use super::fifo::{
-    request::Done,
-    Origin, //
-};
 use kernel::{
     debugfs,
     prelude::*,
@@ -80,17 +76,6 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Counts requests that are about to be completed.
-    pub(crate) fn count_done(&self, origin: Origin, done: &Done) {
-        let served = match origin {
-            #[cfg(GLOBALFIFO_FAST)]
-            Origin::Timer => &self.aio_in_passing,
-            Origin::Interrupt | Origin::Server | Origin::Task => &self.aio_by_interrupt,
-        };
-        served.add(done.served as u64);
-        self.aio_ended.add(done.ended as u64);
-    }
-
     /// All zero.
     pub(crate) const fn new() -> Self {
         Self {

@@ -21,11 +21,10 @@
 
 use super::{
     bindings,
-    chardev::{
+    open_file::{
         open_file,
-        FileOperations,
         OpenFile, //
-    },
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -53,19 +52,21 @@ impl FileId {
 }
 
 /// How a driver learns that a request is not wanted any more.
-pub(crate) trait Cancel: FileOperations {
+pub(crate) trait Cancel: Send + Sync + 'static {
     /// Request `id` should end soon: with `ECANCELED`, or as it would anyway if it is too late.
     ///
     /// Called with interrupts disabled and the AIO context's lock held, under which requests cannot
     /// be completed: the driver notes it, and completes from somewhere else. An unknown id is that
     /// of a request which is just being completed.
-    fn cancel(self: ArcBorrow<'_, Self>, id: Id);
+    fn cancel(self: ArcBorrow<'_, Self>, id: Id)
+    where
+        Self: Sized;
 }
 
 /// One read or write in progress, of a file with the operations of `T`.
-pub(crate) struct Request<'a, T: FileOperations>(Kiocb<'a, KBox<OpenFile<T>>>);
+pub(crate) struct Request<'a, T: 'static>(Kiocb<'a, KBox<OpenFile<T>>>);
 
-impl<'a, T: FileOperations> Request<'a, T> {
+impl<'a, T: 'static> Request<'a, T> {
     /// Wraps what a file operation got.
     ///
     /// # Safety
@@ -121,7 +122,7 @@ impl<'a, T: FileOperations> Request<'a, T> {
 }
 
 /// The submitting task's side of a deferred request.
-pub(crate) struct Submission<'a, T: FileOperations>(Request<'a, T>);
+pub(crate) struct Submission<'a, T: 'static>(Request<'a, T>);
 
 impl<'a, T: Cancel> Submission<'a, T> {
     /// Lets user space cancel the request. Not under a lock that [`Cancel::cancel`] takes.

@@ -9,7 +9,9 @@
 pub(crate) mod bindings;
 pub(crate) mod chardev;
 pub(crate) mod fasync;
+pub(crate) mod file_operations;
 pub(crate) mod kiocb;
+pub(crate) mod open_file;
 mod operations;
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod pages;

@@ -6,16 +6,18 @@
 
 use super::{
     bindings,
-    chardev::{
-        open_file,
+    file_operations::{
         Direction,
         FileOperations,
         Mode,
-        Open,
+        Open, //
+    },
+    kiocb::Request,
+    open_file::{
+        open_file,
         OpenFile,
         ProcessId, //
     },
-    kiocb::Request,
     poll::PollTable,
     source::Source, //
 };
@@ -199,9 +201,7 @@ impl<T: Open> Operations<T> {
         must_not_wait: bool,
     ) -> c_int {
         // SAFETY: By the safety requirements.
-        let open = unsafe { open_file::<T::File>(file) };
-        let waited = open.data().wait_for_splice(Direction::Read, must_not_wait);
-        from_result(|| waited.map(|()| 0))
+        unsafe { Self::wait_for_splice(file, Direction::Read, must_not_wait) }
     }
 
     /// # Safety
@@ -212,8 +212,20 @@ impl<T: Open> Operations<T> {
         must_not_wait: bool,
     ) -> c_int {
         // SAFETY: By the safety requirements.
+        unsafe { Self::wait_for_splice(file, Direction::Write, must_not_wait) }
+    }
+
+    /// # Safety
+    ///
+    /// `file` is open with the operations of `T`.
+    unsafe fn wait_for_splice(
+        file: *mut bindings::file,
+        direction: Direction,
+        must_not_wait: bool,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
         let open = unsafe { open_file::<T::File>(file) };
-        let waited = open.data().wait_for_splice(Direction::Write, must_not_wait);
+        let waited = open.data().wait_for_splice(direction, must_not_wait);
         from_result(|| waited.map(|()| 0))
     }
 

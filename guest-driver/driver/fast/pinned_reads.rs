@@ -18,15 +18,15 @@ use crate::{
             PINNED_PER_INTERRUPT, //
         },
         fifo::{
+            file::{
+                Buffer,
+                Memory, //
+            },
             read::{
                 Start,
                 Transfer, //
             },
-            request::{
-                Buffer,
-                Memory,
-                Wants, //
-            },
+            request::Wants,
             requests::Requests,
             state::{
                 Reader,

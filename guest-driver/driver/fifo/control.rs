@@ -24,7 +24,7 @@ use crate::{
         },
     },
     kapi::{
-        chardev::Direction,
+        file_operations::Direction,
         wait::{
             Deadline,
             Events,

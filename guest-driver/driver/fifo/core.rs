@@ -7,6 +7,7 @@
 //! is.
 
 use super::{
+    request::Done,
     state::{
         Effects,
         State, //
@@ -98,12 +99,23 @@ impl Fifo {
                 return;
             };
             // Counted first, so that a program that sees a completion sees it counted.
-            self.stats.count_done(origin, &done);
+            self.count_done(origin, &done);
             left -= done.len();
             done.complete();
         }
         self.state.lock().requests.end_completing();
         self.start_server();
+    }
+
+    fn count_done(&self, origin: Origin, done: &Done) {
+        let stats = &self.stats;
+        let served = match origin {
+            #[cfg(GLOBALFIFO_FAST)]
+            Origin::Timer => &stats.aio_in_passing,
+            Origin::Interrupt | Origin::Server | Origin::Task => &stats.aio_by_interrupt,
+        };
+        served.add(done.served as u64);
+        stats.aio_ended.add(done.ended as u64);
     }
 
     /// Queues the server of requests. Any context.

@@ -16,11 +16,11 @@ use super::{
     requests::Requests, //
 };
 use crate::kapi::{
-    chardev::ProcessId,
     kiocb::{
         FileId,
         Id, //
     },
+    open_file::ProcessId, //
 };
 use core::mem;
 use kernel::prelude::*;

@@ -7,7 +7,7 @@
 //! right whatever they answer. What each of them gains is said in the file that it is from.
 
 use super::{
-    request::Pinning,
+    file::Pinning,
     state::State,
     Fifo, //
 };

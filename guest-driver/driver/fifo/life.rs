@@ -79,12 +79,8 @@ pub(crate) struct FifoQueues {
     pub(crate) tx: Queue<Tx>,
 }
 
-/// Queues of a suspended FIFO, and room for the messages that are in them.
-pub(crate) struct Detached {
-    rx: Option<Queue<Rx>>,
-    tx: Option<Queue<Tx>>,
-    messages: KVec<KBox<TxBuffer>>,
-}
+/// Queues that were taken out of a FIFO.
+pub(crate) type Detached = (Option<Queue<Rx>>, Option<Queue<Tx>>);
 
 impl Fifo {
     /// Makes FIFO `index`, which stands where the device says. No data flows before
@@ -188,7 +184,7 @@ impl Fifo {
     }
 
     /// Takes the queues out, for good. They must be dropped by the caller, which stops the device.
-    pub(crate) fn detach(self: ArcBorrow<'_, Self>) -> (Option<Queue<Rx>>, Option<Queue<Tx>>) {
+    pub(crate) fn detach(self: ArcBorrow<'_, Self>) -> Detached {
         let queues = self.change(Origin::Task, |state, effects| {
             effects.drained = true;
             (state.rx.detach(), state.tx.detach())
@@ -197,41 +193,33 @@ impl Fifo {
         queues
     }
 
-    /// Makes room for what [`Fifo::suspend`] takes out.
-    pub(crate) fn prepare_suspend(&self) -> Result<Detached> {
-        let descriptors = self.state.lock().tx.descriptors();
-        Ok(Detached {
-            rx: None,
-            tx: None,
-            messages: KVec::with_capacity(descriptors, GFP_KERNEL)?,
-        })
-    }
-
     /// Takes the queues out, for the time of a reset.
-    pub(crate) fn suspend(self: ArcBorrow<'_, Self>, detached: &mut Detached) {
-        self.change(Origin::Task, |state, _| {
+    pub(crate) fn suspend(self: ArcBorrow<'_, Self>) -> Detached {
+        let queues = self.change(Origin::Task, |state, _| {
             if state.life == Life::Live {
                 state.life = Life::Suspended;
             }
-            (detached.rx, detached.tx) = (state.rx.detach(), state.tx.detach());
+            (state.rx.detach(), state.tx.detach())
         });
         self.cancel_timers();
+        queues
     }
 
     /// Stops the device, and takes back what was in the queues.
-    pub(crate) fn take_back(&self, mut detached: Detached) {
+    pub(crate) fn take_back(&self, (mut rx, mut tx): Detached) {
         let mut posted = 0;
-        while let Some(buffer) = detached.rx.as_mut().and_then(Queue::take_unused) {
+        while let Some(buffer) = rx.as_mut().and_then(Queue::take_unused) {
             posted += 1;
             drop(buffer);
         }
-        while let Some(message) = detached.tx.as_mut().and_then(Queue::take_unused) {
-            // There is room for as many as the queue has descriptors.
-            let _ = detached.messages.push_within_capacity(message);
+        let mut messages = Chain::new();
+        while let Some(message) = tx.as_mut().and_then(Queue::take_unused) {
+            messages.push_back(message);
         }
+        messages.sort_by_key(TxBuffer::tx_position);
         let mut state = self.state.lock();
         state.rx.forget_posted(posted);
-        state.tx.take_back(detached.messages);
+        state.tx.take_back(messages);
     }
 
     /// Goes on where the device stands, which has been reset.

@@ -9,6 +9,7 @@
 //! | [`core`] | the lock, and what follows from a change | what a change is |
 //! | [`state`] | who may read and write, which events hold | how tasks are woken |
 //! | [`rx`], [`tx`], [`pump`] | positions, credit, messages | locks, user memory |
+//! | [`file`] | buffers, and their page faults | when a request is served |
 //! | [`request`], [`requests`], [`line`], [`endings`] | deferred requests | where bytes come from |
 //! | [`notify`] | wake-ups and SIGIO | why an event came about |
 //! | [`read`], [`write`](mod@write), [`control`] | calls | the wire format |
@@ -28,7 +29,7 @@
 //! User memory is copied to and from without the lock. A reader has the *turn* ([`state::Turn`])
 //! meanwhile; it takes no page faults during it, and is not preempted (without PREEMPT_RT), so a
 //! turn is short whoever has it. Page faults are taken outside: by the reader before it tries
-//! again, or for a request by a work of its file's ([`crate::driver::file`]). So nobody waits for a
+//! again, or for a request by a work of its file's ([`file`]). So nobody waits for a
 //! page of somebody else's.
 
 use super::{
@@ -57,6 +58,7 @@ use kernel::{
 mod control;
 mod core;
 mod endings;
+pub(crate) mod file;
 pub(crate) mod hooks;
 pub(crate) mod life;
 mod line;

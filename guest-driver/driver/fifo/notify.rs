@@ -8,11 +8,11 @@
 use crate::{
     driver::stats::Stats,
     kapi::{
-        chardev::Mode,
         fasync::{
             Band,
             FasyncList, //
         },
+        file_operations::Mode,
         wait::{
             new_poll_queue,
             Events,

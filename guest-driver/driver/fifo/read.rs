@@ -4,11 +4,12 @@
 
 use super::{
     core::Origin,
-    request::{
+    file::{
         Buffer,
-        Memory,
-        Wants, //
+        FifoFile,
+        Memory, //
     },
+    request::Wants,
     state::{
         Reader,
         Turn, //
@@ -16,10 +17,7 @@ use super::{
     Fifo, //
 };
 use crate::{
-    driver::{
-        file::FifoFile,
-        tunables::TURN, //
-    },
+    driver::tunables::TURN,
     kapi::{
         kiocb::{
             Outcome,

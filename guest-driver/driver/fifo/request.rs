@@ -1,28 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One deferred request: its buffer, what it waits for, and its place in a tree.
+//! One deferred request: what it waits for, and its place in a tree.
 //!
 //! Plain state: must not know the rules by which requests are served and ended
 //! ([`super::requests`], [`super::endings`]).
 
-use crate::{
-    driver::{
-        chain::Linked,
-        file::FifoFile, //
+use super::file::Buffer;
+use crate::kapi::{
+    kiocb::{
+        FileId,
+        Id,
+        Pending, //
     },
-    kapi::{
-        chardev::ProcessId,
-        kiocb::{
-            FileId,
-            Id,
-            Pending, //
-        },
-        user_memory::{
-            Dest,
-            Src,
-            UserMemory, //
-        },
-    },
+    open_file::ProcessId, //
 };
 use core::mem;
 use kernel::{
@@ -32,58 +22,8 @@ use kernel::{
         RBTree,
         RBTreeNode,
         RBTreeNodeReservation, //
-    },
-    sync::Arc, //
+    }, //
 };
-
-/// Buffer of a request, apart from it: whoever serves the request has it meanwhile.
-pub(crate) struct Buffer {
-    next: Option<KBox<Buffer>>,
-    /// Number of the request.
-    pub(crate) id: Id,
-    /// File of the request, whose work faults the buffer in.
-    pub(crate) file: Arc<FifoFile>,
-    pub(crate) memory: Memory,
-    /// The buffer has been faulted in once: what is still missing is not there.
-    pub(crate) was_faulted_in: bool,
-    /// Position of the rx stream at which a read has to go on that met a page fault.
-    pub(crate) resumes_at: Option<u64>,
-}
-
-/// Pinned memory of a read: [`Pinned`] in the fast edition, nothing in the teaching edition.
-#[cfg(GLOBALFIFO_FAST)]
-pub(crate) type Pinning = crate::kapi::pinned::Pinned;
-#[cfg(not(GLOBALFIFO_FAST))]
-pub(crate) type Pinning = ();
-
-/// Addresses of a buffer.
-pub(crate) enum Memory {
-    /// Destination of a read.
-    Dest(UserMemory<Dest>, Pinning),
-    /// Source of a write.
-    Source(UserMemory<Src>),
-}
-
-impl Buffer {
-    /// The buffer of a request that has no number yet.
-    pub(crate) fn new(file: Arc<FifoFile>, memory: Memory) -> Result<KBox<Self>> {
-        let buffer = Self {
-            next: None,
-            id: 0,
-            file,
-            memory,
-            was_faulted_in: false,
-            resumes_at: None,
-        };
-        Ok(KBox::new(buffer, GFP_KERNEL_ACCOUNT)?)
-    }
-}
-
-impl Linked for Buffer {
-    fn next(&mut self) -> &mut Option<KBox<Self>> {
-        &mut self.next
-    }
-}
 
 /// Condition that a request waits for.
 pub(crate) enum Wants {

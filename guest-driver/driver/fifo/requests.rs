@@ -17,28 +17,32 @@
 //!           faulting
 //! ```
 
-use super::line::Line;
-use super::request::{
-    is_first_ready,
-    move_node,
-    take_buffer,
-    Buffer,
-    Done,
-    Index,
-    Memory,
-    Phase,
-    Request,
-    Reservation,
-    Tree,
-    Wants, //
+use super::{
+    file::{
+        Buffer,
+        Memory, //
+    },
+    line::Line,
+    request::{
+        is_first_ready,
+        move_node,
+        take_buffer,
+        Done,
+        Index,
+        Phase,
+        Request,
+        Reservation,
+        Tree,
+        Wants, //
+    },
 };
 use crate::kapi::{
-    chardev::ProcessId,
     kiocb::{
         FileId,
         Id,
         Pending, //
     },
+    open_file::ProcessId, //
 };
 use core::mem;
 use kernel::prelude::*;
@@ -217,8 +221,8 @@ impl Requests {
         space && !self.write_line.is_held() && is_first_ready(&self.writes)
     }
 
-    /// Whether there is something for a server, given `data` and `space` for requests; not while one
-    /// is at it.
+    /// Whether there is something for a server, given `data` and `space` for requests; not while
+    /// one is at it.
     pub(crate) fn have_work(&self, data: bool, space: bool) -> bool {
         !self.serving && (self.can_read(data) || self.can_write(space))
     }

@@ -9,13 +9,16 @@
 
 use super::{
     core::Origin,
+    file::{
+        Buffer,
+        FifoFile,
+        Memory, //
+    },
     read::{
         Start,
         Transfer, //
     },
     request::{
-        Buffer,
-        Memory,
         Reservation,
         Wants, //
     },
@@ -32,21 +35,18 @@ use super::{
     SERVE, //
 };
 use crate::{
-    driver::{
-        file::FifoFile,
-        tunables::{
-            JOBS,
-            REQUESTS, //
-        },
+    driver::tunables::{
+        JOBS,
+        REQUESTS, //
     },
     kapi::{
-        chardev::ProcessId,
         kiocb::{
             FileId,
             Id,
             Outcome,
             Request, //
         },
+        open_file::ProcessId,
         source::Source,
         wait::Events, //
     },

@@ -119,13 +119,12 @@ impl TxSide {
         self.queue.take()
     }
 
-    /// Takes back what was in the queue, which has been detached and its device reset: `unused`, in
-    /// no particular order.
-    pub(crate) fn take_back(&mut self, mut unused: KVec<KBox<TxBuffer>>) {
+    /// Takes back what was in the queue, which has been detached and its device reset: `unused`,
+    /// in the order of positions.
+    pub(crate) fn take_back(&mut self, mut unused: Chain<TxBuffer>) {
         (self.in_flight, self.carrying) = (0, 0);
-        unused.sort_unstable_by_key(|message| message.tx_position());
         let mut messages = Chain::new();
-        for message in unused {
+        while let Some(message) = unused.pop_front() {
             if message.payload_len() == 0 {
                 self.ack = Some(message);
             } else {

@@ -7,18 +7,18 @@
 
 use super::{
     core::Origin,
-    request::{
+    file::{
         Buffer,
-        Memory,
-        Wants, //
+        FifoFile,
+        Memory, //
     },
+    request::Wants,
     Fifo, //
 };
 use crate::{
     driver::{
         buffers::TxBuffer,
         chain::Chain,
-        file::FifoFile,
         policy::spares::Spares, //
     },
     kapi::{

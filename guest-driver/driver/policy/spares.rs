@@ -114,11 +114,13 @@ impl Spares {
         let mut taken = Chain::new();
         let room = self.room_for(n, is_stream);
         if let Some(size) = self.of_room(room) {
-            for _ in 0..n.div_ceil(room) {
+            let mut bytes = 0;
+            while bytes < n {
                 let Some(message) = size.take() else {
                     break;
                 };
                 taken.push_back(message);
+                bytes += room;
             }
         }
         (taken, room)

@@ -2,7 +2,13 @@
 
 //! A virtio device: configuration space, status, and its virtqueues.
 
-use super::queue::Queue;
+use super::{
+    queue::Queue,
+    shared::{
+        Found,
+        Shared, //
+    }, //
+};
 use crate::kapi::bindings;
 use core::ptr::{
     self,
@@ -13,10 +19,8 @@ use kernel::{
     error::to_result,
     prelude::*,
     sync::{
-        new_mutex,
         Arc,
-        ArcBorrow,
-        Mutex, //
+        ArcBorrow, //
     },
     types::{
         ForeignOwnable,
@@ -121,21 +125,13 @@ impl Device {
             return Err(error);
         }
         let release: unsafe fn(*mut c_void) = release_handler::<H>;
-        // SAFETY: The device is bound, so it holds a reference to itself that we may double.
-        unsafe { bindings::get_device(&raw mut (*vdev).dev) };
-        // INVARIANT: The queues exist from here on until `Shared` is dropped.
-        let guard = Found {
-            vdev,
-            handler,
-            release,
+        // SAFETY: The device is bound, so it holds a reference to itself that we may double. The
+        // queues have just been found, with this handler.
+        let found = unsafe {
+            bindings::get_device(&raw mut (*vdev).dev);
+            Found::new(vdev, handler, release)
         };
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                is_reset <- new_mutex!(false, "Shared::is_reset"),
-                found: guard,
-            }),
-            GFP_KERNEL,
-        )?;
+        let shared = Arc::pin_init(Shared::new(found), GFP_KERNEL)?;
         Ok(FoundQueues { shared, raw })
     }
 }
@@ -157,7 +153,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// A `vq_callback_t`: called for a queue that [`Device::find_queues`] found with this `H`.
 unsafe extern "C" fn interrupt<H: Handler>(vq: *mut bindings::virtqueue) {
     // SAFETY: Callbacks come for queues that exist; while they do, `priv` is the foreign form of an
-    // `Arc<H>`, set by `find_queues` and released by `Shared::drop` after the queues are gone.
+    // `Arc<H>`, set by `find_queues` and released by `Found::drop` after the queues are gone.
     let (handler, index) = unsafe {
         (
             <Arc<H> as ForeignOwnable>::borrow((*(*vq).vdev).priv_),
@@ -173,59 +169,6 @@ unsafe extern "C" fn interrupt<H: Handler>(vq: *mut bindings::virtqueue) {
 unsafe fn release_handler<H: Handler>(handler: *mut c_void) {
     // SAFETY: By the safety requirements.
     drop(unsafe { Arc::<H>::from_foreign(handler) });
-}
-
-/// The queues of one device, as long as one of them exists.
-///
-/// # Invariants
-///
-/// The device's virtqueues exist, and `handler` is what its `priv` points to.
-struct Found {
-    vdev: *mut bindings::virtio_device,
-    handler: *mut c_void,
-    release: unsafe fn(*mut c_void),
-}
-
-// SAFETY: The pointers are used where sleeping is allowed, by any thread.
-unsafe impl Send for Found {}
-// SAFETY: There are no methods on `&Found`; the device may be reset by any thread.
-unsafe impl Sync for Found {}
-
-impl Drop for Found {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants. The device is reset, and `del_vqs` frees the interrupts
-        // first, which waits for callbacks that run: so nobody uses the handler after it. We hold a
-        // device reference.
-        unsafe {
-            bindings::virtio_reset_device(self.vdev);
-            bindings::globalfifo_del_vqs(self.vdev);
-            (*self.vdev).priv_ = ptr::null_mut();
-            (self.release)(self.handler);
-            bindings::put_device(&raw mut (*self.vdev).dev);
-        }
-    }
-}
-
-/// What the queues of one device share.
-#[pin_data]
-pub(super) struct Shared {
-    /// Whether the device has been reset since the queues were found. Held during the reset: who
-    /// finds it done may free what was in a queue.
-    #[pin]
-    is_reset: Mutex<bool>,
-    found: Found,
-}
-
-impl Shared {
-    /// Resets the device if that has not been done: it uses no buffer any more. May sleep.
-    pub(super) fn reset(&self) {
-        let mut is_reset = self.is_reset.lock();
-        if !*is_reset {
-            // SAFETY: By the type invariants of `Found`.
-            unsafe { bindings::virtio_reset_device(self.found.vdev) };
-            *is_reset = true;
-        }
-    }
 }
 
 /// The virtqueues of a device, before each goes to its user.

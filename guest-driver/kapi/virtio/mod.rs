@@ -3,7 +3,7 @@
 //! Virtio: drivers, devices, virtqueues.
 //!
 //! [`driver`] registers a driver and takes the bus's calls, [`device`] brings a device up,
-//! [`queue`] moves buffers, [`packet`] is a buffer.
+//! [`queue`] moves buffers, [`packet`] is a buffer, [`shared`] keeps queues in existence.
 //!
 //! A [`Queue`] owns the buffers that are in it and holds on to the device's queues, so that neither
 //! can go while the other is in use. The first of a device's queues to be dropped resets the
@@ -16,6 +16,7 @@ mod device;
 mod driver;
 mod packet;
 mod queue;
+mod shared;
 
 pub(crate) use device::{
     Device,

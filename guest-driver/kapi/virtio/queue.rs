@@ -3,8 +3,8 @@
 //! A virtqueue and the buffers in it.
 
 use super::{
-    device::Shared,
-    packet::Packet, //
+    packet::Packet,
+    shared::Shared, //
 };
 use crate::kapi::bindings;
 use core::{

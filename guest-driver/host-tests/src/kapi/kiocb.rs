@@ -2,7 +2,6 @@
 
 //! Stand-in for requests. A request that is completed twice, or forgotten, or completed under a lock, fails the test.
 
-use super::chardev::FileOperations;
 use crate::prelude::*;
 use crate::sync::ArcBorrow;
 use crate::world::{self, Point};
@@ -25,8 +24,10 @@ impl FileId {
 }
 
 /// As in `kapi`.
-pub(crate) trait Cancel: FileOperations {
-    fn cancel(self: ArcBorrow<'_, Self>, id: Id);
+pub(crate) trait Cancel: 'static {
+    fn cancel(self: ArcBorrow<'_, Self>, id: Id)
+    where
+        Self: Sized;
 }
 
 /// How a call or a request is made.
@@ -96,9 +97,9 @@ impl Kiocb {
 }
 
 /// As in `kapi`.
-pub(crate) struct Request<'a, T: FileOperations>(Rc<Kiocb>, PhantomData<(&'a (), T)>);
+pub(crate) struct Request<'a, T: 'static>(Rc<Kiocb>, PhantomData<(&'a (), T)>);
 
-impl<'a, T: FileOperations> Request<'a, T> {
+impl<'a, T: 'static> Request<'a, T> {
     pub(crate) fn new(kiocb: &Rc<Kiocb>) -> Self {
         Self(kiocb.clone(), PhantomData)
     }
@@ -130,7 +131,7 @@ impl<'a, T: FileOperations> Request<'a, T> {
 }
 
 /// As in `kapi`.
-pub(crate) struct Submission<'a, T: FileOperations>(Request<'a, T>);
+pub(crate) struct Submission<'a, T: 'static>(Request<'a, T>);
 
 impl<'a, T: Cancel> Submission<'a, T> {
     pub(crate) fn allow_cancel(&self) {

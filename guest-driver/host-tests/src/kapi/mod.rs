@@ -5,9 +5,10 @@
 #![allow(dead_code)]
 
 pub(crate) mod bindings;
-pub(crate) mod chardev;
 pub(crate) mod fasync;
+pub(crate) mod file_operations;
 pub(crate) mod kiocb;
+pub(crate) mod open_file;
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod pages;
 #[cfg(GLOBALFIFO_FAST)]

@@ -8,18 +8,19 @@
 use crate::device::Device as Name;
 use crate::driver::buffers::{Rx, Tx};
 use crate::driver::control::Control;
+use crate::driver::fifo::file::FifoFile;
 use crate::driver::fifo::life::FifoQueues;
 use crate::driver::fifo::state::State;
 use crate::driver::fifo::{Fifo, Origin};
-use crate::driver::file::FifoFile;
 use crate::driver::watchdog::Watchdog;
 use crate::driver::work::Queues;
 use crate::driver::HOOKS;
 use crate::fs::File;
 use crate::iov::{IovIterDest, IovIterSource, Place, UserBuffer};
-use crate::kapi::chardev::{FileOperations, Mode, ProcessId};
 use crate::kapi::fasync::FasyncList;
+use crate::kapi::file_operations::{FileOperations, Mode};
 use crate::kapi::kiocb::{Cancel, How, Kiocb, Request};
+use crate::kapi::open_file::ProcessId;
 use crate::kapi::poll::PollTable;
 use crate::kapi::source::Source;
 use crate::kapi::virtio::Ring;
@@ -376,8 +377,7 @@ impl Machine {
     /// The device is reset, and set up again: as the machine is suspended and resumed.
     pub(super) fn suspend_and_resume(&self, meanwhile: impl FnOnce()) {
         let fifo = self.fifo.as_arc_borrow();
-        let mut detached = fifo.prepare_suspend().unwrap();
-        fifo.suspend(&mut detached);
+        let detached = fifo.suspend();
         // DEV-7.
         while self.device.borrow_mut().accept() {}
         fifo.take_back(detached);

@@ -13,6 +13,7 @@ use crate::kapi::virtio::Ring;
 use crate::prelude::*;
 use crate::virtio_fifo::{RxHeader, State, TxHeader, MAX_POSITION, STATE_LOOPBACK};
 use crate::world;
+use proptest::prelude::*;
 
 // Chain.
 
@@ -52,6 +53,21 @@ fn only_link_of_a_chain_is_found_wherever_it_is() {
     assert!(chain.only().is_some() && chain.newest().is_none());
     chain.push_back(link(2));
     assert!(chain.only().is_none());
+}
+
+proptest! {
+    #[test]
+    fn chain_is_sorted_and_keeps_the_order_of_equals(
+        keys in proptest::collection::vec(0..50_u32, 0..300),
+    ) {
+        let mut chain = Chain::new();
+        let mut numbered: Vec<u32> = (0..).zip(&keys).map(|(at, key)| key * 1000 + at).collect();
+        numbered.iter().for_each(|n| chain.push_back(link(*n)));
+        chain.sort_by_key(|link| u64::from(link.0 / 1000));
+        numbered.sort_by_key(|n| n / 1000);
+        let got: Vec<_> = std::iter::from_fn(|| chain.pop_front().map(|link| link.0)).collect();
+        prop_assert_eq!(got, numbered);
+    }
 }
 
 #[test]
@@ -440,10 +456,11 @@ fn messages_that_the_device_did_not_accept_are_sent_again_in_order() {
         sender.pump().unwrap();
     }
     let mut queue = sender.tx.detach().unwrap();
-    let mut unused = KVec::with_capacity(4, GFP_KERNEL).unwrap();
+    let mut unused = Chain::new();
     while let Some(message) = queue.take_unused() {
-        assert!(unused.push_within_capacity(message).is_ok());
+        unused.push_back(message);
     }
+    unused.sort_by_key(TxBuffer::tx_position);
     sender.tx.take_back(unused);
     sender.ring = Ring::new(4);
     sender.tx.attach(sender.ring.queue());
@@ -465,10 +482,8 @@ fn device_that_accepted_part_of_a_message_is_not_resumed() {
     sender.enqueue(10, 10);
     sender.pump().unwrap();
     let mut queue = sender.tx.detach().unwrap();
-    let mut unused = KVec::with_capacity(4, GFP_KERNEL).unwrap();
-    assert!(unused
-        .push_within_capacity(queue.take_unused().unwrap())
-        .is_ok());
+    let mut unused = Chain::new();
+    unused.push_back(queue.take_unused().unwrap());
     sender.tx.take_back(unused);
     let state = State {
         tx_accepted: 5,

@@ -3,12 +3,12 @@
 //! Deferred requests: order, places in line, cancellation in every phase, and what a hold of the lock looks at.
 
 use super::machine::{Machine, AIO};
-use crate::driver::fifo::request::{Buffer, Memory, Pinning, Reservation, Wants};
+use crate::driver::fifo::file::{Buffer, FifoFile, Memory, Pinning};
+use crate::driver::fifo::request::{Reservation, Wants};
 use crate::driver::fifo::requests::{Armed, Circumstances, Requests};
-use crate::driver::file::FifoFile;
 use crate::iov::{Place, UserBuffer};
-use crate::kapi::chardev::ProcessId;
 use crate::kapi::kiocb::{FileId, Id, Kiocb, Pending};
+use crate::kapi::open_file::ProcessId;
 use crate::kapi::user_memory::{Dest, Src, UserMemory};
 use crate::prelude::*;
 use crate::sync::Arc;

@@ -6,8 +6,8 @@
 use super::ledger::{Entry, Ledger};
 use super::machine::{Call, Machine, AIO, NOWAIT, WAIT};
 use super::ops::{op, Buffer, Op};
+use crate::driver::fifo::file::FifoFile;
 use crate::driver::fifo::state::{State, Turn};
-use crate::driver::file::FifoFile;
 use crate::iov::UserBuffer;
 use crate::kapi::fasync::Band;
 use crate::kapi::kiocb::How;

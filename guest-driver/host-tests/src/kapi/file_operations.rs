@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Stand-in for character devices: the operations of an open file, to be called by tests.
+//! Stand-in: the operations of an open file, to be called by tests.
 
 use super::kiocb::{Outcome, Request};
+use super::open_file::ProcessId;
 use super::poll::PollTable;
 use super::source::Source;
 use super::wait::Events;
@@ -10,7 +11,6 @@ use crate::fs::File;
 use crate::iov::IovIterDest;
 use crate::prelude::*;
 use crate::sync::ArcBorrow;
-use crate::world;
 
 /// As in `kapi`.
 pub(crate) trait FileOperations: Sized + 'static {
@@ -73,18 +73,4 @@ impl Mode {
     pub(crate) fn can_write(self) -> bool {
         self.write
     }
-}
-
-/// As in `kapi`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ProcessId(pub(crate) usize);
-
-impl ProcessId {
-    pub(crate) fn of_current() -> Self {
-        Self(world::process())
-    }
-}
-
-pub(crate) fn opener_may_write(file: &File) -> bool {
-    file.may_write
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! An open file, and the buffers of its deferred requests.
+//!
+//! Page faults of a file's requests are taken one at a time, by a work of the file's own: a page
+//! that never comes keeps nobody waiting but this file's other faults.
+
+use super::Fifo;
+use crate::{
+    driver::{
+        chain::{
+            Chain,
+            Linked, //
+        },
+        watchdog::Watchdog, //
+    },
+    kapi::{
+        fasync::FasyncList,
+        file_operations::Mode,
+        kiocb::{
+            FileId,
+            Id, //
+        },
+        user_memory::{
+            Dest,
+            Src,
+            UserMemory, //
+        },
+        workqueue::InUse, //
+    }, //
+};
+use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
+    prelude::*,
+    sync::{
+        new_spinlock,
+        Arc,
+        SpinLock, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
+    },
+};
+
+/// An open file.
+#[pin_data]
+pub(crate) struct FifoFile {
+    pub(crate) fifo: Arc<Fifo>,
+    _watched: Opened,
+    /// Buffers to be faulted in. Process context; leaf.
+    #[pin]
+    to_fault_in: SpinLock<Chain<Buffer>>,
+    #[pin]
+    faults: Work<FifoFile>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for FifoFile { self.faults }
+}
+
+impl FifoFile {
+    /// Opens a FIFO: the file, and the list that `O_ASYNC` puts it on.
+    pub(crate) fn open(fifo: Arc<Fifo>, mode: Mode) -> Result<(Arc<Self>, Arc<FasyncList>)> {
+        let list = fifo.notifier.list_for(mode);
+        let watched = Opened::new(&fifo.watchdog);
+        let file = Arc::pin_init(
+            pin_init!(Self {
+                fifo,
+                _watched: watched,
+                to_fault_in <- new_spinlock!(Chain::new(), "FifoFile::to_fault_in"),
+                faults <- new_work!("FifoFile::faults"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        Ok((file, list))
+    }
+
+    /// Identity of the file.
+    pub(crate) fn id(&self) -> FileId {
+        FileId::of(self)
+    }
+
+    /// Queues a buffer to be faulted in. Its request goes back in line afterwards.
+    pub(crate) fn fault_in(buffer: KBox<Buffer>) {
+        let file = buffer.file.clone();
+        file.to_fault_in.lock().push_back(buffer);
+        let queue = file.fifo.queues.faults.clone();
+        // An error says that it is to run already; it takes all buffers when it does.
+        let _ = queue.queue().enqueue(file);
+    }
+}
+
+impl WorkItem for FifoFile {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        // A page may never come: then unloading is refused, rather than waits for it.
+        let _in_use = InUse::new();
+        loop {
+            let next = this.to_fault_in.lock().pop_front();
+            let Some(mut buffer) = next else {
+                return;
+            };
+            let size = this.fifo.capacity as usize;
+            let result = match &mut buffer.memory {
+                Memory::Dest(memory, _) => memory.fault_in(size),
+                Memory::Source(memory) => memory.fault_in(size),
+            };
+            this.fifo.as_arc_borrow().faulted_in(buffer, result);
+        }
+    }
+}
+
+/// One more open file, for the watchdog.
+struct Opened(Arc<Watchdog>);
+
+impl Opened {
+    fn new(watchdog: &Arc<Watchdog>) -> Self {
+        watchdog.as_arc_borrow().opened();
+        Self(watchdog.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+/// Buffer of a request, apart from it: whoever serves the request has it meanwhile.
+pub(crate) struct Buffer {
+    next: Option<KBox<Buffer>>,
+    /// Number of the request.
+    pub(crate) id: Id,
+    /// File of the request, whose work faults the buffer in.
+    pub(crate) file: Arc<FifoFile>,
+    pub(crate) memory: Memory,
+    /// The buffer has been faulted in once: what is still missing is not there.
+    pub(crate) was_faulted_in: bool,
+    /// Position of the rx stream at which a read has to go on that met a page fault.
+    pub(crate) resumes_at: Option<u64>,
+}
+
+/// Pinned memory of a read: [`Pinned`] in the fast edition, nothing in the teaching edition.
+#[cfg(GLOBALFIFO_FAST)]
+pub(crate) type Pinning = crate::kapi::pinned::Pinned;
+#[cfg(not(GLOBALFIFO_FAST))]
+pub(crate) type Pinning = ();
+
+/// Addresses of a buffer.
+pub(crate) enum Memory {
+    /// Destination of a read.
+    Dest(UserMemory<Dest>, Pinning),
+    /// Source of a write.
+    Source(UserMemory<Src>),
+}
+
+impl Buffer {
+    /// The buffer of a request that has no number yet.
+    pub(crate) fn new(file: Arc<FifoFile>, memory: Memory) -> Result<KBox<Self>> {
+        let buffer = Self {
+            next: None,
+            id: 0,
+            file,
+            memory,
+            was_faulted_in: false,
+            resumes_at: None,
+        };
+        Ok(KBox::new(buffer, GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+impl Linked for Buffer {
+    fn next(&mut self) -> &mut Option<KBox<Self>> {
+        &mut self.next
+    }
+}
