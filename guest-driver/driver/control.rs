@@ -76,7 +76,7 @@ struct Inner {
     line: Line,
     /// Number of times that the queue was set up.
     generation: u32,
-    /// Somebody has the turn.
+    /// Somebody makes a request.
     busy: bool,
     last: Sequence,
     answer: Option<(Sequence, Option<CtrlResponse>)>,
@@ -117,7 +117,7 @@ pub(crate) struct Control {
     /// Taken in process context and in the queue's hard interrupt; leaf.
     #[pin]
     inner: SpinLockIrq<Inner>,
-    /// An answer wakes readers; the end of a turn and the return of the queue wake writers. Woken
+    /// An answer wakes readers; the end of a request and the return of the queue wake writers. Woken
     /// without `inner`.
     #[pin]
     wait: WaitQueue,
@@ -127,12 +127,12 @@ pub(crate) struct Control {
 pub(crate) struct Prepared(KBox<Packet<Sequence>>);
 
 /// The right to make a request.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Requester<'a> {
     control: &'a Control,
     signals: Signals,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Requester<'_> {
     fn drop(&mut self) {
         self.control.inner.lock().busy = false;
         self.control.wait.wake(Events::OUT);
@@ -205,11 +205,11 @@ impl Control {
     /// Waits until nobody else makes a request, and the device is not being reset: for as many
     /// bounded waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
     /// signal that kills.
-    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
-        self.turn_with(Signals::Kill)
+    pub(crate) fn requester(&self) -> Result<Requester<'_>> {
+        self.requester_with(Signals::Kill)
     }
 
-    fn turn_with(&self, signals: Signals) -> Result<Turn<'_>> {
+    fn requester_with(&self, signals: Signals) -> Result<Requester<'_>> {
         let mut result = Ok(());
         self.wait.wait(WaitFor::Writable, signals, None, || {
             let mut inner = self.inner.lock();
@@ -220,7 +220,7 @@ impl Control {
             }
             true
         })?;
-        result.map(|()| Turn {
+        result.map(|()| Requester {
             control: self,
             signals,
         })
@@ -229,7 +229,7 @@ impl Control {
     /// Makes a request of a device that is being set up. No signal ends it.
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
         let memory = Self::prepare()?;
-        self.turn_with(Signals::Ignore)?
+        self.requester_with(Signals::Ignore)?
             .request(memory, request, missed)
     }
 
@@ -300,7 +300,7 @@ impl Control {
     }
 }
 
-impl Turn<'_> {
+impl Requester<'_> {
     /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ impl Fifo {
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
         let memory = Control::prepare()?;
         // Nobody else clears meanwhile, and the device is not being reset.
-        let turn = self.control.turn()?;
+        let requester = self.control.requester()?;
         let (posted, mut discard) = self.change(Origin::Task, |state, effects| {
             state.check()?;
             state.clears += 1;
@@ -129,8 +129,8 @@ impl Fifo {
             tx_sent: posted,
         };
         // Without an answer it is still under way, for all that is known.
-        let told = turn.request(memory, request, &self.stats.missed_interrupts)?;
-        drop(turn);
+        let told = requester.request(memory, request, &self.stats.missed_interrupts)?;
+        drop(requester);
         self.change(Origin::Task, |state, effects| {
             if let Err(error) = check_told(&told, self.index, self.capacity) {
                 state.fail(Broken("an impossible state"), effects);

@@ -229,7 +229,8 @@ impl TxSide {
     /// Whether such messages have neither a timer nor an interrupt to wait for. That can only be
     /// when the virtio core had no memory to post them.
     pub(crate) fn is_left_behind(&self) -> bool {
-        self.is_congested() && !self.coalescer.has_timer() && self.in_flight == 0
+        let is_idle = !self.coalescer.has_timer() && self.in_flight == 0;
+        self.is_congested() && self.is_attached() && is_idle
     }
 
     /// Keeps those of `messages` that will be useful; the rest stays, to be dropped outside the

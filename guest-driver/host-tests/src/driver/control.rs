@@ -17,7 +17,7 @@ pub(crate) struct Control {
 pub(crate) struct Prepared;
 
 /// The right to make a request.
-pub(crate) struct Turn<'a>(&'a Control);
+pub(crate) struct Requester<'a>(&'a Control);
 
 impl Control {
     pub(crate) fn new() -> Self {
@@ -31,26 +31,26 @@ impl Control {
     }
 
     /// Another's turn would be waited for: `ERESTARTSYS`, as there is one thread.
-    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
+    pub(crate) fn requester(&self) -> Result<Requester<'_>> {
         world::assert_unlocked("a wait for the control queue");
         if self.busy.replace(true) {
             return Err(ERESTARTSYS);
         }
-        Ok(Turn(self))
+        Ok(Requester(self))
     }
 
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
-        self.turn()?.request(Prepared, request, missed)
+        self.requester()?.request(Prepared, request, missed)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Requester<'_> {
     fn drop(&mut self) {
         self.0.busy.set(false);
     }
 }
 
-impl Turn<'_> {
+impl Requester<'_> {
     pub(crate) fn request(
         &self,
         _memory: Prepared,
