@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Native AIO (`io_setup(2)` and its kin), called directly: libaio adds nothing to it.
 
 use std::collections::BTreeMap;

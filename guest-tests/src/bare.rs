@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The FIFO device without a driver: its registers and rings, driven from user space, so that a test can
 //! put into the rings what no driver would.
 //!

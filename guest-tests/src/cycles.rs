@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The driver comes and goes under load, again and again, and must leave nothing behind: memory before
 //! and after is compared, of the kernel by its own figures.
 

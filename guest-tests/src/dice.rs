@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Chance that can be repeated: the same seed gives the same throws.
 
 use std::time::Duration;

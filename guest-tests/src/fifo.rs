@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/globalfifo` as a test wants it.
 
 use std::fs::{File, OpenOptions};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs tests one by one, each in a process of its own, and reports in KTAP version 1.
 //!
 //! A test is a function that returns an error or panics when the behaviour it names is broken. Own

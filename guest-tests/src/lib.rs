@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the programs that run in the guest share.
 //!
 //! [`harness`] runs tests and reports in KTAP, [`fifo`] opens and drives `/dev/globalfifo`,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! POSIX AIO (`aio_read(3)` and its kin) as glibc has it: on threads of its own.
 
 use std::mem;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Signals that are waited for rather than handled, so that a test sees each with its `siginfo_t`.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The stream of a `pattern` FIFO, written anew from docs/endpoints.md, so that the two check each other.
 
 /// `count` bytes from `position` of the stream of `seed`.

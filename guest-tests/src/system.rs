@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The machine around the device: its place in sysfs, its counters, its driver.
 
 use std::fs;

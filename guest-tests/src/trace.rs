@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's own record of what happened when: tracefs, on the clock that user space can read too.
 
 use std::fs;

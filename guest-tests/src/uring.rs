@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! io_uring in small steps: a request in, its completion out, and a look at the kernel's helpers.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A test's program once more, as a process that is to be killed while its requests wait.
 
 use std::convert::Infallible;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every way to read and to write a FIFO, behind one call each, so that a test can go through them.
 
 use std::os::fd::OwnedFd;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The recipes in images/: what the Debian tree and the kernel are made from, as data.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The other end of a measured stream: the same code for every way, on the host and in the guest.
 //!
 //! A stream carries jobs one after another: a header from the client, then what its kind says.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Requests of 4 KiB with many of them in flight: how many a second, and how many interrupts each takes.
 
 use std::time::Duration;

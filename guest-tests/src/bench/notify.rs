@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From an event to the code that waits for it: one thread writes the time into a loopback FIFO,
 //! another comes to know of it in one way or another and looks at the clock. Both read
 //! CLOCK_MONOTONIC of the guest, so the way to the device and back is part of every figure.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which CPU a thread of a measurement runs on, where the guest has several.
 //!
 //! To wake a CPU that sleeps takes longer than everything else about an event where it is emulated. Whether

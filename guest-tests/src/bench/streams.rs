@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Round trips and throughput over streams: FIFOs, a virtio-serial port, vsock, pipes.
 
 use std::fs::{self, File};

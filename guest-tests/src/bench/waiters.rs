@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Events while thousands wait: what one costs, and what memory a waiter takes.
 //!
 //! The thread that causes an event also waits for it: a figure is the time from before the write

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cycles [UNBINDS [UNLOADS]]`: the driver comes and goes under load, 100 and 20 times where nothing is
 //! said, and the kernel's memory is compared. Prints the figures; fails if something was left behind.
 

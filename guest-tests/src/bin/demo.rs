@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The demonstration: an interrupt of the device becomes a signal in a program, and the completion of
 //! an asynchronous read, with the time of each step taken from the kernel's own trace. What it shows,
 //! it checks.

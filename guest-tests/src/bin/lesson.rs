@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Lists and runs the chapter's lessons, see `docs/lessons/`.
 
 use std::io::{BufRead, BufReader, Write, stderr, stdout};

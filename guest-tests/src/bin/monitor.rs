@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The monitor of the chapter: asks for SIGIO on a FIFO and says so each time it comes. It never
 //! reads, so `echo` and `cat` can be tried beside it.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The other side of a `pattern` FIFO: makes its stream, or checks that standard input is it.
 //!
 //! `pattern SEED COUNT [POSITION] > /dev/globalfifo` writes COUNT bytes of the stream of SEED, from POSITION on;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's part of `cargo lab soak`: `soak SECONDS SEED`.
 //!
 //! FIFO 0 is a loopback, for test-stress, one run of it after another. FIFO 1 ends at the host, which

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Native AIO: requests that are completed by the device's interrupt.
 #![expect(
     clippy::indexing_slicing,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Large writes, which the device reads from the memory of the process: nothing of it may show.
 //!
 //! Runs with the FIFOs of the suite "direct" (suites.toml): a loopback, a null, and a loopback whose

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! FIFOs that end at sockets, terminals and files on the host, where the lab does what these tests say
 //! (vmm-glue/src/testing/peer.rs). Runs with the FIFOs of the suite "endpoints".
 

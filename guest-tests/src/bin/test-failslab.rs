@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory runs out: every allocation of the driver fails once, in every call that makes one.
 //!
 //! `fail-nth` of a thread makes the N-th allocation of its next call fail; the test goes through

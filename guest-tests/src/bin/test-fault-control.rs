@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device whose answers to requests go wrong, and which interrupts for nothing. Runs with the
 //! faults of the suite "fault-control" (suites.toml).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device that goes wrong, FIFO by FIFO in its own way: which errno the driver gives, and that it
 //! works again when the fault is over or the device is bound anew.
 //!

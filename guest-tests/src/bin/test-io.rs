@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Reading and writing: order, exact capacity, blocking, errors.
 
 use std::io::{IoSlice, IoSliceMut};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs each of the chapter's lessons as a test: the program `lesson` beside this one, which checks itself.
 //! Runs with `--fifo loopback --fifo zero`.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device that lies in every field it can: whatever it says, each call ends in time, with EIO at
 //! worst, and an honest device works afterwards. That the kernel has nothing to complain of is a test
 //! of the suite.

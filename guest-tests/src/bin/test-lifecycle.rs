@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The device and the driver come and go: unbind, unplug of the module, and what becomes of open
 //! files, blocked calls and unread bytes.
 

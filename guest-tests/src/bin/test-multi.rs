@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device with several FIFOs of different capacity. Runs with
 //! `--fifo loopback --fifo loopback,capacity=65536 --fifo loopback,capacity=1`.
 

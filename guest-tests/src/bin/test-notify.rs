@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Readiness and asynchronous notification: poll, epoll, SIGIO.
 
 use std::process::ExitCode;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! POSIX AIO as glibc has it: `aio_read(3)` and its kin, done by threads of the C library.
 
 use std::process::ExitCode;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The other ways to wait and to move bytes: select, epoll, splice, sendfile, O_DIRECT, RWF_NOWAIT.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest that means harm: the device without its driver, with rings that no driver would make.
 //!
 //! Whatever is in them, the device refuses it, or ignores the queue until it is reset (DEV-26, DEV-28);

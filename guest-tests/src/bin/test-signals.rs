@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! SIGIO and its kin: who is signalled, by what, how it is received, and when it ends.
 
 use std::mem;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Everything at once, at random: `test-stress [SECONDS [SEED]]`, 10 seconds where nothing is said.
 //!
 //! What each thread does, in which order, follows from the seed, which is printed; how the threads

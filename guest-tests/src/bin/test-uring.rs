@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! io_uring: requests that wait without a thread, because the driver says `EAGAIN` and polls.
 #![expect(
     clippy::indexing_slicing,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The chapter's zero device behind an interrupt, and its counterpart. Runs with
 //! `--fifo zero --fifo null`.
 

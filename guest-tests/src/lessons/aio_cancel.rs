@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! aio_cancel's three answers, and the kernel's io_cancel beside it.
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.12: aio_read, with questions until it is done; and a write behind a read that waits.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.13: aio_suspend instead of questions.
 
 use std::ptr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listings 9.3 to 9.6: what a driver needs for asynchronous notification, shown in ours.
 
 use std::time::Duration;

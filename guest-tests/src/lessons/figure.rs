@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figures whose horizontal axis is time: lanes with bars and marks, as text and as SVG.
 //!
 //! Knows nothing of what is drawn. The SVG has no scripts and no outside references, brings its own

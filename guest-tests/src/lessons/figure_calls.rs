@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figure 9.2: who calls whom when a program asks for SIGIO and gets it, from the kernel's trace.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figure 9.3: computation and I/O one after the other, and overlapped by asynchronous requests.
 
 use std::sync::mpsc::{Sender, channel};

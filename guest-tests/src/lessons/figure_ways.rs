@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figure 9.1: three ways to wait for data, on one time axis.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

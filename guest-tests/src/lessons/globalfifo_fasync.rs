@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listings 9.7 to 9.10: globalfifo with asynchronous notification, as our driver has it.
 
 use std::time::Duration;

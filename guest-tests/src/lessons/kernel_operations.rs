@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Section 9.4.3: what a driver had for asynchronous I/O then, and has now.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Trace points of our own at functions of the kernel. Not at those of the driver: Rust code has no
 //! hooks for the function tracer, and the kernel refuses probes where it has none. Stacks name them.
 

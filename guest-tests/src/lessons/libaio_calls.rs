@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Section 9.4.2: libaio's calls, which are the kernel's; and what it puts on top of them.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.15: one read with the kernel's AIO, of a page, through O_DIRECT.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.14: lio_listio, many requests in one call.
 
 use std::ptr;

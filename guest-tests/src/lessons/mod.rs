@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The lessons of the chapter on asynchronous notification and asynchronous I/O: what its tables,
 //! listings and figures are about, as programs that run on `/dev/globalfifo` and check themselves.
 //!

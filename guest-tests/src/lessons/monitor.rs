@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.11: the monitor, a program of its own, with echo beside it.
 
 use std::io::{BufRead, BufReader};

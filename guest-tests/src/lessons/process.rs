@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A second process of a lesson, and what it says. Only for lessons of a single thread.
 
 use std::fs::File;

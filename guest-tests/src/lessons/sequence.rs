@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Figures of who calls whom: a column for each, an arrow for each step, from top to bottom.
 
 use std::fmt::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How lessons print: a line at a time, on standard output, at once.
 
 use std::fmt::Arguments;

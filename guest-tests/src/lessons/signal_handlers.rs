@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.1: SIGINT and SIGTERM caught with signal().
 
 use anyhow::{Context, Result};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Table 9.1: every signal's number, as the kernel shows it.
 
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.2: SIGIO on a terminal's input. The terminal is a pty pair, so the lesson can type.
 
 use std::fs::{File, OpenOptions};

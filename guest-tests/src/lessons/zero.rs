@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Listing 9.16: asynchronous vectored reads from a zero device.
 
 use std::io::IoSliceMut;

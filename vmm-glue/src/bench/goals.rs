@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The goals, and whether a run meets them.
 //!
 //! The verdict comes from the confidence interval of a goal's figure: *met* if all of it keeps to the limit, *missed* if none of it does, and

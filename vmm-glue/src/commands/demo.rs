@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab demo`: the guest's own demonstration program, from nothing to its exit status.
 
 use anyhow::Result;

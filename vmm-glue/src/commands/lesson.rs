@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab lesson`: the chapter's examples, run in a guest that has a loopback FIFO and a zero FIFO.
 //!
 //! Which lessons there are, only the guest's program `lesson` knows; it is linked statically, so it can be asked here without booting.

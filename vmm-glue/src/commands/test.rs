@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo lab test`: everything that can fail, in the order of what it costs.
 
 use anyhow::Result;

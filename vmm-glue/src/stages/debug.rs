@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The debug kernel: the stock kernel's source, configured by the fragments in images/kernel/, compiled by clang (KASAN with Rust needs it).
 //!
 //! Building takes long and much room; what is kept is what boots and what modules are built against. The source they need besides is the

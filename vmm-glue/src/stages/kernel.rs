@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The stock Debian kernel, its modules, and its source prepared for building Rust modules. No kernel is compiled.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Set-up: what is needed, in which order, each thing cached by what it is made from.
 //!
 //! ```text

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! globalfifo.ko, built in the tree against the prepared kernel. The repository stays clean: a copy is built, shown at the repository's own
 //! path so that the compilers' messages name the user's files.
 

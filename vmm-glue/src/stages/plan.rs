@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a set-up would lead to, without doing it.
 
 use std::path::PathBuf;

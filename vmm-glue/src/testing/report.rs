@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Outcomes of tests: a line for each as it comes, a summary, and a JUnit file.
 
 use std::path::Path;
