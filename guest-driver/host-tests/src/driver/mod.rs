@@ -3,7 +3,7 @@
 //! The driver's files, compiled as they are: `../../../driver/mod.rs`, without what owns a device.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, clippy::all)]
+#![allow(dead_code, unused_imports, clippy::all)]
 
 #[rustfmt::skip]
 #[path = "../../../driver/buffers.rs"]
