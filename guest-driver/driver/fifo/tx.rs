@@ -109,6 +109,7 @@ impl TxSide {
     }
 
     /// Number of descriptors of the queue; 0 without one.
+    #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn descriptors(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.size() as usize)
     }
