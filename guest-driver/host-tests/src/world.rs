@@ -14,6 +14,8 @@ thread_local! {
     static LOCKS: Cell<u32> = const { Cell::new(0) };
     static NO_FAULTS: Cell<u32> = const { Cell::new(0) };
     static STEPS: Cell<u64> = const { Cell::new(0) };
+    static STEPS_AT_LOCK: Cell<u64> = const { Cell::new(0) };
+    static LONGEST_HOLD: Cell<u64> = const { Cell::new(0) };
     static PROCESS: Cell<usize> = const { Cell::new(1) };
     static WORK: RefCell<VecDeque<(Rc<Cell<bool>>, Box<dyn FnOnce()>)>> = const { RefCell::new(VecDeque::new()) };
     static TIMERS: RefCell<Vec<(i64, usize, Box<dyn FnOnce()>)>> = const { RefCell::new(Vec::new()) };
@@ -57,6 +59,7 @@ pub fn reset() {
     DEVICE.take();
     COPIED.take();
     STEPS.set(0);
+    LONGEST_HOLD.set(0);
     PROCESS.set(1);
     assert_eq!(LOCKS.get(), 0, "a lock is held");
 }
@@ -140,12 +143,19 @@ pub fn run_work() {
 
 /// A lock has been taken.
 pub fn locked() {
+    if LOCKS.get() == 0 {
+        STEPS_AT_LOCK.set(STEPS.get());
+    }
     LOCKS.set(LOCKS.get() + 1);
 }
 
 /// A lock has been released.
 pub fn unlocked() {
     LOCKS.set(LOCKS.get() - 1);
+    if LOCKS.get() == 0 {
+        let steps = STEPS.get() - STEPS_AT_LOCK.get();
+        LONGEST_HOLD.set(LONGEST_HOLD.get().max(steps));
+    }
 }
 
 /// Checks that no lock is held.
@@ -171,7 +181,7 @@ pub fn takes_faults() -> bool {
     NO_FAULTS.get() == 0
 }
 
-/// Counts a step of a walk over requests.
+/// Counts a step of a walk over requests, or a message that is moved.
 pub fn step() {
     STEPS.set(STEPS.get() + 1);
 }
@@ -179,6 +189,11 @@ pub fn step() {
 /// Steps so far.
 pub fn steps() -> u64 {
     STEPS.get()
+}
+
+/// Steps in one hold of a lock, at most, so far.
+pub fn longest_hold() -> u64 {
+    LONGEST_HOLD.get()
 }
 
 /// The process that the current task is of.

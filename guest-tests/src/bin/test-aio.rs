@@ -11,9 +11,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use globalfifo_guest_tests::aio::{Context, Event, FDSYNC, FSYNC, Iocb, POLL, PREADV, PWRITEV};
+use globalfifo_guest_tests::aio::{
+    Context, Event, FDSYNC, FSYNC, Iocb, POLL, PREAD, PREADV, PWRITEV,
+};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
+use globalfifo_guest_tests::mapping::{Mapping, PAGE};
 use globalfifo_guest_tests::{check, check_eq, system, victim};
 use nix::errno::Errno;
 use nix::libc::{self, O_NONBLOCK};
@@ -296,13 +299,13 @@ fn few_in_place() -> Result<()> {
 }
 
 /// Reads of a byte into each room, which come one after the other: how many are served in place.
-fn one_by_one<'a>(rooms: impl Iterator<Item = &'a mut [u8]>) -> Result<u64> {
+fn one_by_one(addresses: impl Iterator<Item = u64>) -> Result<u64> {
     let fifo = Fifo::open_empty(0)?;
     let context = Context::new(128)?;
     let before = served_in_place()?;
     let mut reads: Vec<Iocb> = (0..)
-        .zip(rooms)
-        .map(|(n, room)| Iocb::read(&fifo, &mut room[..1]).data(n))
+        .zip(addresses)
+        .map(|(n, address)| Iocb::new(&fifo, PREAD, address, 1).data(n))
         .collect();
     check_eq!(context.submit_all(&mut reads), Ok(reads.len()));
     for n in (0_u8..).take(reads.len()) {
@@ -315,9 +318,10 @@ fn one_by_one<'a>(rooms: impl Iterator<Item = &'a mut [u8]>) -> Result<u64> {
 
 fn pinned_later() -> Result<()> {
     const COUNT: u8 = 100;
-    let mut rooms = vec![0xff_u8; COUNT.into()];
-    let in_place = one_by_one(rooms.chunks_mut(1))?;
-    check_eq!(rooms, (0..COUNT).collect::<Vec<_>>());
+    let rooms = Mapping::private(PAGE)?;
+    rooms.touch();
+    let in_place = one_by_one((rooms.address()..).take(COUNT.into()))?;
+    check_eq!(rooms.get(0, COUNT.into()), (0..COUNT).collect::<Vec<_>>());
     // The first eight, and most of those behind: the work queue serves one and pins the next eight, if the
     // next byte is not here by then.
     check_eq!((in_place, (9..100).contains(&in_place)), (in_place, true));
@@ -414,19 +418,15 @@ fn reads_of_child(fifo: &Fifo, rooms: &mut [u8], waiting: &EventFd) -> Result<()
 }
 
 fn untouched() -> Result<()> {
-    const PAGE: usize = 4096;
     const COUNT: u8 = 40;
-    // So large that it is mapped for this, and no page is there before it is written to.
-    let mut room = vec![0_u8; (usize::from(COUNT) + 1) * PAGE];
-    let aligned = room.as_ptr().align_offset(PAGE);
-    let in_place = one_by_one(room[aligned..].chunks_exact_mut(PAGE).take(COUNT.into()))?;
-    let bytes = room[aligned..].iter().step_by(PAGE).copied();
-    check_eq!(
-        bytes.take(COUNT.into()).collect::<Vec<_>>(),
-        (0..COUNT).collect::<Vec<_>>()
-    );
-    // No page is faulted in for requests that nobody waits for yet: the first ones, at least, are served without.
-    check_eq!((in_place, in_place < COUNT.into()), (in_place, true));
+    // Neither the allocator, which may give memory that was in use before, nor a large page that comes with its first byte.
+    let length = usize::from(COUNT) * PAGE;
+    let rooms = Mapping::private(length)?;
+    rooms.advise(0, length, libc::MADV_NOHUGEPAGE)?;
+    let in_place = one_by_one((rooms.address()..).step_by(PAGE).take(COUNT.into()))?;
+    let bytes = (0..COUNT.into()).map(|n| rooms.get(n * PAGE, 1)[0]);
+    check_eq!(bytes.collect::<Vec<_>>(), (0..COUNT).collect::<Vec<_>>());
+    check_eq!(in_place, 0);
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 use super::pages::{UserBytes, UserPages};
 use super::source::Source;
 use crate::prelude::*;
+use crate::world;
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -275,6 +276,7 @@ impl<M> Queue<M> {
     }
 
     pub(crate) fn add(&mut self, packet: KBox<Packet<M>>) -> Result<(), Refused<M>> {
+        world::step();
         let mut inner = self.ring.inner();
         if inner.broken {
             return Err(Refused::Broken(packet));
@@ -297,6 +299,7 @@ impl<M> Queue<M> {
     }
 
     pub(crate) fn get(&mut self) -> Option<(KBox<Packet<M>>, usize)> {
+        world::step();
         let mut inner = self.ring.inner();
         if inner.broken {
             return None;
