@@ -125,6 +125,7 @@ fn shared_messages() -> Result<()> {
             check_eq!(fifo.write(piece), Ok(SIZE));
             writes += 1;
         }
+        fifo.wait_level(bytes.len())?;
         check!(fifo.read_exact(bytes.len())? == bytes);
     }
     let share = (messages()? - before, writes);
