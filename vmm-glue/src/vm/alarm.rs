@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// What the guest says once it is awake.
 const AWAKE: &str = "awake";
+/// Bytes of a line, at most.
+const LONGEST_LINE: usize = 64;
 /// Seconds that a guest may ask for at most: a day.
 const LONGEST: u64 = 24 * 3600;
 /// As the real-time clock, which knows no fractions of a second: never too early.
@@ -58,8 +60,10 @@ fn attend(mut stream: &UnixStream) -> io::Result<()> {
                 None => {}
             }
         }
-        // A guest that says something else is not listened to for ever.
-        said.clear();
+        // The begin of a line, whose end is on its way; of a guest that says anything else, not without bound.
+        if said.len() > LONGEST_LINE {
+            said.clear();
+        }
     }
 }
 
@@ -92,6 +96,20 @@ mod tests {
         for nothing in ["\n", "-1\n", "99999999999\n", "login:\n"] {
             assert_eq!(order(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn an_order_may_come_byte_by_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alarm");
+        serve(UnixListener::bind(&path).unwrap());
+        let mut guest = UnixStream::connect(&path).unwrap();
+        for byte in b"0\n" {
+            guest.write_all(&[*byte]).unwrap();
+            thread::sleep(Duration::from_millis(50));
+        }
+        guest.set_read_timeout(Some(GRACE * 10)).unwrap();
+        assert_eq!(guest.read(&mut [0]).unwrap(), 1);
     }
 
     #[test]
