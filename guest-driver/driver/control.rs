@@ -117,8 +117,8 @@ pub(crate) struct Control {
     /// Taken in process context and in the queue's hard interrupt; leaf.
     #[pin]
     inner: SpinLockIrq<Inner>,
-    /// An answer wakes readers; the end of a request and the return of the queue wake writers. Woken
-    /// without `inner`.
+    /// An answer wakes readers; the end of a request and the return of the queue wake writers.
+    /// Woken without `inner`.
     #[pin]
     wait: WaitQueue,
 }

@@ -31,6 +31,7 @@ use super::{
         Reader,
         State, //
     },
+    write::copy_present,
     Fifo,
     SERVE, //
 };
@@ -227,12 +228,16 @@ impl Fifo {
         part_is_enough: bool,
     ) -> Served {
         let asked = from.len();
-        let credit = self.state.lock().credit();
-        let wanted = usize::try_from(credit).unwrap_or(usize::MAX).min(asked);
+        let (wanted, empty) = {
+            let mut state = self.state.lock();
+            let credit = usize::try_from(state.credit()).unwrap_or(usize::MAX);
+            let wanted = credit.min(asked);
+            (wanted, state.tx.empty(wanted))
+        };
         if wanted == 0 {
             return Served::NotNow;
         }
-        let mut outgoing = match self.copy_present(from, wanted, part_is_enough) {
+        let mut outgoing = match copy_present(from, wanted, empty, part_is_enough) {
             Ok(Some(outgoing)) => outgoing,
             Ok(None) if part_is_enough => return Served::Done(Err(EFAULT)),
             Ok(None) => return Served::Fault(0, None),

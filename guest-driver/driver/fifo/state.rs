@@ -340,6 +340,14 @@ impl State {
         }
     }
 
+    /// As [`State::pump`], after a write that nobody waits for.
+    pub(crate) fn pump_after_write(&mut self, effects: &mut Effects) {
+        let can_be_joined = self.credit() > 0 && self.requests.want_acceptance() == 0;
+        if !can_be_joined || !self.tx.goes_on_holding() {
+            self.pump(effects);
+        }
+    }
+
     /// As [`State::pump`], unless the work queue is to do that.
     pub(crate) fn pump_unless_deferred(&mut self, effects: &mut Effects) {
         if !self.deferred.tx {

@@ -16,7 +16,8 @@ use crate::{
         chain::Chain,
         policy::{
             coalesce::Coalescer,
-            spares::Spares, //
+            spares::Spares,
+            Empty, //
         },
         tunables::MESSAGE, //
     },
@@ -242,6 +243,12 @@ impl TxSide {
         }
     }
 
+    /// Messages for `n` bytes, as many as there are, and the payload that new ones should have room
+    /// for.
+    pub(super) fn empty(&mut self, n: usize) -> Empty {
+        self.spares.take(n, self.coalescer.wants_large_messages())
+    }
+
     /// Bytes written so far, and of these the ones that were posted.
     pub(crate) fn positions(&self) -> (u64, u64) {
         (self.sent, self.posted)
@@ -329,6 +336,14 @@ impl TxSide {
         }
         messages.append(joined_others);
         n - left
+    }
+
+    /// Whether there is nothing to pump but a message that stays held.
+    pub(crate) fn goes_on_holding(&mut self) -> bool {
+        let only = self.pending.only();
+        self.waiting == 0
+            && !self.ack_due
+            && only.is_some_and(|message| self.coalescer.goes_on_holding(message))
     }
 
     /// Somebody waits for data, which may be an answer: nothing is held back any longer. True if

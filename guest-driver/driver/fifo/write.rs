@@ -19,7 +19,10 @@ use crate::{
     driver::{
         buffers::TxBuffer,
         chain::Chain,
-        policy::spares::Spares, //
+        policy::{
+            spares::Spares,
+            Empty, //
+        }, //
     },
     kapi::{
         kiocb::{
@@ -41,9 +44,6 @@ use kernel::{
     prelude::*,
     sync::ArcBorrow, //
 };
-
-/// Messages to be filled, and the payload that new ones should have room for.
-type Empty = (Chain<TxBuffer>, usize);
 
 /// Messages to be sent.
 pub(super) struct Outgoing {
@@ -85,21 +85,21 @@ impl Fifo {
     ) -> Result<(usize, u64)> {
         loop {
             let asked = from.len();
-            let credit = self.credit_of_call()?;
-            let wanted = credit.min(asked);
+            let (wanted, mut empty) = self.prepare_write(asked)?;
             if wanted > 0 {
                 if !must_not_wait {
                     if let Some(written) = (self.hooks.write)(self, from, wanted)? {
+                        self.state.lock().tx.keep(&mut empty.0);
                         return Ok(written);
                     }
                 }
-                let mut outgoing = copy_plainly(from, wanted, self.empty(wanted))?;
+                let mut outgoing = copy_plainly(from, wanted, empty)?;
                 let (sent, end) = self.change(Origin::Task, |state, effects| {
                     state.check_writing()?;
                     let credit = state.credit_noting_caller();
                     let (messages, sizes) = (&mut outgoing.messages, (outgoing.bytes, asked));
                     let sent = state.enqueue(messages, sizes, credit, effects);
-                    state.pump(effects);
+                    state.pump_after_write(effects);
                     Ok::<_, Error>((sent, state.tx.positions().0))
                 })?;
                 from.put_back(outgoing.bytes - sent);
@@ -117,11 +117,13 @@ impl Fifo {
         }
     }
 
-    /// Bytes that a call may write.
-    fn credit_of_call(&self) -> Result<usize> {
+    /// Bytes that a call may write, of those `asked`, and messages for them.
+    fn prepare_write(&self, asked: usize) -> Result<(usize, Empty)> {
         let mut state = self.state.lock();
         state.check_writing()?;
-        Ok(usize::try_from(state.credit_noting_caller()).unwrap_or(usize::MAX))
+        let credit = usize::try_from(state.credit_noting_caller()).unwrap_or(usize::MAX);
+        let wanted = credit.min(asked);
+        Ok((wanted, state.tx.empty(wanted)))
     }
 
     /// Waits until a write would find space, or fail.
@@ -136,14 +138,6 @@ impl Fifo {
         waited.map(|_| ())
     }
 
-    /// Messages for `n` bytes, as many as there are, and the payload that new ones should have room
-    /// for.
-    fn empty(&self, n: usize) -> Empty {
-        let mut state = self.state.lock();
-        let is_stream = state.tx.coalescer.wants_large_messages();
-        state.tx.spares.take(n, is_stream)
-    }
-
     /// Submits a write of native AIO: sent at once if it can be, otherwise deferred. Never waits.
     fn submit_write<'a>(
         self: ArcBorrow<'_, Self>,
@@ -152,12 +146,12 @@ impl Fifo {
         from: &mut Source<'_, '_>,
     ) -> Outcome<'a> {
         let asked = from.len();
-        let wanted = match self.credit_of_call() {
-            Ok(credit) => credit.min(asked),
+        let (wanted, empty) = match self.prepare_write(asked) {
+            Ok(prepared) => prepared,
             Err(error) => return request.answer(Err(error)),
         };
         if wanted > 0 {
-            match self.copy_present(from, wanted, false) {
+            match copy_present(from, wanted, empty, false) {
                 Ok(Some(outgoing)) => {
                     return self.submit_messages(file, request, from, outgoing, asked);
                 }
@@ -213,28 +207,28 @@ impl Fifo {
             Err(error) => request.answer(Err(error)),
         }
     }
+}
 
-    /// As [`copy_plainly`], without page faults: `None` if there would be one, unless
-    /// `part_is_enough` and there is some.
-    pub(super) fn copy_present(
-        &self,
-        from: &mut Source<'_, '_>,
-        wanted: usize,
-        part_is_enough: bool,
-    ) -> Result<Option<Outgoing>> {
-        let copied = copy_messages(from, wanted, self.empty(wanted), |message, from, part| {
-            let _no_faults = NoFaults::new();
-            message.fill_from(from, part)
-        });
-        match copied {
-            Ok(outgoing) if outgoing.bytes == wanted || part_is_enough => Ok(Some(outgoing)),
-            Ok(outgoing) => {
-                from.put_back(outgoing.bytes);
-                Ok(None)
-            }
-            Err(error) if error == EFAULT => Ok(None),
-            Err(error) => Err(error),
+/// As [`copy_plainly`], without page faults: `None` if there would be one, unless `part_is_enough`
+/// and there is some.
+pub(super) fn copy_present(
+    from: &mut Source<'_, '_>,
+    wanted: usize,
+    empty: Empty,
+    part_is_enough: bool,
+) -> Result<Option<Outgoing>> {
+    let copied = copy_messages(from, wanted, empty, |message, from, part| {
+        let _no_faults = NoFaults::new();
+        message.fill_from(from, part)
+    });
+    match copied {
+        Ok(outgoing) if outgoing.bytes == wanted || part_is_enough => Ok(Some(outgoing)),
+        Ok(outgoing) => {
+            from.put_back(outgoing.bytes);
+            Ok(None)
         }
+        Err(error) if error == EFAULT => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -222,6 +222,16 @@ impl Coalescer {
         holds
     }
 
+    /// Whether `only`, which is pending alone and has been joined, stays held: its timer runs, and
+    /// nothing has happened that would end the hold. Spares most small writes a round of pumping.
+    pub(crate) fn goes_on_holding(&self, only: &mut TxBuffer) -> bool {
+        matches!(self.hold, Hold::Held | Hold::HeldInStream)
+            && self.has_timer()
+            && self.others == Await::None
+            && !self.answered
+            && !only.is_nearly_full()
+    }
+
     /// What [`Coalescer::posted`] is to know of a message.
     pub(crate) fn describe(&self, message: &TxBuffer, others: Await) -> Posted {
         Posted {

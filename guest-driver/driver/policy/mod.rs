@@ -5,6 +5,11 @@
 //! Ground of the house: plain state, no FIFO, no lock, no queue of its own. Each policy is right
 //! without its optimisation: the teaching edition has the ones of [`plain`].
 
+use super::{
+    buffers::TxBuffer,
+    chain::Chain, //
+};
+
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod coalesce;
 #[cfg(GLOBALFIFO_FAST)]
@@ -30,3 +35,6 @@ pub(crate) enum Await {
     /// Several: it may take a little longer, so that one check finds all of them.
     Batched,
 }
+
+/// Messages to be filled, and the payload that new ones should have room for.
+pub(crate) type Empty = (Chain<TxBuffer>, usize);
