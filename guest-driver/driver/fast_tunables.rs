@@ -15,6 +15,10 @@ pub(crate) const HOLD_MICROSECONDS: u32 = 100;
 /// more often it expires the more it costs. 64 B writes: 43 to 56 MB/s.
 pub(crate) const STREAM_MICROSECONDS: u32 = 400;
 
+/// Bytes of a write that may be added to a message that is held, at most: copied by way of the
+/// stack.
+pub(crate) const JOINED: usize = 512;
+
 /// Delay before `rx_consumed` is sent by itself, in microseconds. Longer than a reply takes, which
 /// carries it, and than a tick: an earlier timer would reprogram the clock event, which is dear
 /// where it is emulated.

@@ -37,6 +37,15 @@ impl<'a, 'data> Source<'a, 'data> {
         copied
     }
 
+    /// As [`Source::copy`]; the bytes.
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(crate) fn copy_out<'b>(&mut self, out: &'b mut [MaybeUninit<u8>]) -> &'b [u8] {
+        let copied = self.iter.copy_from_iter_raw(out).len();
+        self.copied += copied;
+        // SAFETY: So many bytes were just written to `out`.
+        unsafe { core::slice::from_raw_parts(out.as_ptr().cast(), copied) }
+    }
+
     #[cfg(not(GLOBALFIFO_FAST))]
     fn copy_to(&mut self, out: &mut [MaybeUninit<u8>]) -> usize {
         self.iter.copy_from_iter_raw(out).len()

@@ -10,6 +10,7 @@
 use super::fifo::hooks::Hooks;
 
 mod busy_poll;
+mod joining;
 mod pinned_reads;
 mod zero_copy;
 
@@ -17,6 +18,7 @@ mod zero_copy;
 pub(crate) const HOOKS: Hooks = Hooks {
     before_wait_for_data: busy_poll::poll_for_data,
     after_wait_for_data: busy_poll::learn,
+    join: joining::join,
     write: zero_copy::write,
     before_wait_for_space: zero_copy::poll_for_space,
     pin_at_submit: pinned_reads::at_submit,

@@ -36,6 +36,9 @@ pub(crate) struct Hooks {
     pub(crate) before_wait_for_data: fn(ArcBorrow<'_, Fifo>, Instant<Monotonic>) -> bool,
     /// A read has waited, since then.
     pub(crate) after_wait_for_data: fn(ArcBorrow<'_, Fifo>, Instant<Monotonic>),
+    /// A write begins: bytes written and the position after them, if nothing had to be done but to
+    /// add them to a message that is held.
+    pub(crate) join: fn(ArcBorrow<'_, Fifo>, &mut Source<'_, '_>) -> Option<Written>,
     /// A write that may wait has bytes that fit: bytes written and the position after them, if this
     /// did it.
     pub(crate) write:
@@ -60,6 +63,7 @@ impl Hooks {
     pub(crate) const NONE: Self = Self {
         before_wait_for_data: |_, _| false,
         after_wait_for_data: |_, _| {},
+        join: |_, _| None,
         write: |_, _, _| Ok(None),
         before_wait_for_space: |_, _| false,
         pin_at_submit: |_, _| Pinning::default(),

@@ -338,12 +338,19 @@ impl TxSide {
         n - left
     }
 
-    /// Whether there is nothing to pump but a message that stays held.
-    pub(crate) fn goes_on_holding(&mut self) -> bool {
-        let only = self.pending.only();
-        self.waiting == 0
-            && !self.ack_due
-            && only.is_some_and(|message| self.coalescer.goes_on_holding(message))
+    /// Adds `bytes` to the message that is held, if it stays held and nothing else is to be pumped;
+    /// the position after them.
+    #[cfg(GLOBALFIFO_FAST)]
+    pub(super) fn join(&mut self, bytes: &[u8]) -> Option<u64> {
+        if self.waiting > 0 || self.ack_due || self.pending.only().is_none() {
+            return None;
+        }
+        let held = self.pending.newest()?;
+        if !self.coalescer.goes_on_holding(held) || !held.append(bytes) {
+            return None;
+        }
+        self.sent += bytes.len() as u64;
+        Some(self.sent)
     }
 
     /// Somebody waits for data, which may be an answer: nothing is held back any longer. True if

@@ -84,6 +84,9 @@ impl Fifo {
         must_not_wait: bool,
     ) -> Result<(usize, u64)> {
         loop {
+            if let Some(written) = (self.hooks.join)(self, from) {
+                return Ok(written);
+            }
             let asked = from.len();
             let (wanted, mut empty) = self.prepare_write(asked)?;
             if wanted > 0 {
@@ -99,7 +102,7 @@ impl Fifo {
                     let credit = state.credit_noting_caller();
                     let (messages, sizes) = (&mut outgoing.messages, (outgoing.bytes, asked));
                     let sent = state.enqueue(messages, sizes, credit, effects);
-                    state.pump_after_write(effects);
+                    state.pump(effects);
                     Ok::<_, Error>((sent, state.tx.positions().0))
                 })?;
                 from.put_back(outgoing.bytes - sent);

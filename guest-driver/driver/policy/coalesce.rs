@@ -222,9 +222,9 @@ impl Coalescer {
         holds
     }
 
-    /// Whether `only`, which is pending alone and has been joined, stays held: its timer runs, and
-    /// nothing has happened that would end the hold. Spares most small writes a round of pumping.
-    pub(crate) fn goes_on_holding(&self, only: &mut TxBuffer) -> bool {
+    /// Whether `only`, which is pending alone, stays held though it is joined: its timer runs, and
+    /// nothing has happened that would end the hold.
+    pub(crate) fn goes_on_holding(&self, only: &TxBuffer) -> bool {
         matches!(self.hold, Hold::Held | Hold::HeldInStream)
             && self.has_timer()
             && self.others == Await::None

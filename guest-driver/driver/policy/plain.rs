@@ -65,10 +65,6 @@ pub(crate) mod coalesce {
             false
         }
 
-        pub(crate) fn goes_on_holding(&self, _only: &mut TxBuffer) -> bool {
-            false
-        }
-
         pub(crate) fn describe(&self, _message: &TxBuffer, _others: Await) {}
 
         pub(crate) fn posted(&mut self, (): ()) {}
