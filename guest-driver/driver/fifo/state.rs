@@ -340,8 +340,8 @@ impl State {
         }
     }
 
-    /// Writes `bytes` by adding them to the message that is held, if nothing else is to be done; the
-    /// position after them. Lowers the credit, and not to 0: so there is nothing to announce.
+    /// Writes `bytes` by adding them to the message that is held, if nothing else is to be done;
+    /// the position after them. Lowers the credit, and not to 0: so there is nothing to announce.
     #[cfg(GLOBALFIFO_FAST)]
     pub(crate) fn join(&mut self, bytes: &[u8]) -> Option<u64> {
         let fits = self.check_writing().is_ok() && self.credit_for_calls() > bytes.len() as u64;
