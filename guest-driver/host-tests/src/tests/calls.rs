@@ -45,6 +45,21 @@ fn writes_reach_the_device_in_order() {
     assert_eq!(machine.device.borrow().accepted, expected);
 }
 
+#[cfg(GLOBALFIFO_FAST)]
+#[test]
+fn small_writes_join_the_message_that_is_held() {
+    let machine = Machine::new(4096, 0, 16);
+    for byte in 0..20 {
+        assert_eq!(machine.write(WAIT, vec![byte; 64]).result(), Some(Ok(64)));
+    }
+    // The first was posted at once.
+    assert_eq!(format!("{:?}", machine.fifo.stats.tx_messages), "1");
+    machine.quiesce();
+    assert_eq!(format!("{:?}", machine.fifo.stats.tx_messages), "2");
+    let expected: Vec<u8> = (0..20).flat_map(|byte| [byte; 64]).collect();
+    assert_eq!(machine.device.borrow().accepted, expected);
+}
+
 #[test]
 fn clear_completes_a_write_whose_bytes_were_never_posted_behind_one_that_is_being_submitted() {
     // Two descriptors: what is written after them is not posted.
