@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
 pub mod module;
+pub mod own;
 pub mod packages;
 pub mod plan;
 pub mod programs;
@@ -163,14 +164,7 @@ impl PathOrEntry {
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
-    let kernel = match wanted.system.kernel {
-        KernelChoice::Stock => kernel::obtain(shop, &tree, Flavour::Stock)?,
-        KernelChoice::Rt => kernel::obtain(shop, &tree, Flavour::Rt)?,
-        KernelChoice::Debug => {
-            let stock = kernel::obtain(shop, &tree, Flavour::Stock)?;
-            debug::obtain(shop, &tree, stock)?
-        }
-    };
+    let kernel = kernel(shop, &tree, wanted.system.kernel)?;
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(ram::obtain(shop, &tree)?),
@@ -198,6 +192,18 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
         ram,
         module,
     })
+}
+
+/// The chosen kernel.
+pub fn kernel(shop: &Shop, tree: &Entry, choice: KernelChoice) -> Result<Kernel> {
+    match choice {
+        KernelChoice::Stock => kernel::obtain(shop, tree, Flavour::Stock),
+        KernelChoice::Rt => kernel::obtain(shop, tree, Flavour::Rt),
+        KernelChoice::Debug => {
+            let stock = kernel::obtain(shop, tree, Flavour::Stock)?;
+            debug::obtain(shop, tree, stock)
+        }
+    }
 }
 
 /// What the chosen kernel is made from.
