@@ -20,7 +20,6 @@ use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::options;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
@@ -126,9 +125,6 @@ pub struct RunArgs {
     /// Add a Debian package to the guest's userland; may be repeated.
     #[arg(long, value_name = "PKG")]
     install: Vec<String>,
-    /// Load this module instead of the one built from guest-driver/; `none` boots without driver and device.
-    #[arg(long, value_name = "KO", conflicts_with = "driver_edition")]
-    driver: Option<PathBuf>,
     /// Print the commands that would be run and run none.
     #[arg(long)]
     pub dry_run: bool,
@@ -206,6 +202,11 @@ fn minutes(text: &str) -> Result<Duration, String> {
 }
 
 impl DemoArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("demo")
+    }
+
     /// The machine to start.
     pub fn config(&self) -> Result<Config> {
         self.machine.config()
@@ -218,6 +219,11 @@ impl DemoArgs {
 }
 
 impl LessonArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("lesson")
+    }
+
     /// The machine to start: unless asked otherwise, with a FIFO for most lessons and the zero device of one.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.machine.config_with(&["loopback", "zero"])?;
@@ -239,11 +245,16 @@ impl LessonArgs {
 }
 
 impl SoakArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("soak")
+    }
+
     /// The machine to start: a loopback, and a FIFO whose host end is at `data`.
     pub fn config(&self, data: &Path) -> Result<Config> {
         let mut config = self.machine.config()?;
         for (option, given) in [
-            ("--fifo", !config.fifos.is_empty()),
+            ("--fifo", !config.fifos.is_empty() || !config.device),
             ("--fault", !config.faults.is_empty()),
             ("--capacity", config.capacity.is_some()),
             ("--control", config.control.is_some()),
@@ -264,7 +275,6 @@ impl RunArgs {
     pub fn config(&self) -> Result<Config> {
         let mut config = self.machine.config()?;
         config.shares = options::shares(&self.share)?;
-        config.driver = self.driver.as_deref() != Some(Path::new("none"));
         Ok(config)
     }
 
@@ -279,14 +289,9 @@ impl RunArgs {
                 "--install {bad}: not the name of a Debian package"
             )));
         }
-        let driver = match &self.driver {
-            None => Driver::Ours,
-            Some(path) if path == Path::new("none") => Driver::None,
-            Some(path) => Driver::File(machine::module(path)?),
-        };
         Ok(Wanted {
             install: self.install.clone(),
-            driver,
+            driver: self.machine.driver()?,
             system: self.machine.system(),
             programs: Need::IfTheyBuild,
         })

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod escape;
 mod exit;
+mod history;
 mod initramfs;
 mod key;
 mod options;

@@ -14,21 +14,29 @@ use clap::Args;
 
 use crate::exit::usage;
 use crate::options;
+use crate::stages;
+use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::Root;
 use crate::stages::System;
+use crate::stages::Wanted;
+use crate::stages::own;
+use crate::stages::own::source::Source;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
+use crate::vm::config::Load;
 
 /// Megabytes of memory that a guest needs whose root is in it.
 const RAM_ROOT: u64 = 768;
+/// No driver, no device.
+const NONE: &str = "none";
 
 /// What every command that starts a machine takes.
 #[derive(Debug, Args)]
 pub struct MachineArgs {
     /// A FIFO, as for vhost-device-fifo: loopback, unix=PATH[,connect], pty[,link=PATH], file=PATH[,input=PATH], pattern[,seed=N], zero or
-    /// null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples.
+    /// null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples. `none`: the machine has no such device.
     #[arg(long, value_name = "SPEC")]
     fifo: Vec<String>,
     /// Something that goes wrong on demand, as for vhost-device-fifo: `stall,fifo=0,after=1s`; may be repeated. See docs/faults.md.
@@ -52,7 +60,14 @@ pub struct MachineArgs {
     /// Which kernel the guest runs.
     #[arg(long, value_enum, default_value = "stock")]
     kernel: KernelChoice,
-    /// Which edition of the driver is built and loaded.
+    /// Load this driver instead of ours: a module (.ko), or a .c or .rs file or a folder, which is built first (`cargo lab module`). A node that
+    /// it does not make itself is made for it; /dev/globalfifo leads there. `none` boots without driver and device.
+    #[arg(long, value_name = "PATH", conflicts_with = "driver_edition")]
+    driver: Option<PathBuf>,
+    /// A parameter of the driver's module; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    driver_arg: Vec<String>,
+    /// Which edition of our driver is built and loaded.
     #[arg(long, value_enum, default_value = "fast")]
     driver_edition: Edition,
     /// Where the guest's root is. `ram` is for suspends; it needs 768 MB of memory, and `--share` adds a device that refuses to suspend.
@@ -124,7 +139,14 @@ impl MachineArgs {
 
     /// With these FIFOs unless the user names some; without any, the daemon makes one.
     pub(super) fn config_with(&self, usual: &[&str]) -> Result<Config> {
-        let mut fifos = options::fifos(&self.fifo)?;
+        let driver = self.load()?;
+        let device = driver != Load::None && !options::no_device(&self.fifo)?;
+        let mut fifos = if device {
+            options::fifos(&self.fifo)?
+        } else {
+            Vec::new()
+        };
+        self.check_without_device(device)?;
         if fifos.is_empty() {
             fifos.extend(usual.iter().map(|spec| (*spec).to_owned()));
         }
@@ -142,6 +164,9 @@ impl MachineArgs {
             accel: self.accel,
             faults: options::faults(&self.fault, fifos.len())?,
             fifos,
+            driver,
+            driver_args: options::driver_args(&self.driver_arg)?,
+            device,
             capacity: self.capacity.clone(),
             control: self.control.clone(),
             vq_size: self.queue_size,
@@ -153,6 +178,73 @@ impl MachineArgs {
             verbose: self.verbose,
             net: self.net,
             ..Config::default()
+        })
+    }
+
+    /// Which driver the machine loads.
+    fn load(&self) -> Result<Load> {
+        let load = match self.driver.as_deref() {
+            None => Load::Ours,
+            Some(path) if path == Path::new(NONE) => Load::None,
+            Some(path) if own::is_ours(path, &stages::repository()?) => Load::Ours,
+            Some(_) => Load::Theirs,
+        };
+        if load == Load::None && !self.driver_arg.is_empty() {
+            return Err(usage("--driver-arg: there is no driver that could take it"));
+        }
+        Ok(load)
+    }
+
+    /// Options of the device are mistakes where `--fifo none` says that there is none.
+    fn check_without_device(&self, device: bool) -> Result<()> {
+        let asked = self.fifo.iter().any(|spec| spec == NONE);
+        for (option, given) in [
+            ("--fault", !self.fault.is_empty()),
+            ("--capacity", self.capacity.is_some()),
+            ("--control", self.control.is_some()),
+        ] {
+            if given && asked && !device {
+                return Err(usage(format!(
+                    "{option}: there is no device with --fifo none"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What set-up has to do for the driver.
+    pub(super) fn driver(&self) -> Result<Driver> {
+        let Some(path) = &self.driver else {
+            return Ok(Driver::Ours);
+        };
+        if path == Path::new(NONE) {
+            return Ok(Driver::None);
+        }
+        let repository = stages::repository()?;
+        let is_source = path
+            .extension()
+            .is_some_and(|ext| ext == "c" || ext == "rs");
+        if own::is_ours(path, &repository) {
+            Ok(Driver::Ours)
+        } else if is_source || path.is_dir() {
+            let source = Source::of(path, &repository);
+            Ok(Driver::Source(
+                source.map_err(|err| err.context("--driver"))?,
+            ))
+        } else {
+            Ok(Driver::File(module(path)?))
+        }
+    }
+
+    /// What to set up for a command that needs a driver and all of guest-tests' programs.
+    pub(super) fn wanted_for(&self, command: &str) -> Result<Wanted> {
+        let driver = self.driver()?;
+        if matches!(driver, Driver::None) {
+            return Err(usage(format!("--driver none: {command} needs a driver")));
+        }
+        Ok(Wanted {
+            driver,
+            ..Wanted::programs_on(self.system())
         })
     }
 

@@ -42,6 +42,7 @@ pub use self::choice::System;
 use self::guest::Guest;
 use self::kernel::Flavour;
 use self::kernel::Kernel;
+use self::own::source::Source;
 use self::programs::Need;
 use self::programs::Programs;
 use self::shop::Shop;
@@ -81,6 +82,8 @@ pub enum Driver {
     Ours,
     /// A built module.
     File(PathBuf),
+    /// Source of the user's, to be built.
+    Source(Source),
     /// None.
     None,
 }
@@ -183,6 +186,12 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let module = match &wanted.driver {
         Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.system)?,
         Driver::File(path) => PathOrEntry::Path(path.clone()),
+        Driver::Source(source) => {
+            let built = own::obtain(shop, &tree, &kernel, wanted.system.kernel, source)
+                .map_err(|err| own::explained(shop, source, err))?;
+            let (entry, path) = built.only(&source.given)?;
+            PathOrEntry::Entry(entry, path)
+        }
         Driver::None => PathOrEntry::Nothing,
     };
     Ok(FromArchive {

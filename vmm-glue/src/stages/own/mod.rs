@@ -30,6 +30,7 @@ use crate::cache::Entry;
 use crate::child::View;
 use crate::child::shell_status;
 use crate::exit::Exit;
+use crate::history::Table;
 use crate::key::Key;
 use crate::key::KeyBuilder;
 use crate::ui;
@@ -37,7 +38,7 @@ use crate::ui;
 /// Its name in the cache.
 pub const STAGE: &str = "own-module";
 /// Modules of an entry.
-const MODULES: &str = "modules";
+pub const MODULES: &str = "modules";
 /// What the compilers said about them.
 const SAID: &str = "messages";
 /// Names by which Makefiles ask for the kernel's build directory.
@@ -141,10 +142,49 @@ pub fn obtain(
     Ok(Built { entry, modules })
 }
 
+/// What make says in several runs on one copy, each with RUN set to its name; runs may fail, all of them go through what can be built, and
+/// none makes a module.
+pub fn runs(
+    shop: &Shop,
+    tree: &Entry,
+    kernel: &Kernel,
+    choice: KernelChoice,
+    source: &Source,
+    names: &[&str],
+) -> Result<String> {
+    let stage = "module-runs";
+    let key = key(shop, source, choice, stage)?;
+    let tool = sandbox::obtain(shop, tree)?;
+    let what = format!(
+        "building {} in {} runs",
+        source.given.display(),
+        names.len()
+    );
+    let entry = shop.obtain(stage, &key, &what, |bench| {
+        source.copy(&bench.dir.join(sandbox::COPY))?;
+        let view = sandbox::view(shop, tree, &tool, kernel, bench.dir)?;
+        let mut all = String::new();
+        for name in names {
+            let run = format!("RUN={name}");
+            let goals = ["--keep-going", &run, "KBUILD_MODPOST_NOFINAL=1", "modules"];
+            let words = [command(kernel, source), goals.map(str::to_owned).to_vec()].concat();
+            bench.say(&sandbox::spec(&view, &source.place, &words), &mut |line| {
+                all.push_str(line);
+                all.push('\n');
+            })?;
+        }
+        fs::write(bench.dir.join(SAID), all)?;
+        crate::cache::remove(&bench.dir.join(sandbox::COPY))
+    })?;
+    fs::read_to_string(entry.join(SAID)).context("the cached runs say nothing")
+}
+
 /// make's command line for it.
 fn command(kernel: &Kernel, source: &Source) -> Vec<String> {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
-    let mut words = vec!["make".to_owned(), format!("-j{jobs}")];
+    // Messages of one file stay together.
+    let mut words = ["make", "--output-sync=target"].map(str::to_owned).to_vec();
+    words.push(format!("-j{jobs}"));
     match source.recipe {
         Recipe::Makefile => words.extend(variables(&kernel.release)),
         Recipe::Kernel | Recipe::Generated(_) => words.extend([
@@ -230,10 +270,12 @@ fn keep(dir: &Path, said: &str, source: &Source) -> Result<()> {
 }
 
 /// Prints what compilers said, on standard error, with explanations.
-fn show(_shop: &Shop, said: &str, source: &Source) -> Result<()> {
+fn show(shop: &Shop, said: &str, source: &Source) -> Result<()> {
     let names = Names::of(source);
-    for line in said.lines().filter_map(|line| names.line(line)) {
-        ui::tell(&line);
+    let lines: Vec<String> = said.lines().filter_map(|line| names.line(line)).collect();
+    if !lines.is_empty() {
+        let table = Table::load(&shop.repository)?;
+        table.explain(&lines).iter().for_each(|line| ui::tell(line));
     }
     Ok(())
 }
