@@ -3,10 +3,10 @@
 //! The command line, and what can be said of it before anything is started.
 
 mod bench;
+mod machine;
+mod module;
 
 use std::ffi::OsString;
-use std::num::NonZeroU8;
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,21 +20,17 @@ use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::options;
 use crate::stages;
-use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
-use crate::stages::Root;
-use crate::stages::System;
 use crate::stages::Wanted;
 use crate::stages::layer;
 use crate::stages::programs::Need;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 
-/// Megabytes of memory that a guest needs whose root is in it.
-const RAM_ROOT: u64 = 768;
-
 pub use bench::BenchArgs;
+pub use machine::MachineArgs;
+pub use module::ModuleArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -70,6 +66,8 @@ pub enum Command {
     Lesson(LessonArgs),
     /// Compile C for the guest.
     Cc(CcArgs),
+    /// Build a kernel module of your own for the guest's kernel.
+    Module(ModuleArgs),
     /// Run every test, on the host and in the guest.
     Test(TestArgs),
     /// Measure the device beside what one would use instead.
@@ -127,75 +125,12 @@ pub struct RunArgs {
     /// Add a Debian package to the guest's userland; may be repeated.
     #[arg(long, value_name = "PKG")]
     install: Vec<String>,
-    /// Load this module instead of the one built from guest-driver/; `none` boots without driver and device.
-    #[arg(long, value_name = "KO", conflicts_with = "driver_edition")]
-    driver: Option<PathBuf>,
     /// Print the commands that would be run and run none.
     #[arg(long)]
     pub dry_run: bool,
     /// The command and its arguments, as they are; without it, a shell. For wildcards and variables of the guest: -- sh -c 'ls /dev/glob*'.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
-}
-
-/// What every command that starts a machine takes.
-#[derive(Debug, Args)]
-pub struct MachineArgs {
-    /// A FIFO, as for vhost-device-fifo: loopback, unix=PATH[,connect], pty[,link=PATH], file=PATH[,input=PATH], pattern[,seed=N], zero or
-    /// null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples.
-    #[arg(long, value_name = "SPEC")]
-    fifo: Vec<String>,
-    /// Something that goes wrong on demand, as for vhost-device-fifo: `stall,fifo=0,after=1s`; may be repeated. See docs/faults.md.
-    #[arg(long, value_name = "SPEC")]
-    fault: Vec<String>,
-    /// Bytes that a FIFO holds, unless its SPEC says otherwise; K and M are understood.
-    #[arg(long, value_name = "BYTES", value_parser = options::capacity)]
-    capacity: Option<String>,
-    /// Where the device's control socket is to be, for `vhost-device-fifo ctl`; without it, in a directory of the run's own.
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
-    /// CPUs of the guest.
-    #[arg(long, value_name = "N", default_value = "1")]
-    smp: NonZeroU8,
-    /// Memory of the guest, like 512M or 2G.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
-    mem: String,
-    /// How the guest's CPUs are made.
-    #[arg(long, value_enum, default_value = "auto")]
-    accel: AccelChoice,
-    /// Which kernel the guest runs.
-    #[arg(long, value_enum, default_value = "stock")]
-    kernel: KernelChoice,
-    /// Which edition of the driver is built and loaded.
-    #[arg(long, value_enum, default_value = "fast")]
-    driver_edition: Edition,
-    /// Where the guest's root is. `ram` is for suspends; it needs 768 MB of memory, and `--share` adds a device that refuses to suspend.
-    #[arg(long, value_enum, default_value = "virtiofs")]
-    root: Root,
-    /// A QEMU of this machine instead of the lab's own.
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
-    /// An argument added to QEMU's command line; may be repeated.
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    qemu_arg: Vec<OsString>,
-    /// Entries of each virtqueue, a power of two.
-    #[arg(long, value_name = "N", default_value = "256", value_parser = queue_size)]
-    queue_size: u16,
-    /// Words added to the kernel's command line; may be repeated.
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    append: Vec<String>,
-    /// Keep all that the guest's kernel says in this file.
-    #[arg(long, value_name = "FILE")]
-    console: Option<PathBuf>,
-    /// Show what the guest's kernel says while it runs, on standard error.
-    #[arg(short, long)]
-    verbose: bool,
-    /// Give the guest a network: it reaches what this machine reaches, nobody reaches it.
-    #[arg(long)]
-    net: bool,
-    /// End the machine if the command has not ended after this many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<NonZeroU32>,
 }
 
 /// `cargo lab cc`.
@@ -266,40 +201,12 @@ fn minutes(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a number of minutes, like 10 or 0.5".to_owned())
 }
 
-/// Megabytes of memory.
-fn megabytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(['M', 'G']);
-    let unit = text.get(digits.len()..).unwrap_or_default();
-    let size: u64 = digits
-        .parse()
-        .map_err(|_| "give a number and M or G, like 512M or 2G".to_owned())?;
-    match unit {
-        "M" => Ok(size),
-        "G" => Ok(size.saturating_mul(1024)),
-        _ => Err("give a number and M or G, like 512M or 2G".to_owned()),
-    }
-}
-
-fn memory(text: &str) -> Result<String, String> {
-    if megabytes(text)? < 256 {
-        Err("the guest needs at least 256M".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-fn queue_size(text: &str) -> Result<u16, String> {
-    let size: u16 = text
-        .parse()
-        .map_err(|_| "give a power of two from 2 to 1024".to_owned())?;
-    if size.is_power_of_two() && (2..=1024).contains(&size) {
-        Ok(size)
-    } else {
-        Err("give a power of two from 2 to 1024".to_owned())
-    }
-}
-
 impl DemoArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("demo")
+    }
+
     /// The machine to start.
     pub fn config(&self) -> Result<Config> {
         self.machine.config()
@@ -312,6 +219,11 @@ impl DemoArgs {
 }
 
 impl LessonArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("lesson")
+    }
+
     /// The machine to start: unless asked otherwise, with a FIFO for most lessons and the zero device of one.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.machine.config_with(&["loopback", "zero"])?;
@@ -333,11 +245,16 @@ impl LessonArgs {
 }
 
 impl SoakArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("soak")
+    }
+
     /// The machine to start: a loopback, and a FIFO whose host end is at `data`.
     pub fn config(&self, data: &Path) -> Result<Config> {
         let mut config = self.machine.config()?;
         for (option, given) in [
-            ("--fifo", !config.fifos.is_empty()),
+            ("--fifo", !config.fifos.is_empty() || !config.device),
             ("--fault", !config.faults.is_empty()),
             ("--capacity", config.capacity.is_some()),
             ("--control", config.control.is_some()),
@@ -358,7 +275,6 @@ impl RunArgs {
     pub fn config(&self) -> Result<Config> {
         let mut config = self.machine.config()?;
         config.shares = options::shares(&self.share)?;
-        config.driver = self.driver.as_deref() != Some(Path::new("none"));
         Ok(config)
     }
 
@@ -373,14 +289,9 @@ impl RunArgs {
                 "--install {bad}: not the name of a Debian package"
             )));
         }
-        let driver = match &self.driver {
-            None => Driver::Ours,
-            Some(path) if path == Path::new("none") => Driver::None,
-            Some(path) => Driver::File(module(path)?),
-        };
         Ok(Wanted {
             install: self.install.clone(),
-            driver,
+            driver: self.machine.driver()?,
             system: self.machine.system(),
             programs: Need::IfTheyBuild,
         })
@@ -397,84 +308,6 @@ impl RunArgs {
     }
 }
 
-impl MachineArgs {
-    fn config(&self) -> Result<Config> {
-        self.config_with(&[])
-    }
-
-    /// With these FIFOs unless the user names some; without any, the daemon makes one.
-    fn config_with(&self, usual: &[&str]) -> Result<Config> {
-        let mut fifos = options::fifos(&self.fifo)?;
-        if fifos.is_empty() {
-            fifos.extend(usual.iter().map(|spec| (*spec).to_owned()));
-        }
-        let append = options::append(&self.append)?;
-        qemu_is_there(self.qemu.as_deref())?;
-        if self.root == Root::Ram && megabytes(&self.mem).is_ok_and(|size| size < RAM_ROOT) {
-            return Err(usage(format!(
-                "--root ram --mem {}: a root in RAM needs --mem {RAM_ROOT}M or more",
-                self.mem
-            )));
-        }
-        Ok(Config {
-            smp: self.smp.get(),
-            mem: self.mem.clone(),
-            accel: self.accel,
-            faults: options::faults(&self.fault, fifos.len())?,
-            fifos,
-            capacity: self.capacity.clone(),
-            control: self.control.clone(),
-            vq_size: self.queue_size,
-            system: self.system(),
-            qemu: self.qemu.clone(),
-            qemu_args: self.qemu_arg.clone(),
-            append,
-            console: self.console.as_deref().map(options::console).transpose()?,
-            verbose: self.verbose,
-            net: self.net,
-            ..Config::default()
-        })
-    }
-
-    fn system(&self) -> System {
-        System {
-            kernel: self.kernel,
-            edition: self.driver_edition,
-            root: self.root,
-        }
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        self.timeout
-            .map(|seconds| Duration::from_secs(u64::from(seconds.get())))
-    }
-}
-
-fn qemu_is_there(qemu: Option<&Path>) -> Result<()> {
-    match qemu {
-        Some(path) if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_err() => Err(usage(
-            format!("--qemu {}: no program there", path.display()),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// A kernel module is a relocatable ELF file with a .modinfo section; this much can be seen without loading it.
-fn module(path: &Path) -> Result<PathBuf> {
-    let bytes =
-        std::fs::read(path).map_err(|err| usage(format!("--driver {}: {err}", path.display())))?;
-    let relocatable = bytes.get(..4) == Some(b"\x7fELF") && bytes.get(16) == Some(&1);
-    let modinfo = bytes.windows(9).any(|window| window == b".modinfo\0");
-    if relocatable && modinfo {
-        Ok(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
-    } else {
-        Err(usage(format!(
-            "--driver {}: not a kernel module (a .ko file, not compressed)",
-            path.display()
-        )))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -483,14 +316,6 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn memory_wants_a_number_and_a_unit() {
-        assert_eq!(memory("512M").unwrap(), "512M");
-        for bad in ["", "G", "512", "1T", "-1G", "64M", "1.5G"] {
-            assert!(memory(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -504,11 +329,5 @@ mod tests {
         };
         let folder = args.pages().unwrap().unwrap();
         assert!(Path::new(&folder).join("listing-9.5.md").is_file());
-    }
-
-    #[test]
-    fn a_file_that_is_no_module_is_refused() {
-        assert!(module(Path::new("/proc/self/exe")).is_err());
-        assert!(module(Path::new("/etc/passwd")).is_err());
     }
 }

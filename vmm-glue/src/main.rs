@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod escape;
 mod exit;
+mod history;
 mod initramfs;
 mod key;
 mod options;
@@ -74,6 +75,7 @@ fn dispatch(command: &Command) -> Result<u8> {
         Command::Run(args) => commands::run::run(args),
         Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
+        Command::Module(args) => commands::module::module(args),
         Command::Test(args) => commands::test::test(args),
         Command::Bench(args) => commands::bench::bench(args),
         Command::Soak(args) => commands::soak::soak(args),

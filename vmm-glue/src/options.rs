@@ -42,6 +42,34 @@ fn fifo(spec: &str) -> Result<String> {
     Ok(parsed.resolved(&folder).to_string())
 }
 
+/// Whether `--fifo none` asks for a machine without the device; then it is the only one.
+pub fn no_device(specs: &[String]) -> Result<bool> {
+    let none = specs.iter().any(|spec| spec == "none");
+    if none && specs.len() > 1 {
+        return Err(usage(
+            "--fifo none: there is no device then, leave the other --fifo out",
+        ));
+    }
+    Ok(none)
+}
+
+/// `--driver-arg NAME=VALUE`s: words of the kernel's command line, so without spaces.
+pub fn driver_args(texts: &[String]) -> Result<Vec<String>> {
+    for text in texts {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let is_value = |c: char| c.is_ascii_graphic() && !"\"'\\`$*?[".contains(c);
+        let good = text.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty() && name.chars().all(is_name) && value.chars().all(is_value)
+        });
+        if !good {
+            return Err(usage(format!(
+                "--driver-arg {text}: write NAME=VALUE, without spaces, quotation marks and wildcards"
+            )));
+        }
+    }
+    append(texts)
+}
+
 /// `--fault`s: read as the daemon will read them, for that many FIFOs.
 pub fn faults(specs: &[String], fifos: usize) -> Result<Vec<String>> {
     for text in specs {
@@ -255,6 +283,23 @@ mod tests {
             assert!(error(one(bad)).contains("--fault"), "{bad}");
         }
         faults(&["stall,fifo=1".to_owned()], 2).unwrap();
+    }
+
+    #[test]
+    fn no_device_is_asked_for_alone_and_a_drivers_parameter_is_one_word() {
+        let specs = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(no_device(&specs(&["none"])).unwrap());
+        assert!(!no_device(&specs(&["loopback"])).unwrap());
+        error(no_device(&specs(&["none", "loopback"])));
+        driver_args(&specs(&["size=8192", "name=a,b", "x="])).unwrap();
+        for bad in ["size", "=1", "size=a b", "a b=1", "size=\"1\"", "s=*"] {
+            error(driver_args(&specs(&[bad])));
+        }
     }
 
     #[test]

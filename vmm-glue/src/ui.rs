@@ -59,6 +59,11 @@ pub fn warn(text: &str) {
     line(&format!("lab: warning: {text}"));
 }
 
+/// Passes on what a tool of the user's has said: a quiet lab does, too.
+pub fn tell(text: &str) {
+    line(text);
+}
+
 /// Says why it fails.
 pub fn error(text: &str) {
     line(&format!("lab: {text}"));

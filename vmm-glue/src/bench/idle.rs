@@ -13,6 +13,7 @@ use super::rig::Rig;
 use super::stats::Spread;
 use super::stats::real;
 use crate::vm::config::Config;
+use crate::vm::config::Load;
 use crate::vm::config::Paths;
 
 /// CPU time below which two machines are alike, in milliseconds a second, on top of what either varies by itself.
@@ -39,7 +40,8 @@ pub struct Comparison {
 /// Boots two machines, one after the other, and watches them do nothing.
 pub fn compare(config: &Config, paths: &Paths, millis: u64, times: usize) -> Result<Comparison> {
     let mut bare = config.clone();
-    bare.driver = false;
+    bare.driver = Load::None;
+    bare.device = false;
     Ok(Comparison {
         with: watch(config, paths, millis, times)?,
         without: watch(&bare, paths, millis, times)?,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+use super::machine::qemu_is_there;
 use super::minutes;
-use super::qemu_is_there;
 use crate::bench::plan::Extent;
 use crate::options;
 use crate::stages::Edition;

@@ -9,7 +9,6 @@ use fifo_lab_agent::Stdin;
 use super::run;
 use crate::cli::DemoArgs;
 use crate::stages;
-use crate::stages::Wanted;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::vm::config::Paths;
@@ -18,9 +17,10 @@ use crate::vm::machine;
 /// Sets up, boots, shows, ends.
 pub fn demo(args: &DemoArgs) -> Result<u8> {
     let config = args.config()?;
+    let wanted = args.wanted()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
+    let ready = stages::set_up(&shop, &wanted)?;
     let command = Command {
         argv: vec![format!("/{}/bin/demo", guest::HOME)],
         cwd: "/root".to_owned(),

@@ -30,7 +30,7 @@ pub fn dry_run(config: &Config, wanted: &Wanted) -> Result<u8> {
         ui::print(&format!("{} &", device.spec.shell()));
     }
     let known = plan.missing.is_empty() || config.qemu.is_some();
-    let generic = if config.driver && known {
+    let generic = if config.device && known {
         qemu::generic_device(config, &plan.paths)?
     } else {
         qemu::GENERIC_DEVICE

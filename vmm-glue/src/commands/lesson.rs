@@ -17,7 +17,6 @@ use super::run;
 use crate::cli::LessonArgs;
 use crate::exit::usage;
 use crate::stages;
-use crate::stages::Wanted;
 use crate::stages::guest;
 use crate::stages::programs;
 use crate::stages::programs::Need;
@@ -44,8 +43,9 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
             "lesson {id}: there is none of that name; `cargo lab lesson` lists them"
         )));
     }
+    let wanted = args.wanted()?;
     machine::check(&config)?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
+    let ready = stages::set_up(&shop, &wanted)?;
     let mut argv = vec![format!("/{}/bin/lesson", guest::HOME), id.clone()];
     if let Some(share) = config.shares.first() {
         let option = if args.update_pages {

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod dry_run;
 pub mod lesson;
+pub mod module;
 pub mod run;
 pub mod soak;
 pub mod test;

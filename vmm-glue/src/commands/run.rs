@@ -104,7 +104,7 @@ pub fn in_guest(
     timeout: Option<Duration>,
 ) -> Result<u8> {
     let mut machine = machine::boot(config, paths)?;
-    if config.driver {
+    if config.device {
         tell_control(config, paths, &machine);
     }
     machine.tell_ptys();

@@ -20,7 +20,6 @@ use crate::soak::faults::Faults;
 use crate::soak::traffic::Traffic;
 use crate::stages;
 use crate::stages::KernelChoice;
-use crate::stages::Wanted;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::testing::guest::Guest;
@@ -47,9 +46,10 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
     let dir = Scratch::for_sockets("soak")?;
     let data = dir.path().join("data");
     let config = args.config(&data)?;
+    let wanted = args.wanted()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
-    let ready = stages::set_up(&shop, &Wanted::programs_on(config.system))?;
+    let ready = stages::set_up(&shop, &wanted)?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let title = format!(
         "soaking for {} min, seed {seed}, {} CPUs, {} kernel",

@@ -27,6 +27,8 @@ use crate::key::KeyBuilder;
 pub const STAGE: &str = "guest";
 /// Where the guest finds the lab's programs.
 pub const HOME: &str = "opt/globalfifo";
+/// In there, the name of the module that is to be loaded.
+const DRIVER: &str = "driver";
 
 /// The share "lab".
 #[derive(Debug)]
@@ -129,10 +131,32 @@ fn put_kernel_modules(root: &Path, kernel: &Kernel, module: &PathOrEntry) -> Res
             install(&path, &to.join(relative), 0o644)?;
         }
     }
-    match module.path() {
-        Some(path) => install(&path, &to.join("updates/globalfifo.ko"), 0o644),
-        None => Ok(()),
-    }
+    let Some(path) = module.path() else {
+        return Ok(());
+    };
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = module_name(&bytes).unwrap_or_else(|| stem.replace('-', "_"));
+    install(&path, &to.join(format!("updates/{name}.ko")), 0o644)?;
+    let home = root.join(HOME);
+    crate::cache::create_dirs(&home)?;
+    Ok(fs::write(home.join(DRIVER), name + "\n")?)
+}
+
+/// What a module calls itself, whatever its file is called: `name=` among its strings of information.
+fn module_name(module: &[u8]) -> Option<String> {
+    const KEY: &[u8] = b"\0name=";
+    let starts = module.windows(KEY.len()).enumerate();
+    let starts = starts
+        .filter(|(_, window)| *window == KEY)
+        .map(|(at, _)| at + KEY.len());
+    starts
+        .filter_map(|at| module.get(at..)?.split(|byte| *byte == 0).next())
+        .filter_map(|name| std::str::from_utf8(name).ok())
+        .find(|name| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        })
+        .map(str::to_owned)
 }
 
 fn put_programs(home: &Path, programs: &Programs) -> Result<()> {
@@ -168,4 +192,17 @@ fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_goes_by_the_name_that_it_gives_itself() {
+        let module = b"\x7fELF..license=GPL\0parm=x\0name=my_fifo\0vermagic=7.3\0";
+        assert_eq!(module_name(module).as_deref(), Some("my_fifo"));
+        assert_eq!(module_name(b"\0name=../x\0"), None);
+        assert_eq!(module_name(b"filename=x\0"), None);
+    }
 }

@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
 pub mod module;
+pub mod own;
 pub mod packages;
 pub mod plan;
 pub mod programs;
@@ -41,6 +42,7 @@ pub use self::choice::System;
 use self::guest::Guest;
 use self::kernel::Flavour;
 use self::kernel::Kernel;
+use self::own::source::Source;
 use self::programs::Need;
 use self::programs::Programs;
 use self::shop::Shop;
@@ -80,6 +82,8 @@ pub enum Driver {
     Ours,
     /// A built module.
     File(PathBuf),
+    /// Source of the user's, to be built.
+    Source(Source),
     /// None.
     None,
 }
@@ -163,14 +167,7 @@ impl PathOrEntry {
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
-    let kernel = match wanted.system.kernel {
-        KernelChoice::Stock => kernel::obtain(shop, &tree, Flavour::Stock)?,
-        KernelChoice::Rt => kernel::obtain(shop, &tree, Flavour::Rt)?,
-        KernelChoice::Debug => {
-            let stock = kernel::obtain(shop, &tree, Flavour::Stock)?;
-            debug::obtain(shop, &tree, stock)?
-        }
-    };
+    let kernel = kernel(shop, &tree, wanted.system.kernel)?;
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(ram::obtain(shop, &tree)?),
@@ -189,6 +186,12 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let module = match &wanted.driver {
         Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.system)?,
         Driver::File(path) => PathOrEntry::Path(path.clone()),
+        Driver::Source(source) => {
+            let built = own::obtain(shop, &tree, &kernel, wanted.system.kernel, source)
+                .map_err(|err| own::explained(shop, source, err))?;
+            let (entry, path) = built.only(&source.given)?;
+            PathOrEntry::Entry(entry, path)
+        }
         Driver::None => PathOrEntry::Nothing,
     };
     Ok(FromArchive {
@@ -198,6 +201,18 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
         ram,
         module,
     })
+}
+
+/// The chosen kernel.
+pub fn kernel(shop: &Shop, tree: &Entry, choice: KernelChoice) -> Result<Kernel> {
+    match choice {
+        KernelChoice::Stock => kernel::obtain(shop, tree, Flavour::Stock),
+        KernelChoice::Rt => kernel::obtain(shop, tree, Flavour::Rt),
+        KernelChoice::Debug => {
+            let stock = kernel::obtain(shop, tree, Flavour::Stock)?;
+            debug::obtain(shop, tree, stock)
+        }
+    }
 }
 
 /// What the chosen kernel is made from.

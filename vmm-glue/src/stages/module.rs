@@ -31,6 +31,8 @@ pub const STAGE: &str = "module";
 pub const DRIVER: &str = "guest-driver";
 /// The wire format, which the driver compiles from `../protocol`.
 const PROTOCOL: &str = "protocol";
+/// Both.
+pub const PARTS: [&str; 2] = [DRIVER, PROTOCOL];
 /// The result.
 pub const MODULE: &str = "guest-driver/globalfifo.ko";
 
@@ -88,7 +90,7 @@ fn keep_only_module(bench: &Bench<'_>) -> Result<()> {
 
 /// Copies the driver and the wire format side by side.
 pub fn copy_sources(shop: &Shop, to: &Path) -> Result<()> {
-    for part in [DRIVER, PROTOCOL] {
+    for part in PARTS {
         let from = shop.repository.join(part);
         for path in crate::key::files(&from)? {
             let relative = path.strip_prefix(&from).unwrap_or(&path);
@@ -113,7 +115,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 pub fn view(shop: &Shop, tree: &Entry, kernel: &Kernel, copy: &Path) -> View {
     let mut view = shop.view(tree.path(), copy);
     kernel.show(&mut view);
-    for part in [DRIVER, PROTOCOL] {
+    for part in PARTS {
         view.binds.push(Bind {
             from: copy.join(part),
             to: seen_as(&shop.repository).join(part),

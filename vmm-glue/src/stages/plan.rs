@@ -16,6 +16,7 @@ use super::kernel;
 use super::kernel::Flavour;
 use super::layer;
 use super::module;
+use super::own;
 use super::programs;
 use super::ram;
 use super::shop::Shop;
@@ -110,6 +111,13 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
                 .join(module::MODULE),
         ),
         Driver::File(path) => Some(path.clone()),
+        Driver::Source(source) => {
+            let key = own::key(shop, source, wanted.system.kernel, own::STAGE)?;
+            let entry = planner.entry("your driver", own::STAGE, &key);
+            crate::cache::entries(&entry.join(own::MODULES))
+                .into_iter()
+                .next()
+        }
         Driver::None => None,
     };
     let guest = if planner.missing.is_empty() {

@@ -163,6 +163,19 @@ impl Bench<'_> {
         self.log.run(spec, &mut |line| step.detail(&show(line)))
     }
 
+    /// Runs a command to its end, whatever its status, with a look at each line.
+    pub fn say(
+        &mut self,
+        spec: &Spec,
+        look: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<std::process::ExitStatus> {
+        let step = self.step;
+        self.log.status(spec, &mut |line| {
+            look(line);
+            step.detail(line);
+        })
+    }
+
     /// The same for a shell script inside the tree; it works in [`WORK`] and stops at the first failure.
     pub fn script(&mut self, view: &View, script: &str, env: &[(&str, &str)]) -> Result<()> {
         self.run(&script_spec(view, script, env))

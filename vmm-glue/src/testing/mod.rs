@@ -7,6 +7,7 @@
 
 pub mod checkpatch;
 pub mod guest;
+pub mod history;
 pub mod host;
 pub mod ktap;
 pub mod libtest;

@@ -60,7 +60,7 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
         results.doing(&name);
         results.add(checkpatch(shop, ready, name, view)?);
     }
-    Ok(())
+    super::history::checks(shop, ready, filter, results)
 }
 
 /// checkpatch wants modules of Perl that the tree's perl-base lacks: a layer has them.

@@ -42,8 +42,12 @@ pub struct Config {
     pub qemu: Option<PathBuf>,
     /// Added to QEMU's command line.
     pub qemu_args: Vec<OsString>,
-    /// Whether the driver is loaded and the device attached.
-    pub driver: bool,
+    /// Which driver is loaded.
+    pub driver: Load,
+    /// The driver's parameters, each NAME=VALUE.
+    pub driver_args: Vec<String>,
+    /// Whether the device is attached.
+    pub device: bool,
     /// Words added to the kernel's command line.
     pub append: Vec<String>,
     /// Where the console is kept instead of in the directory of the run.
@@ -70,13 +74,26 @@ impl Default for Config {
             shares: Vec::new(),
             qemu: None,
             qemu_args: Vec::new(),
-            driver: true,
+            driver: Load::Ours,
+            driver_args: Vec::new(),
+            device: true,
             append: Vec::new(),
             console: None,
             verbose: false,
             net: false,
         }
     }
+}
+
+/// Which driver the guest loads while it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// None.
+    None,
+    /// Ours: if it does not load, the machine is up all the same, and that is told.
+    Ours,
+    /// The user's: if it does not load, the machine is of no use. One that makes no node gets one.
+    Theirs,
 }
 
 /// `--accel`.

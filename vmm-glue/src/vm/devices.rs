@@ -68,13 +68,13 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
         devices.push(user_share(paths, run, &share_tag(number), share));
     }
     let tags = devices.iter().map(|device| device.name.clone()).collect();
-    if config.driver {
+    if config.device {
         devices.push(Device {
             name: FIFO.to_owned(),
             spec: daemon(config, paths, run),
         });
     }
-    if config.driver && !config.second.is_empty() {
+    if config.device && !config.second.is_empty() {
         devices.push(Device {
             name: SECOND.to_owned(),
             spec: fifo_daemon(paths, &run.socket(SECOND), &config.second),

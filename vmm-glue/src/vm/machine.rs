@@ -24,6 +24,7 @@ use super::config::Paths;
 use super::config::Share;
 use super::console;
 use super::devices;
+use super::driver;
 use super::follow;
 use super::limits;
 use super::qemu;
@@ -76,7 +77,7 @@ pub fn check(config: &Config) -> Result<()> {
     if let Some(what) = limits::few_open_files() {
         ui::warn(&format!("{what}; {}", limits::MORE_OPEN_FILES));
     }
-    if config.driver && config.qemu.is_some() {
+    if config.device && config.qemu.is_some() {
         qemu::generic_device(config, &Paths::none())?;
     }
     Ok(())
@@ -84,7 +85,7 @@ pub fn check(config: &Config) -> Result<()> {
 
 /// Starts a machine and waits until its agent answers. Once QEMU has started, failures are the machine's.
 pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
-    let generic = if config.driver {
+    let generic = if config.device {
         qemu::generic_device(config, paths)?
     } else {
         ""
@@ -244,6 +245,9 @@ impl Machine {
                 .min(Duration::from_secs(1));
             match self.events.next(left)? {
                 Some(Event::Report(Report::Ready { complaints })) => {
+                    if let Some(why) = driver::failure(&complaints) {
+                        return Err(exit::machine(why));
+                    }
                     complaints.iter().for_each(|complaint| {
                         ui::warn(&format!("the guest's set-up: {complaint}"));
                     });
@@ -253,10 +257,9 @@ impl Machine {
                 None if started.elapsed() < limit => {}
                 None if !spoken && accel != Accel::Tcg => return Err(Silent.into()),
                 None => {
-                    return Err(self.failure(&format!(
-                        "the guest did not come up within {} s",
-                        limit.as_secs()
-                    )));
+                    let what = driver::stuck(&self.run.console())
+                        .unwrap_or_else(|| "the guest did not come up".to_owned());
+                    return Err(self.failure(&format!("{what} within {} s", limit.as_secs())));
                 }
             }
         }

@@ -7,6 +7,7 @@ mod alarm;
 pub mod config;
 pub mod console;
 pub mod devices;
+mod driver;
 mod follow;
 pub mod input;
 pub mod limits;

@@ -15,6 +15,7 @@ use fifo_lab_agent::PORT_STDOUT;
 
 use super::accel::Accel;
 use super::config::Config;
+use super::config::Load;
 use super::config::Paths;
 use super::devices::FIFO;
 use super::devices::SECOND;
@@ -103,7 +104,7 @@ pub fn command(
     let spec = kernel(spec, config, paths, run, accel);
     let spec = tags.iter().fold(spec, |spec, tag| share(spec, run, tag));
     let spec = ports(spec, run);
-    let spec = if config.driver {
+    let spec = if config.device {
         fifo(spec, config, run, device)
     } else {
         spec
@@ -170,9 +171,18 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
     if paths.layer.is_some() {
         words.push("lab.layer");
     }
-    if config.driver {
-        words.push("lab.driver");
+    let slowdown = format!("lab.slowdown={}", config.system.kernel.slowdown());
+    match config.driver {
+        Load::None => {}
+        Load::Ours => words.push("lab.driver"),
+        Load::Theirs => words.extend(["lab.driver", "lab.theirs", &slowdown]),
     }
+    let args: Vec<_> = config
+        .driver_args
+        .iter()
+        .map(|arg| format!("lab.arg={arg}"))
+        .collect();
+    words.extend(args.iter().map(String::as_str));
     if paths.ram.is_some() {
         words.push("lab.alarm");
     }

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/blkdev.h>
+
+static DEFINE_SPINLOCK(lock);
+
+static int __init sample_init(void)
+{
+	blk_init_queue(NULL, &lock);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

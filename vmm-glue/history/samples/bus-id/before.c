@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/device.h>
+
+static struct device sample;
+
+static int __init sample_init(void)
+{
+	pr_info("%s\n", sample.bus_id);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

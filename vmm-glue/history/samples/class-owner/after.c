@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/device.h>
+
+static struct class sample_class = {
+	.name = "sample",
+};
+
+static int __init sample_init(void)
+{
+	return class_register(&sample_class);
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

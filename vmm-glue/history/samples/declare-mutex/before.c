@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/semaphore.h>
+
+static DECLARE_MUTEX(sem);
+
+static int __init sample_init(void)
+{
+	down(&sem);
+	up(&sem);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

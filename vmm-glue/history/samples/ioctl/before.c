@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/fs.h>
+
+static int sample_ioctl(struct inode *inode, struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	return -ENOTTY;
+}
+
+static const struct file_operations sample_fops = {
+	.owner = THIS_MODULE,
+	.ioctl = sample_ioctl,
+};
+
+static int __init sample_init(void)
+{
+	pr_info("%p\n", &sample_fops);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/fs.h>
+
+static int sample_iterate(struct file *filp, struct dir_context *ctx)
+{
+	return 0;
+}
+
+static const struct file_operations sample_fops = {
+	.owner = THIS_MODULE,
+	.iterate_shared = sample_iterate,
+};
+
+static int __init sample_init(void)
+{
+	pr_info("%p\n", &sample_fops);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/module.h>
+#include <linux/fs.h>
+
+
+static const struct file_operations sample_fops = {
+	.owner = THIS_MODULE,
+	.splice_read = copy_splice_read,
+};
+
+static int __init sample_init(void)
+{
+	pr_info("%p\n", &sample_fops);
+	return 0;
+}
+module_init(sample_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A sample of what changed");
