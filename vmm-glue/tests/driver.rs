@@ -70,6 +70,8 @@ fn a_driver_without_a_class_gets_a_node_from_its_major_and_its_parameters() {
         &driver,
         "--driver-arg",
         "answer=42",
+        "--driver-arg",
+        "nosuch=1",
         "--fifo",
         "none",
         "--",
@@ -81,6 +83,13 @@ fn a_driver_without_a_class_gets_a_node_from_its_major_and_its_parameters() {
     assert_eq!(
         (found.status, found.stdout.as_str()),
         (0, "/dev/bare\n42\n"),
+        "{}",
+        found.stderr
+    );
+    assert!(
+        found
+            .stderr
+            .contains("the driver bare has no parameter nosuch"),
         "{}",
         found.stderr
     );
