@@ -70,6 +70,8 @@ fn a_driver_without_a_class_gets_a_node_from_its_major_and_its_parameters() {
         &driver,
         "--driver-arg",
         "answer=42",
+        "--driver-arg",
+        "nosuch=1",
         "--fifo",
         "none",
         "--",
@@ -81,6 +83,13 @@ fn a_driver_without_a_class_gets_a_node_from_its_major_and_its_parameters() {
     assert_eq!(
         (found.status, found.stdout.as_str()),
         (0, "/dev/bare\n42\n"),
+        "{}",
+        found.stderr
+    );
+    assert!(
+        found
+            .stderr
+            .contains("the driver bare has no parameter nosuch"),
         "{}",
         found.stderr
     );
@@ -193,7 +202,8 @@ fn a_change_since_the_book_is_explained_under_the_compilers_message_with_the_use
         lines[at + 1]
     );
     // The mended one is built, and the second time nothing is done.
-    fs::copy(history.join("after.c"), &file).unwrap();
+    let mended = fs::read_to_string(history.join("after.c")).unwrap();
+    fs::write(&file, format!("{mended}/* never built before: {path} */\n")).unwrap();
     let module = dir.path().join("new.ko").display().to_string();
     for second in [false, true] {
         let found = run(&["module", &path, "-o", &module]);

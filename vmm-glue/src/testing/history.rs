@@ -19,6 +19,7 @@ use crate::history::Table;
 use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::own;
+use crate::stages::own::messages::Names;
 use crate::stages::own::source::Recipe;
 use crate::stages::own::source::Source;
 use crate::stages::shop::Shop;
@@ -51,7 +52,10 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
         &source,
         &RUNS,
     )?;
-    let said: Vec<&str> = said.lines().collect();
+    // Without make's progress, as a user sees it.
+    let names = Names::of(&source);
+    let said: Vec<String> = said.lines().filter_map(|line| names.line(line)).collect();
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
     for id in wanted {
         results.add(Outcome {
             name: format!("{PLACE}{id}"),
