@@ -249,7 +249,12 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_too_long_unknown_or_cut_off_is_an_error() {
-        let long = [&[0; 4][..], &[1], &(CHUNK as u32 + 1).to_le_bytes()].concat();
+        let long = [
+            &[0; 4][..],
+            &[1],
+            &u32::try_from(CHUNK + 1).unwrap().to_le_bytes(),
+        ]
+        .concat();
         let unknown = [&[0; 4][..], &[9], &1_u32.to_le_bytes(), b"x"].concat();
         let cut = [&[0; 4][..], &[1], &5_u32.to_le_bytes(), b"x"].concat();
         let nonsense = [&[0; 4][..], &[3], &1_u32.to_le_bytes(), b"x"].concat();
