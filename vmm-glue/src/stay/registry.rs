@@ -428,6 +428,8 @@ mod tests {
         assert_eq!(place.seen(), Seen::Unattended);
         let holders: Vec<u32> = place.holders().iter().map(|holder| holder.pid).collect();
         assert_eq!(holders, [part.id()]);
+        // Waiting for a child closes its input, which would end it.
+        let _input = part.stdin.take();
         let waiter = std::thread::spawn(move || part.wait().unwrap());
         place.end().unwrap();
         assert!(!waiter.join().unwrap().success());
