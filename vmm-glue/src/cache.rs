@@ -41,14 +41,14 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Cache {
     root: PathBuf,
     /// Shared by every lab that runs, exclusive for cleaning.
-    _in_use: Flock<File>,
+    in_use: Flock<File>,
 }
 
 /// A complete entry; it stays while this exists.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Entry {
@@ -60,6 +60,11 @@ impl Entry {
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// It stays until every child started from here on has ended, too.
+    pub fn outlive_the_lab(&self) -> Result<()> {
+        crate::child::inherit(&*self.lock)
     }
 }
 
@@ -131,10 +136,7 @@ impl Cache {
             drop(remove(path));
         });
         crate::scratch::remove_left_behind(&root);
-        let cache = Self {
-            root,
-            _in_use: in_use,
-        };
+        let cache = Self { root, in_use };
         cache.remove_partial();
         Ok(cache)
     }
@@ -147,15 +149,17 @@ impl Cache {
             return Ok(None);
         }
         match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(in_use) => Ok(Some(Self {
-                root,
-                _in_use: in_use,
-            })),
+            Ok(in_use) => Ok(Some(Self { root, in_use })),
             Err(_) => anyhow::bail!(
                 "a lab is running and uses the cache {}: end it first",
                 root.display()
             ),
         }
+    }
+
+    /// It is in use until every child started from here on has ended, too.
+    pub fn outlive_the_lab(&self) -> Result<()> {
+        crate::child::inherit(&*self.in_use)
     }
 
     /// Its directory.
@@ -205,7 +209,7 @@ impl Cache {
                 &format!("another lab is working on the {stage}"),
             )?;
             if self.has(stage, key) {
-                return Ok(Entry { path, _lock: lock });
+                return Ok(Entry { path, lock });
             }
         }
         let mut lock = wait_for(
@@ -226,7 +230,7 @@ impl Cache {
             self.has(stage, key),
             "another lab removed the {stage} just made: run it again"
         );
-        Ok(Entry { path, _lock: lock })
+        Ok(Entry { path, lock })
     }
 
     /// Removes what labs that were killed have left half made, of whatever key.

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering;
 
@@ -36,6 +37,8 @@ struct Cancel {
 }
 
 static CANCEL: OnceLock<Cancel> = OnceLock::new();
+/// Whether a second signal changes nothing.
+static PATIENT: AtomicBool = AtomicBool::new(false);
 
 /// Starts listening to signals. Call once, before any thread.
 pub fn install() -> Result<()> {
@@ -60,6 +63,11 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// From here on the lab ends in order, however often it is asked to: what it has started does not die with it.
+pub fn end_in_order() {
+    PATIENT.store(true, Ordering::SeqCst);
+}
+
 /// Whether the lab is to outlive its terminal (proc_pid_status(5), `SigIgn`: bit n − 1 is signal n).
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -78,7 +86,7 @@ fn deliver(signal: i32) {
                 let _ = rustix::io::write(&cancel.continued, &1_u64.to_ne_bytes());
             }
         }
-    } else if raise(signal) > 0 {
+    } else if raise(signal) > 0 && !PATIENT.load(Ordering::SeqCst) {
         // Asked twice: nothing more is tidied up here, the next run does it.
         crate::tty::restore();
         std::process::exit(128 + signal);

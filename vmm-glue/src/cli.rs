@@ -3,8 +3,10 @@
 //! The command line, and what can be said of it before anything is started.
 
 mod bench;
+mod guest;
 mod machine;
 mod module;
+mod stay;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -23,14 +25,18 @@ use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
-use crate::stages::layer;
-use crate::stages::programs::Need;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 
 pub use bench::BenchArgs;
+pub use guest::GuestArgs;
+pub use guest::StreamArgs;
 pub use machine::MachineArgs;
 pub use module::ModuleArgs;
+pub use stay::ConsoleArgs;
+pub use stay::DownArgs;
+pub use stay::ExecArgs;
+pub use stay::UpArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -62,6 +68,16 @@ pub enum Command {
     Demo(DemoArgs),
     /// Boot a guest with the device; run a command in it, or a shell.
     Run(RunArgs),
+    /// Boot a guest with the device that stays.
+    Up(UpArgs),
+    /// Run a command in a machine that stays; any number at once.
+    Exec(ExecArgs),
+    /// List the machines that stay.
+    Ps,
+    /// End a machine that stays.
+    Down(DownArgs),
+    /// Show what the kernel of a machine that stays says.
+    Console(ConsoleArgs),
     /// Run the chapter's examples; without an ID, list them.
     Lesson(LessonArgs),
     /// Compile C for the guest.
@@ -109,22 +125,9 @@ pub struct LessonArgs {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    machine: MachineArgs,
-    /// Show a folder of the host in the guest at /mnt/NAME, and start there; may be repeated. NAME is the folder's own unless given.
-    #[arg(long, value_name = "[NAME=]DIR[:ro]")]
-    share: Vec<OsString>,
-    /// Set a variable for the command; without a value, to what it is here; may be repeated.
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Give the command a terminal in the guest, as the shell has one.
-    #[arg(short, long)]
-    pub terminal: bool,
-    /// Read nothing from standard input: for a loop like `while read x; do cargo lab run -n -- …; done <list`.
-    #[arg(short, long, conflicts_with = "terminal")]
-    pub no_stdin: bool,
-    /// Add a Debian package to the guest's userland; may be repeated.
-    #[arg(long, value_name = "PKG")]
-    install: Vec<String>,
+    pub guest: GuestArgs,
+    #[command(flatten)]
+    pub streams: StreamArgs,
     /// Print the commands that would be run and run none.
     #[arg(long)]
     pub dry_run: bool,
@@ -267,44 +270,6 @@ impl SoakArgs {
         }
         config.fifos = vec!["loopback".to_owned(), fifo_at(data)];
         Ok(config)
-    }
-}
-
-impl RunArgs {
-    /// The machine to start.
-    pub fn config(&self) -> Result<Config> {
-        let mut config = self.machine.config()?;
-        config.shares = options::shares(&self.share)?;
-        Ok(config)
-    }
-
-    /// What to set up for it.
-    pub fn wanted(&self) -> Result<Wanted> {
-        if let Some(bad) = self
-            .install
-            .iter()
-            .find(|name| !layer::is_package_name(name))
-        {
-            return Err(usage(format!(
-                "--install {bad}: not the name of a Debian package"
-            )));
-        }
-        Ok(Wanted {
-            install: self.install.clone(),
-            driver: self.machine.driver()?,
-            system: self.machine.system(),
-            programs: Need::IfTheyBuild,
-        })
-    }
-
-    /// How long the command may take.
-    pub fn timeout(&self) -> Option<Duration> {
-        self.machine.timeout()
-    }
-
-    /// Variables for the command.
-    pub fn env(&self) -> Result<Vec<(String, String)>> {
-        self.env.iter().map(|text| options::env(text)).collect()
     }
 }
 

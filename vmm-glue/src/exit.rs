@@ -14,6 +14,9 @@ pub const FAILURE: u8 = 1;
 /// The virtual machine, not the command in it, failed: panic, hang, time limit.
 pub const MACHINE: u8 = 125;
 
+/// The user has left a command by the keys for that, as by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
 /// An error with an exit status of its own; any other error is a [`FAILURE`].
 #[derive(Debug, Clone)]
 pub struct Exit {

@@ -21,7 +21,9 @@ mod recipe;
 mod scratch;
 mod soak;
 mod stages;
+mod stay;
 mod streams;
+mod symbols;
 mod testing;
 mod tty;
 mod ui;
@@ -43,9 +45,14 @@ fn main() -> ExitCode {
     {
         return child::main(rest);
     }
-    let cli = Cli::parse();
+    // The keeper of a machine that stays is the lab with the arguments of its `up`.
+    let is_keeper = args
+        .first()
+        .is_some_and(|first| first == commands::up::KEEPER);
+    let words = args.iter().skip(usize::from(is_keeper)).cloned();
+    let cli = Cli::parse_from(std::iter::once(OsString::from("lab")).chain(words));
     ui::install(cli.quiet, cli.yes);
-    let result = cancel::install().and_then(|()| dispatch(&cli.command));
+    let result = cancel::install().and_then(|()| dispatch(&cli.command, is_keeper));
     let status = match result.and_then(complete) {
         Ok(status) => status,
         Err(err) => {
@@ -69,10 +76,16 @@ fn complete(status: u8) -> Result<u8> {
     }
 }
 
-fn dispatch(command: &Command) -> Result<u8> {
+fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
     match command {
         Command::Demo(args) => commands::demo::demo(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Up(args) if is_keeper => commands::up::keep(args),
+        Command::Up(args) => commands::up::up(args),
+        Command::Exec(args) => commands::exec::exec(args),
+        Command::Ps => commands::ps::ps(),
+        Command::Down(args) => commands::down::down(args),
+        Command::Console(args) => commands::console::console(args),
         Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
         Command::Module(args) => commands::module::module(args),

@@ -39,7 +39,7 @@ pub const DEBIAN: &str = "debian";
 pub struct Scratch {
     dir: TempDir,
     // Unlocked after the directory has gone.
-    _lock: File,
+    lock: File,
 }
 
 impl Scratch {
@@ -70,7 +70,12 @@ impl Scratch {
                 )
             })?;
         let lock = lock(dir.path()).context("cannot lock a temporary directory")?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { dir, lock })
+    }
+
+    /// It stays locked until every child started from here on has ended, too.
+    pub fn outlive_the_lab(&self) -> Result<()> {
+        crate::child::inherit(&self.lock)
     }
 
     /// Where it is.
@@ -88,6 +93,21 @@ fn lock(dir: &Path) -> Option<File> {
 pub fn remove_left_behind(base: &Path) {
     for dir in left_behind(base, |kind| kind != DEBIAN, GRACE) {
         let _ = crate::cache::remove(&dir.path);
+    }
+}
+
+/// Whether this is a directory that was made here.
+pub fn is_one(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(PREFIX) && dir.is_dir()
+}
+
+/// Removes a directory that was made here, if nobody uses it.
+pub fn remove_unused(dir: &Path) {
+    if is_one(dir)
+        && let Some(_lock) = lock(dir)
+    {
+        let _ = crate::cache::remove(dir);
     }
 }
 

@@ -8,6 +8,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -17,8 +18,12 @@ use fifo_lab_agent::Size;
 use fifo_lab_agent::Terminal;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 use rustix::termios::OptionalActions;
 use rustix::termios::Termios;
+
+use crate::cancel;
 
 /// Modes of the terminal before the lab changed them.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -108,13 +113,30 @@ pub fn size() -> Size {
         .unwrap_or_default()
 }
 
+/// Tells `tell` of each new size of the terminal, until it wants no more.
+pub fn follow_size(mut tell: impl FnMut(Size) -> bool + Send + 'static) {
+    let Some(resized) = cancel::resized() else {
+        return;
+    };
+    std::thread::spawn(move || {
+        loop {
+            let mut fds = [PollFd::from_borrowed_fd(resized, PollFlags::IN)];
+            let _ = rustix::event::poll(&mut fds, None);
+            let _ = rustix::io::read(resized, &mut [0; 8]);
+            if !tell(size()) {
+                return;
+            }
+        }
+    });
+}
+
 /// The terminal that a guest's command gets.
 pub fn terminal() -> Terminal {
     Terminal::of(rustix::stdio::stdin().as_fd(), size())
 }
 
 /// The name by which the guest knows a terminal called `name` on the host: `trees` are the directories that make up its root.
-pub fn name_in_guest(name: Option<&str>, trees: &[&std::path::Path]) -> String {
+pub fn name_in_guest(name: Option<&str>, trees: &[PathBuf]) -> String {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return "dumb".to_owned();
     };
@@ -148,7 +170,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let name = |term| name_in_guest(term, &[tree.path(), layer.path()]);
+        let trees = [tree.path().to_owned(), layer.path().to_owned()];
+        let name = |term| name_in_guest(term, &trees);
         for known in ["linux", "foot"] {
             assert_eq!(name(Some(known)), known);
         }

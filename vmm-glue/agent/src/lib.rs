@@ -3,8 +3,10 @@
 //! The conversation between the lab on the host and its agent in the guest.
 //!
 //! One JSON object a line, over the virtio-serial port named [`PORT_CONTROL`]. The bytes of the guest command's streams travel on ports of
-//! their own; this file must not know how either side moves them.
+//! their own; this file must not know how either side moves them. A machine that stays has one port more, [`PORT_EXEC`], for any number of
+//! commands at once; [`frame`] has its messages.
 
+pub mod frame;
 mod terminal;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,8 @@ pub const PORT_STDIN: &str = "lab.stdin";
 pub const PORT_STDOUT: &str = "lab.stdout";
 /// Port that carries the guest command's standard error.
 pub const PORT_STDERR: &str = "lab.stderr";
+/// Port that carries all commands of a machine that stays, in frames.
+pub const PORT_EXEC: &str = "lab.exec";
 
 /// What the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +43,11 @@ pub enum Request {
     Resize(Size),
     /// End the running command and all it started.
     Kill,
+    /// Open [`PORT_EXEC`] and serve it. Once the host has gone without ending the machine, end it after that many seconds.
+    Serve {
+        /// Seconds.
+        idle: u64,
+    },
 }
 
 /// A folder of the host.

@@ -7,7 +7,10 @@
 mod exec;
 mod ports;
 mod pump;
+mod reaper;
 mod run;
+mod serve;
+mod wires;
 
 use std::fs;
 use std::io::BufRead;
@@ -16,15 +19,19 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
 
 use fifo_lab_agent::Mount;
 use fifo_lab_agent::PORT_CONTROL;
+use fifo_lab_agent::PORT_EXEC;
 use fifo_lab_agent::Report;
 use fifo_lab_agent::Request;
 
 use rustix::mount::MountFlags;
 
 use crate::ports::Ports;
+use crate::reaper::Reaper;
 use crate::run::Current;
 
 /// Where the init script leaves its complaints, one a line.
@@ -56,14 +63,17 @@ fn serve() -> std::io::Result<()> {
         },
     )?;
 
+    let reaper = Reaper::start();
     let current = Arc::new(Mutex::new(Current::default()));
+    let mut stays = Duration::ZERO;
     for line in BufReader::new(control).lines() {
         let line = line?;
         match serde_json::from_str(&line) {
             Ok(Request::Run(command)) => {
                 let (ports, replies, current) = (ports.clone(), replies.clone(), current.clone());
-                std::thread::spawn(move || {
-                    let report = run::run(&command, &ports, &current, || {
+                let reaper = reaper.clone();
+                thread::spawn(move || {
+                    let report = run::run(&command, &reaper, &ports, &current, || {
                         reply(&replies, &Report::Started);
                     });
                     reply(&replies, &report);
@@ -77,9 +87,20 @@ fn serve() -> std::io::Result<()> {
             ),
             Ok(Request::Resize(size)) => run::resize(&current, size),
             Ok(Request::Kill) => run::kill(&current),
+            Ok(Request::Serve { idle }) => {
+                stays = Duration::from_secs(idle);
+                let (port, reaper) = (ports::open(PORT_EXEC)?, reaper.clone());
+                thread::spawn(move || {
+                    if let Err(err) = serve::serve(port, &reaper) {
+                        eprintln!("lab agent: cannot serve {PORT_EXEC}: {err}");
+                    }
+                });
+            }
             Err(err) => eprintln!("lab agent: bad request {line:?}: {err}"),
         }
     }
+    // Whoever kept this machine was killed. Nobody can use it any more, but it can still be looked into from outside.
+    thread::sleep(stays);
     Err(std::io::Error::other("the host closed the control port"))
 }
 

@@ -5,6 +5,8 @@
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::Read;
+use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -14,6 +16,9 @@ use fifo_lab_agent::PORT_STDERR;
 use fifo_lab_agent::PORT_STDIN;
 use fifo_lab_agent::PORT_STDOUT;
 
+use crate::wires::Output;
+use crate::wires::Wires;
+
 /// How long a port may take to appear.
 const APPEAR_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked for meanwhile.
@@ -22,12 +27,9 @@ const APPEAR_STEP: Duration = Duration::from_millis(10);
 /// The ports that carry a command's streams.
 #[derive(Debug)]
 pub struct Ports {
-    /// From the host.
-    pub stdin: File,
-    /// To the host.
-    pub stdout: File,
-    /// To the host.
-    pub stderr: File,
+    stdin: File,
+    stdout: File,
+    stderr: File,
 }
 
 impl Ports {
@@ -38,6 +40,20 @@ impl Ports {
             stdout: open(PORT_STDOUT)?,
             stderr: open(PORT_STDERR)?,
         })
+    }
+}
+
+impl Wires for Ports {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.stdin).read(buffer)
+    }
+
+    fn write(&self, to: Output, bytes: &[u8]) -> io::Result<()> {
+        let mut port = match to {
+            Output::Stdout => &self.stdout,
+            Output::Stderr => &self.stderr,
+        };
+        port.write_all(bytes)
     }
 }
 

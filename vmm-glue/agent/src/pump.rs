@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Copying between a command's streams and the ports, byte for byte.
+//! Copying between a command's streams and the wires to the host, byte for byte.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,13 +11,15 @@ use std::os::fd::OwnedFd;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 
-const CHUNK: usize = 32 * 1024;
+use fifo_lab_agent::frame::CHUNK;
 
-/// Copies a command's output to a port and returns how many bytes went. Ends at the end of file, or once `ended` is readable (the command has
+use crate::wires::Output;
+use crate::wires::Wires;
+
+/// Copies a command's output to the host and returns how many bytes went. Ends at the end of file, or once `ended` is readable (the command has
 /// exited) and what was written until then has been copied: a daemon left behind with the stream open does not hold the lab up.
-pub fn out(from: File, port: &File, ended: &OwnedFd) -> u64 {
+pub fn out(from: File, wires: &impl Wires, to: Output, ended: &OwnedFd) -> u64 {
     let mut from = from;
-    let mut port = port;
     let mut sent = 0;
     let mut buffer = vec![0; CHUNK];
     while readable(&from, ended) {
@@ -26,7 +28,7 @@ pub fn out(from: File, port: &File, ended: &OwnedFd) -> u64 {
             break;
         };
         let bytes = buffer.get(..count).unwrap_or_default();
-        if port.write_all(bytes).is_err() {
+        if wires.write(to, bytes).is_err() {
             break;
         }
         sent += count as u64;
@@ -49,12 +51,11 @@ fn readable(from: &File, ended: &OwnedFd) -> bool {
     }
 }
 
-/// Copies a port to a command's input until the host closes its side or the command stops reading; dropping `to` tells the command.
-pub fn input(port: &File, to: OwnedFd) {
-    let mut port = port;
+/// Copies what the host sends to a command's input until the host ends it or the command stops reading; dropping `to` tells the command.
+pub fn input(wires: &impl Wires, to: OwnedFd) {
     let mut to = File::from(to);
     let mut buffer = vec![0; CHUNK];
-    while let Ok(count @ 1..) = port.read(&mut buffer) {
+    while let Ok(count @ 1..) = wires.read(&mut buffer) {
         let bytes = buffer.get(..count).unwrap_or_default();
         if to.write_all(bytes).is_err() {
             break;
@@ -63,12 +64,12 @@ pub fn input(port: &File, to: OwnedFd) {
 }
 
 /// As [`input`] for a terminal: at the host's end of file it types the end-of-file character.
-pub fn terminal_input(port: &File, master: &OwnedFd) {
+pub fn terminal_input(wires: &impl Wires, master: &OwnedFd) {
     let Ok(to) = master.as_fd().try_clone_to_owned() else {
         return;
     };
     let Ok(last) = to.try_clone() else { return };
-    input(port, to);
+    input(wires, to);
     let key = fifo_lab_agent::end_of_file(last.as_fd());
     let _ = File::from(last).write_all(&[key]);
 }

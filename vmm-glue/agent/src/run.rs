@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::thread::JoinHandle;
 
@@ -24,13 +25,13 @@ use fifo_lab_agent::Terminal;
 use rustix::event::EventfdFlags;
 use rustix::process::Pid;
 use rustix::process::Signal;
-use rustix::process::WaitOptions;
-use rustix::process::WaitStatus;
 use rustix::pty::OpenptFlags;
 
 use crate::exec;
-use crate::ports::Ports;
 use crate::pump;
+use crate::reaper::Reaper;
+use crate::wires::Output;
+use crate::wires::Wires;
 
 /// What the requests that come during a run act on.
 #[derive(Debug, Default)]
@@ -41,28 +42,31 @@ pub struct Current {
     terminal: Option<OwnedFd>,
 }
 
-type Shared = Arc<Mutex<Current>>;
+/// As all who have to do with one command share it.
+pub type Shared = Arc<Mutex<Current>>;
 
 /// Runs a command to its end. `started` is called once it can be fed.
 pub fn run(
     command: &Command,
-    ports: &Arc<Ports>,
+    reaper: &Reaper,
+    wires: &Arc<impl Wires>,
     current: &Shared,
     started: impl FnOnce(),
 ) -> Report {
     if std::mem::replace(&mut lock(current).is_taken, true) {
-        return refused(ports, "another command is running");
+        return refused(&**wires, "another command is running");
     }
-    let report = try_run(command, ports, current, started)
-        .unwrap_or_else(|err| refused(ports, &format!("cannot start the command: {err}")));
+    let report = try_run(command, reaper, wires, current, started)
+        .unwrap_or_else(|err| refused(&**wires, &format!("cannot start the command: {err}")));
     *lock(current) = Current::default();
     report
 }
 
-fn refused(ports: &Ports, why: &str) -> Report {
+fn refused(wires: &impl Wires, why: &str) -> Report {
     let text = format!("lab agent: {why}\n");
-    let sent =
-        io::Write::write_all(&mut &ports.stderr, text.as_bytes()).map_or(0, |()| text.len() as u64);
+    let sent = wires
+        .write(Output::Stderr, text.as_bytes())
+        .map_or(0, |()| text.len() as u64);
     Report::Exited {
         status: 126,
         stdout: 0,
@@ -72,18 +76,21 @@ fn refused(ports: &Ports, why: &str) -> Report {
 
 fn try_run(
     command: &Command,
-    ports: &Arc<Ports>,
+    reaper: &Reaper,
+    wires: &Arc<impl Wires>,
     current: &Shared,
     started: impl FnOnce(),
 ) -> io::Result<Report> {
     let ended = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
     let running = match &command.stdin {
-        Stdin::Terminal(terminal) => on_terminal(command, terminal, ports, current, &ended)?,
-        Stdin::Null | Stdin::Port => on_pipes(command, ports, &ended)?,
+        Stdin::Terminal(terminal) => {
+            on_terminal(command, terminal, reaper, wires, current, &ended)?
+        }
+        Stdin::Null | Stdin::Port => on_pipes(command, reaper, wires, &ended)?,
     };
     lock(current).session = Some(running.pid);
     started();
-    let status = wait(running.pid)?;
+    let status = running.status.recv().map_err(io::Error::other)?;
     // What comes late is about nobody: the process's id may be another's soon.
     {
         let mut current = lock(current);
@@ -106,42 +113,44 @@ fn try_run(
 
 struct Running {
     pid: Pid,
+    status: Receiver<u8>,
     stdout: JoinHandle<u64>,
     stderr: Option<JoinHandle<u64>>,
 }
 
-fn on_pipes(command: &Command, ports: &Arc<Ports>, ended: &Arc<OwnedFd>) -> io::Result<Running> {
+fn on_pipes(
+    command: &Command,
+    reaper: &Reaper,
+    wires: &Arc<impl Wires>,
+    ended: &Arc<OwnedFd>,
+) -> io::Result<Running> {
     let (stdout, to_stdout) = io::pipe()?;
     let (stderr, to_stderr) = io::pipe()?;
     let mut process = process(command, "-");
     process.stdout(to_stdout).stderr(to_stderr);
     if command.stdin == Stdin::Port {
-        let (from_port, stdin) = io::pipe()?;
-        process.stdin(from_port);
-        let ports = ports.clone();
-        thread::spawn(move || pump::input(&ports.stdin, stdin.into()));
+        let (from_host, stdin) = io::pipe()?;
+        process.stdin(from_host);
+        let wires = wires.clone();
+        thread::spawn(move || pump::input(&*wires, stdin.into()));
     } else {
         process.stdin(Stdio::null());
     }
-    let pid = spawn(process)?;
+    let (pid, status) = reaper.spawn(process)?;
+    let stderr = OwnedFd::from(stderr).into();
     Ok(Running {
         pid,
-        stdout: pump_out(OwnedFd::from(stdout).into(), ports, ended, |ports| {
-            &ports.stdout
-        }),
-        stderr: Some(pump_out(
-            OwnedFd::from(stderr).into(),
-            ports,
-            ended,
-            |ports| &ports.stderr,
-        )),
+        status,
+        stdout: pump_out(OwnedFd::from(stdout).into(), wires, Output::Stdout, ended),
+        stderr: Some(pump_out(stderr, wires, Output::Stderr, ended)),
     })
 }
 
 fn on_terminal(
     command: &Command,
     terminal: &Terminal,
-    ports: &Arc<Ports>,
+    reaper: &Reaper,
+    wires: &Arc<impl Wires>,
     current: &Shared,
     ended: &Arc<OwnedFd>,
 ) -> io::Result<Running> {
@@ -161,14 +170,15 @@ fn on_terminal(
         .stdin(slave.try_clone()?)
         .stdout(slave.try_clone()?)
         .stderr(slave);
-    let pid = spawn(process)?;
+    let (pid, status) = reaper.spawn(process)?;
     lock(current).terminal = Some(master.try_clone()?);
     let input = master.try_clone()?;
-    let input_ports = ports.clone();
-    thread::spawn(move || pump::terminal_input(&input_ports.stdin, &input));
+    let input_wires = wires.clone();
+    thread::spawn(move || pump::terminal_input(&*input_wires, &input));
     Ok(Running {
         pid,
-        stdout: pump_out(master.into(), ports, ended, |ports| &ports.stdout),
+        status,
+        stdout: pump_out(master.into(), wires, Output::Stdout, ended),
         stderr: None,
     })
 }
@@ -186,39 +196,14 @@ fn process(command: &Command, tty: &str) -> Process {
     process
 }
 
-/// Starts it; the `Process` and with it our copies of the command's ends of the pipes are gone afterwards.
-fn spawn(mut process: Process) -> io::Result<Pid> {
-    let child = process.spawn()?;
-    Ok(Pid::from_child(&child))
-}
-
 fn pump_out(
     from: File,
-    ports: &Arc<Ports>,
+    wires: &Arc<impl Wires>,
+    to: Output,
     ended: &Arc<OwnedFd>,
-    port: fn(&Ports) -> &File,
 ) -> JoinHandle<u64> {
-    let (ports, ended) = (ports.clone(), ended.clone());
-    thread::spawn(move || pump::out(from, port(&ports), &ended))
-}
-
-/// Waits for a child, burying the orphans that end meanwhile: this is process 1.
-fn wait(pid: Pid) -> io::Result<u8> {
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((found, status))) if found == pid => return Ok(shell_status(status)),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(err) => return Err(err.into()),
-        }
-    }
-}
-
-fn shell_status(status: WaitStatus) -> u8 {
-    let status = status
-        .exit_status()
-        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
-        .unwrap_or(255);
-    u8::try_from(status).unwrap_or(255)
+    let (wires, ended) = (wires.clone(), ended.clone());
+    thread::spawn(move || pump::out(from, &*wires, to, &ended))
 }
 
 /// Gives the running command's terminal a new size; the kernel sends SIGWINCH.
@@ -233,6 +218,19 @@ pub fn kill(current: &Shared) {
     if let Some(session) = lock(current).session {
         let _ = rustix::process::kill_process_group(session, Signal::KILL);
         let _ = rustix::process::kill_process(session, Signal::KILL);
+    }
+}
+
+/// Sends a signal to the running command's process group; to its process alone while that has none of its own yet.
+pub fn signal(current: &Shared, number: i32) {
+    // A real-time signal is not passed on.
+    let Some(signal) = Signal::from_named_raw(number) else {
+        return;
+    };
+    if let Some(session) = lock(current).session
+        && rustix::process::kill_process_group(session, signal).is_err()
+    {
+        let _ = rustix::process::kill_process(session, signal);
     }
 }
 

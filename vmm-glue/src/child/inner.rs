@@ -82,6 +82,10 @@ fn helper(args: &[OsString]) -> Result<u8> {
             die_with_parent(&spec, Signal::SIGKILL)?;
             Err(exec(&spec))
         }
+        Place::Stay => {
+            let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            Err(exec(&spec))
+        }
         Place::Group => {
             own_group(&spec)?;
             keep(program(&spec))

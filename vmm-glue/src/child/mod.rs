@@ -8,7 +8,7 @@
 mod environment;
 mod inner;
 mod logged;
-mod raw;
+pub mod raw;
 mod running;
 mod spec;
 
@@ -27,3 +27,14 @@ pub use self::spec::Overlay;
 pub use self::spec::Place;
 pub use self::spec::Spec;
 pub use self::spec::View;
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use anyhow::Result;
+use rustix::io::FdFlags;
+
+/// Every child started from here on has this open, too.
+pub fn inherit(fd: impl AsFd) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::empty()).context("cannot pass a descriptor on to children")
+}

@@ -135,14 +135,24 @@ impl Running {
 
     /// Ends it: politely, then not.
     pub fn end(&mut self) {
+        self.end_within(PATIENCE);
+    }
+
+    /// The same, with another limit for the polite way.
+    pub fn end_within(&mut self, limit: Duration) {
         if self.try_status().is_some() {
             return;
         }
         self.signal(Signal::TERM);
-        if !self.ended_within(PATIENCE) {
+        if !self.ended_within(limit) {
             self.signal(Signal::KILL);
         }
         let _ = self.child.wait();
+    }
+
+    /// Lets it outlive this.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     /// Ends it at once.

@@ -56,6 +56,8 @@ pub enum Place {
     Here,
     /// Here, in a process group that dies with the lab.
     Group,
+    /// Here, and it outlives the lab: for parts of a machine that stays, which are found by the lock that they hold open.
+    Stay,
     /// In mount and process namespaces of its own (root only): whatever it mounts or starts vanishes with it.
     Isolated,
     /// Inside the Debian tree.

@@ -91,6 +91,9 @@ pub struct MachineArgs {
     /// Show what the guest's kernel says while it runs, on standard error.
     #[arg(short, long)]
     verbose: bool,
+    /// Let gdb debug the guest's kernel and driver; the command that starts it is told. See docs/debugging.md.
+    #[arg(long)]
+    gdb: bool,
     /// Give the guest a network: it reaches what this machine reaches, nobody reaches it.
     #[arg(long)]
     net: bool,
@@ -177,6 +180,7 @@ impl MachineArgs {
             console: self.console.as_deref().map(options::console).transpose()?,
             verbose: self.verbose,
             net: self.net,
+            gdb: self.gdb,
             ..Config::default()
         })
     }

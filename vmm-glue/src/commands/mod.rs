@@ -5,11 +5,16 @@
 pub mod bench;
 pub mod cc;
 pub mod clean;
+pub mod console;
 pub mod demo;
 pub mod doctor;
+pub mod down;
 pub mod dry_run;
+pub mod exec;
 pub mod lesson;
 pub mod module;
+pub mod ps;
 pub mod run;
 pub mod soak;
 pub mod test;
+pub mod up;

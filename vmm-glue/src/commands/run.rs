@@ -3,7 +3,9 @@
 //! `cargo lab run`: a guest command with its streams, its terminal and its status, as if it ran here.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
@@ -17,9 +19,9 @@ use fifo_lab_agent::Stdin;
 use crate::cancel;
 use crate::child::Spec;
 use crate::cli::RunArgs;
+use crate::cli::StreamArgs;
 use crate::exit;
 use crate::stages;
-use crate::stages::layer;
 use crate::stages::shop::Shop;
 use crate::streams::Output;
 use crate::tty;
@@ -30,22 +32,17 @@ use crate::vm::input;
 use crate::vm::machine;
 use crate::vm::machine::Machine;
 use crate::vm::session;
-use crate::vm::session::Control;
 use crate::vm::session::Event;
 use crate::vm::session::Outlet;
 
-/// Pressed this often in a row, the key below ends a machine that no longer listens.
-const ESCAPES: usize = 3;
-/// Ctrl-]
-const ESCAPE: u8 = 0x1d;
 /// After the command's end, a guest that sends nothing for this long never sends its last bytes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the command; the status is the guest command's.
 pub fn run(args: &RunArgs) -> Result<u8> {
-    let config = args.config()?;
-    args.env()?;
-    let wanted = args.wanted()?;
+    let config = args.guest.config()?;
+    args.streams.env()?;
+    let wanted = args.guest.wanted()?;
     if args.dry_run {
         return super::dry_run::dry_run(&config, &wanted);
     }
@@ -53,41 +50,37 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let shop = Shop::open()?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
-    let command = guest_command(args, &config, &paths)?;
-    in_guest(&config, &paths, &command, args.timeout())
+    let command = guest_command(&args.streams, &args.command, &config.cwd(), &paths.trees())?;
+    in_guest(&config, &paths, &command, args.guest.timeout())
 }
 
-fn guest_command(args: &RunArgs, config: &Config, paths: &Paths) -> Result<Command> {
-    let cwd = config
-        .shares
-        .first()
-        .map_or_else(|| "/root".to_owned(), crate::vm::config::Share::path);
+/// The command as the agent is to start it: `argv`, or a shell. `trees` are the directories that make up the guest's root.
+pub fn guest_command(
+    args: &StreamArgs,
+    argv: &[String],
+    cwd: &str,
+    trees: &[PathBuf],
+) -> Result<Command> {
     let mut env: BTreeMap<_, _> = ["COLORTERM", "NO_COLOR"]
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
         .collect();
-    let layer = paths.layer.as_ref().map(|layer| layer.join(layer::UPPER));
-    let trees: Vec<&Path> = layer
-        .iter()
-        .chain([&paths.tree])
-        .map(PathBuf::as_path)
-        .collect();
     let term = std::env::var("TERM").ok();
     env.insert(
         "TERM".to_owned(),
-        tty::name_in_guest(term.as_deref(), &trees),
+        tty::name_in_guest(term.as_deref(), trees),
     );
     env.extend(args.env()?);
-    let shell = args.command.is_empty();
+    let shell = argv.is_empty();
     let terminal = args.terminal || shell && tty::interactive() && !args.no_stdin;
     Ok(Command {
         argv: if shell {
             vec!["bash".to_owned()]
         } else {
-            args.command.clone()
+            argv.to_owned()
         },
         env,
-        cwd,
+        cwd: cwd.to_owned(),
         stdin: match (terminal, args.no_stdin) {
             (true, _) => Stdin::Terminal(tty::terminal()),
             (false, true) => Stdin::Null,
@@ -119,7 +112,7 @@ pub fn in_guest(
 }
 
 /// How to look at the device and handle it while the guest runs.
-fn tell_control(config: &Config, paths: &Paths, machine: &Machine) {
+pub fn tell_control(config: &Config, paths: &Paths, machine: &Machine) {
     let control = machine.run.control(config.control.as_deref());
     let command = Spec::new(&paths.daemon)
         .arg("ctl")
@@ -153,10 +146,11 @@ fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -
             Some(Event::Report(Report::Started)) => {
                 deadline = timeout.map(|timeout| Instant::now() + timeout);
                 if let Some(stdin) = stdin.take() {
-                    input::feed(stdin, terminal, escape(terminal));
+                    feed(stdin, terminal);
                 }
                 if terminal {
-                    follow_size(machine.control.clone());
+                    let control = machine.control.clone();
+                    tty::follow_size(move |size| control.send(&Request::Resize(size)).is_ok());
                 }
             }
             Some(Event::Report(Report::Exited {
@@ -172,6 +166,15 @@ fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -
             None => return Err(timed_out(machine, timeout)),
         }
     }
+}
+
+fn feed(port: UnixStream, terminal: bool) {
+    let mut escape = input::escape(terminal, cancel::ask);
+    // The socket itself stays open until the machine has gone.
+    let port: &'static UnixStream = Box::leak(Box::new(port));
+    let take = move |bytes: &[u8]| !escape(bytes) && (&*port).write_all(bytes).is_ok();
+    // Half of it: QEMU drops what it has not read yet when both directions go.
+    input::feed(terminal, take, move || drop(port.shutdown(Shutdown::Write)));
 }
 
 fn timed_out(machine: &Machine, timeout: Option<Duration>) -> anyhow::Error {
@@ -194,41 +197,4 @@ fn drain(machine: &mut Machine, outlets: &[(&Outlet, u64)]) -> Result<()> {
     } else {
         Err(machine.failure("the command's last output did not arrive"))
     }
-}
-
-/// On a terminal, looks for the keys that end a machine which no longer listens.
-fn escape(terminal: bool) -> impl FnMut(&[u8]) -> bool + Send + 'static {
-    let mut pressed = 0;
-    move |bytes| {
-        if !terminal {
-            return false;
-        }
-        for byte in bytes {
-            pressed = if *byte == ESCAPE { pressed + 1 } else { 0 };
-        }
-        if pressed >= ESCAPES {
-            cancel::ask();
-        }
-        pressed >= ESCAPES
-    }
-}
-
-/// Tells the guest when the terminal's size changes.
-fn follow_size(control: Control) {
-    let Some(resized) = cancel::resized() else {
-        return;
-    };
-    std::thread::spawn(move || {
-        loop {
-            let mut fds = [rustix::event::PollFd::from_borrowed_fd(
-                resized,
-                rustix::event::PollFlags::IN,
-            )];
-            let _ = rustix::event::poll(&mut fds, None);
-            let _ = rustix::io::read(resized, &mut [0; 8]);
-            if control.send(&Request::Resize(tty::size())).is_err() {
-                return;
-            }
-        }
-    });
 }

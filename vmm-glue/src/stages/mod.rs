@@ -105,6 +105,15 @@ pub struct Ready {
     pub guest: Guest,
 }
 
+impl Ready {
+    /// What a running machine reads stays until every child started from here on has ended, too.
+    pub fn outlive_the_lab(&self) -> Result<()> {
+        let always = [&self.tree, &self.kernel.entry, &self.guest.entry];
+        let mut entries = always.into_iter().chain(&self.layer);
+        entries.try_for_each(Entry::outlive_the_lab)
+    }
+}
+
 /// Sets up what is missing: archive work and compiling side by side.
 pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let (programs, archive) = thread::scope(|scope| {

@@ -5,12 +5,14 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
 use crate::child::Spec;
 use crate::stages::Ready;
 use crate::stages::System;
+use crate::stages::layer;
 use crate::stages::ram;
 
 /// What the user may choose.
@@ -56,6 +58,10 @@ pub struct Config {
     pub verbose: bool,
     /// Whether the guest has a network.
     pub net: bool,
+    /// Whether gdb can debug the guest's kernel.
+    pub gdb: bool,
+    /// How long the machine stays without a command; without it, it is there for one command and dies with the lab.
+    pub stays: Option<Duration>,
 }
 
 impl Default for Config {
@@ -81,6 +87,8 @@ impl Default for Config {
             console: None,
             verbose: false,
             net: false,
+            gdb: false,
+            stays: None,
         }
     }
 }
@@ -94,6 +102,20 @@ pub enum Load {
     Ours,
     /// The user's: if it does not load, the machine is of no use. One that makes no node gets one.
     Theirs,
+}
+
+impl Config {
+    /// Whether the guest takes any number of commands.
+    pub fn takes_commands(&self) -> bool {
+        self.stays.is_some() || self.gdb
+    }
+
+    /// Where a guest's command starts.
+    pub fn cwd(&self) -> String {
+        self.shares
+            .first()
+            .map_or_else(|| "/root".to_owned(), Share::path)
+    }
 }
 
 /// `--accel`.
@@ -153,6 +175,12 @@ impl Paths {
             ram: ready.ram.as_ref().map(|ram| ram.join(ram::ARCHIVE)),
             daemon: ready.programs.daemon(),
         }
+    }
+
+    /// The directories that make up the guest's root, the topmost first.
+    pub fn trees(&self) -> Vec<PathBuf> {
+        let layer = self.layer.as_ref().map(|layer| layer.join(layer::UPPER));
+        layer.into_iter().chain([self.tree.clone()]).collect()
     }
 
     /// Nothing has been set up.

@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::ui;
+
 /// Lines shown when the machine fails.
 const TAIL: usize = 20;
 
@@ -158,6 +160,30 @@ pub fn keep(path: &Path, is_users: bool) -> Option<PathBuf> {
     let number = KEPT.fetch_add(1, Ordering::SeqCst);
     let kept = logs.join(format!("console-{}-{number}.log", std::process::id()));
     fs::copy(path, &kept).ok().map(|_| kept)
+}
+
+/// The same, as words for a message.
+pub fn kept(path: &Path, is_users: bool) -> String {
+    match keep(path, is_users) {
+        Some(kept) => format!("\nthe whole console: {}", kept.display()),
+        None => String::new(),
+    }
+}
+
+/// Warns of what the guest's kernel complained of: the first complaint whole, and where the console is kept.
+pub fn tell_complaints(path: &Path, is_users: bool) {
+    wait_until_quiet(path);
+    let complaints = complaints(path);
+    for line in &complaints {
+        ui::warn(&format!("the guest's kernel says: {line}"));
+    }
+    if !complaints.is_empty() {
+        ui::warn(&format!(
+            "the first in its place:\n{}{}",
+            first_complaint(path),
+            kept(path, is_users)
+        ));
+    }
 }
 
 /// Why the kernel gave up, if it did.

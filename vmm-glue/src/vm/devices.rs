@@ -71,16 +71,27 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
     if config.device {
         devices.push(Device {
             name: FIFO.to_owned(),
-            spec: daemon(config, paths, run),
+            spec: ends_with_qemu(daemon(config, paths, run), config),
         });
     }
     if config.device && !config.second.is_empty() {
         devices.push(Device {
             name: SECOND.to_owned(),
-            spec: fifo_daemon(paths, &run.socket(SECOND), &config.second),
+            spec: ends_with_qemu(
+                fifo_daemon(paths, &run.socket(SECOND), &config.second),
+                config,
+            ),
         });
     }
     (devices, tags)
+}
+
+/// Where nobody may be there to end it, our device ends with QEMU as file servers always do.
+fn ends_with_qemu(spec: Spec, config: &Config) -> Spec {
+    match config.stays {
+        Some(_) => spec.arg("--once"),
+        None => spec,
+    }
 }
 
 /// Tag of the n-th folder of the user's.

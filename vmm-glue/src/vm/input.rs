@@ -6,10 +6,7 @@
 //! command is.
 
 use std::io::IsTerminal;
-use std::io::Write;
-use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
@@ -28,19 +25,40 @@ use crate::ui;
 /// How often the lab looks whether it is in the foreground again: a shell's `fg` sends no signal to a job that was running.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Feeds the guest's command until the end of file, which it passes on. `stop` looks at what was read and may end it; with `raw`, the terminal
-/// is kept raw.
-pub fn feed(mut port: UnixStream, raw: bool, mut stop: impl FnMut(&[u8]) -> bool + Send + 'static) {
+/// Pressed this often in a row, the key below leaves a machine that no longer listens.
+const ESCAPES: usize = 3;
+/// Ctrl-]
+const ESCAPE: u8 = 0x1d;
+
+/// Feeds the guest's command until the end of file or until `take` has had enough, then calls `end`; with `raw`, the terminal is kept raw.
+pub fn feed(
+    raw: bool,
+    mut take: impl FnMut(&[u8]) -> bool + Send + 'static,
+    end: impl FnOnce() + Send + 'static,
+) {
     thread::spawn(move || {
-        let mut take = |bytes: &[u8]| !stop(bytes) && port.write_all(bytes).is_ok();
         if let Err(err) = copy(rustix::stdio::stdin(), raw, &mut take) {
             ui::warn(&format!("cannot read standard input: {err:#}"));
         }
-        // Half of it: QEMU drops what it has not read yet when both directions go.
-        let _ = port.shutdown(Shutdown::Write);
-        // The socket itself stays open until the machine has gone.
-        std::mem::forget(port);
+        end();
     });
+}
+
+/// On a terminal, looks for the keys that leave a machine which no longer listens: true, once `leave` has been called.
+pub fn escape(terminal: bool, leave: impl Fn() + Send + 'static) -> impl FnMut(&[u8]) -> bool {
+    let mut pressed = 0;
+    move |bytes| {
+        if !terminal {
+            return false;
+        }
+        for byte in bytes {
+            pressed = if *byte == ESCAPE { pressed + 1 } else { 0 };
+        }
+        if pressed >= ESCAPES {
+            leave();
+        }
+        pressed >= ESCAPES
+    }
 }
 
 /// Passes on everything up to the end of file, or until `take` has had enough.

@@ -19,6 +19,7 @@ use fifo_lab_agent::Request;
 use super::accel;
 use super::accel::Accel;
 use super::alarm;
+use super::ask;
 use super::config::Config;
 use super::config::Paths;
 use super::config::Share;
@@ -26,13 +27,14 @@ use super::console;
 use super::devices;
 use super::driver;
 use super::follow;
+use super::gdb;
 use super::limits;
 use super::qemu;
-use super::qemu::PORTS;
 use super::rundir::RunDir;
 use super::session::Control;
 use super::session::Event;
 use super::session::Events;
+use crate::child::Place;
 use crate::child::Running;
 use crate::child::killed;
 use crate::exit;
@@ -59,6 +61,8 @@ pub struct Machine {
     pub events: Events,
     /// stdin, stdout, stderr of the guest's command.
     pub streams: Option<[UnixStream; 3]>,
+    /// All commands of a machine that stays.
+    pub exec: Option<UnixStream>,
     /// How its CPUs are made.
     pub accel: Accel,
     boot_limit: Duration,
@@ -113,6 +117,13 @@ pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
     for (number, share) in config.shares.iter().enumerate() {
         machine.mount(number, share).map_err(exit::as_machine)?;
     }
+    if let (true, idle) = (config.takes_commands(), config.stays.unwrap_or_default()) {
+        let idle = idle.as_secs();
+        machine.control.send(&Request::Serve { idle })?;
+    }
+    if config.gdb {
+        gdb::prepare(&machine, paths, machine.boot_limit).map_err(exit::as_machine)?;
+    }
     step.done();
     Ok(machine)
 }
@@ -132,7 +143,16 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         let alarm = UnixListener::bind(run.alarm()).context("cannot make the socket alarm")?;
         alarm::serve(alarm);
     }
-    let (devices, tags) = devices::all(config, paths, &run);
+    let place = if config.stays.is_some() {
+        run.outlive_the_lab()?;
+        Place::Stay
+    } else {
+        Place::Here
+    };
+    let (mut devices, tags) = devices::all(config, paths, &run);
+    for device in &mut devices {
+        device.spec.place = place.clone();
+    }
     let mut running = devices
         .iter()
         .map(|device| devices::start(device, &run))
@@ -140,8 +160,8 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
     for device in &mut running {
         devices::wait_for_socket(device, &run)?;
     }
-    let listeners = listen(&run)?;
-    let spec = qemu::command(config, paths, &run, accel, generic, &tags);
+    let listeners = listen(config, &run)?;
+    let spec = qemu::command(config, paths, &run, accel, generic, &tags).place(place);
     let log = File::create(run.log("qemu")).context("cannot create a log file")?;
     let mut command = spec.command();
     command
@@ -149,14 +169,16 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         .stdout(log.try_clone()?)
         .stderr(log);
     let mut qemu = Running::start("QEMU", command)?;
-    let connected = accept(&listeners, &mut qemu, &run)?;
-    let [control, stdin, stdout, stderr] = connected;
+    let mut connected = accept(&listeners, &mut qemu, &run)?.into_iter();
+    let mut port = || connected.next().context("QEMU has too few ports");
+    let (control, streams) = (port()?, [port()?, port()?, port()?]);
     let events = Events::new(&qemu, &running)?;
     let control = Control::new(control, &events)?;
     Ok(Machine {
         control,
         events,
-        streams: Some([stdin, stdout, stderr]),
+        streams: Some(streams),
+        exec: connected.next(),
         run,
         accel,
         boot_limit: config.system.kernel.limit(BOOT_LIMIT),
@@ -178,9 +200,8 @@ fn initramfs(path: &Path, userland: &Path, paths: &Paths) -> Result<()> {
     })
 }
 
-fn listen(run: &RunDir) -> Result<Vec<UnixListener>> {
-    PORTS
-        .iter()
+fn listen(config: &Config, run: &RunDir) -> Result<Vec<UnixListener>> {
+    qemu::ports(config)
         .map(|port| {
             UnixListener::bind(run.socket(port))
                 .with_context(|| format!("cannot make the socket {port}"))
@@ -189,7 +210,7 @@ fn listen(run: &RunDir) -> Result<Vec<UnixListener>> {
 }
 
 /// QEMU connects while it starts; if it ends instead, its own words are the error.
-fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Result<[UnixStream; 4]> {
+fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Result<Vec<UnixStream>> {
     let deadline = Instant::now() + CONNECT_LIMIT;
     let mut streams = Vec::new();
     for listener in listeners {
@@ -215,8 +236,7 @@ fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Resul
         stream.set_nonblocking(false)?;
         streams.push(stream);
     }
-    <[UnixStream; 4]>::try_from(streams)
-        .map_err(|_| anyhow::anyhow!("QEMU has another number of ports"))
+    Ok(streams)
 }
 
 /// What a helper wrote, in a line or more.
@@ -289,6 +309,15 @@ impl Machine {
                 None => return Err(self.failure("the guest does not answer")),
             }
         }
+    }
+
+    /// What a script of the shell's prints in the guest; for a machine that takes any number of commands, before the first.
+    pub fn ask(&self, script: &str, limit: Duration) -> Result<String> {
+        let port = self
+            .exec
+            .as_ref()
+            .context("this machine takes one command")?;
+        ask::output(port, script, limit)
     }
 
     /// The process id of a helper.
@@ -374,10 +403,7 @@ impl Machine {
 
     /// Where the whole console is after the run, as words for a message.
     fn keep_console(&self) -> String {
-        match console::keep(&self.run.console(), self.keeps_console) {
-            Some(kept) => format!("\nthe whole console: {}", kept.display()),
-            None => String::new(),
-        }
+        console::kept(&self.run.console(), self.keeps_console)
     }
 
     /// Says where the pseudo-terminals of its FIFOs are: the daemon has printed that before QEMU could talk to it.
@@ -390,18 +416,7 @@ impl Machine {
 
     /// Warns of what the guest's kernel complained of: the first complaint whole, and where the console is kept.
     pub fn tell_complaints(&self) {
-        console::wait_until_quiet(&self.run.console());
-        let complaints = console::complaints(&self.run.console());
-        for line in &complaints {
-            ui::warn(&format!("the guest's kernel says: {line}"));
-        }
-        if !complaints.is_empty() {
-            let first = console::first_complaint(&self.run.console());
-            ui::warn(&format!(
-                "the first in its place:\n{first}{}",
-                self.keep_console()
-            ));
-        }
+        console::tell_complaints(&self.run.console(), self.keeps_console);
     }
 }
 

@@ -4,11 +4,13 @@
 
 pub mod accel;
 mod alarm;
+mod ask;
 pub mod config;
 pub mod console;
 pub mod devices;
 mod driver;
-mod follow;
+pub mod follow;
+mod gdb;
 pub mod input;
 pub mod limits;
 pub mod machine;

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use anyhow::Context;
 use anyhow::Result;
 use fifo_lab_agent::PORT_CONTROL;
+use fifo_lab_agent::PORT_EXEC;
 use fifo_lab_agent::PORT_STDERR;
 use fifo_lab_agent::PORT_STDIN;
 use fifo_lab_agent::PORT_STDOUT;
@@ -19,6 +20,7 @@ use super::config::Load;
 use super::config::Paths;
 use super::devices::FIFO;
 use super::devices::SECOND;
+use super::gdb;
 use super::rundir::RunDir;
 use crate::child::Spec;
 use crate::escape;
@@ -33,8 +35,8 @@ const SECOND_PORT: &str = "second-port";
 const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 /// The one in the tree's QEMU.
 pub const GENERIC_DEVICE: &str = "vhost-user-test-device-pci";
-/// The ports, in the order of their numbers.
-pub const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR];
+/// Those of every machine.
+const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR];
 /// Starts the init script from the share "lab", which the root on virtiofs does not know.
 const INIT: &str = r#"root=root rootfstype=virtiofs ro init=/bin/busybox -- sh -c "/bin/busybox mount -t virtiofs -o ro lab /mnt && exec /bin/busybox sh /mnt/init""#;
 
@@ -45,6 +47,13 @@ const NET_WORDS: &str = "lab.net net.ifnames=0";
 
 /// A virtiofs share: tag, and name of its socket.
 pub type Tag = String;
+
+/// The ports of a machine, in the order of their numbers.
+pub fn ports(config: &Config) -> impl Iterator<Item = &'static str> {
+    PORTS
+        .into_iter()
+        .chain(config.takes_commands().then_some(PORT_EXEC))
+}
 
 /// The program with the arguments that it always has.
 pub fn program(config: &Config, paths: &Paths) -> Spec {
@@ -103,7 +112,7 @@ pub fn command(
     let spec = network(sandbox(spec, config), config);
     let spec = kernel(spec, config, paths, run, accel);
     let spec = tags.iter().fold(spec, |spec, tag| share(spec, run, tag));
-    let spec = ports(spec, run);
+    let spec = debugger(serial_ports(spec, config, run), config, run);
     let spec = if config.device {
         fifo(spec, config, run, device)
     } else {
@@ -234,13 +243,13 @@ fn share(spec: Spec, run: &RunDir, tag: &str) -> Spec {
 /// The ports of the lab's own conversation. Their device is behind a port of PCI Express, where it has power management, and says of itself
 /// that it keeps its state in all states of power: so Linux leaves it alone in a suspend. Otherwise Linux resets it, and afterwards it asks
 /// QEMU which ports are open before QEMU has a buffer to answer in (virtcons_restore in 7.3): the ports stay closed.
-fn ports(spec: Spec, run: &RunDir) -> Spec {
+fn serial_ports(spec: Spec, config: &Config, run: &RunDir) -> Spec {
     let spec = spec.args(["-device", "pcie-root-port,id=ports-root,chassis=1"]);
     let spec = spec.args([
         "-device",
         "virtio-serial-pci,id=ports,bus=ports-root,x-pcie-pm-no-soft-reset=on",
     ]);
-    PORTS.iter().zip(1..).fold(spec, |spec, (port, number)| {
+    ports(config).zip(1..).fold(spec, |spec, (port, number)| {
         spec.arg("-chardev")
             .arg(escape::qemu(
                 &format!("socket,id={port},path="),
@@ -251,6 +260,18 @@ fn ports(spec: Spec, run: &RunDir) -> Spec {
                 &format!("virtserialport,bus=ports.0,nr={number},chardev={port},name={port}"),
             ])
     })
+}
+
+/// gdb's way to the CPUs: nobody waits for it.
+fn debugger(spec: Spec, config: &Config, run: &RunDir) -> Spec {
+    if !config.gdb {
+        return spec;
+    }
+    let mut socket = escape::qemu("socket,id=gdb,path=", &gdb::socket(run));
+    socket.push(",server=on,wait=off");
+    spec.arg("-chardev")
+        .arg(socket)
+        .args(["-gdb", "chardev:gdb"])
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {

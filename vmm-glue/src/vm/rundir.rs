@@ -15,7 +15,7 @@ use crate::scratch::Scratch;
 pub struct RunDir {
     path: PathBuf,
     console: Option<PathBuf>,
-    _dir: Option<Scratch>,
+    dir: Option<Scratch>,
 }
 
 impl RunDir {
@@ -25,8 +25,18 @@ impl RunDir {
         Ok(Self {
             path: dir.path().to_owned(),
             console: console.map(Path::to_owned),
-            _dir: Some(dir),
+            dir: Some(dir),
         })
+    }
+
+    /// The directory is taken for used until the last child that is started from here on has ended.
+    pub fn outlive_the_lab(&self) -> Result<()> {
+        self.dir.as_ref().map_or(Ok(()), Scratch::outlive_the_lab)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A name for printing, without a directory.
@@ -34,7 +44,7 @@ impl RunDir {
         Self {
             path: "/tmp/globalfifo-run-XXXXXX".into(),
             console: console.map(Path::to_owned),
-            _dir: None,
+            dir: None,
         }
     }
 
