@@ -8,6 +8,7 @@ pub mod clean;
 pub mod demo;
 pub mod doctor;
 pub mod dry_run;
+pub mod grade;
 pub mod lesson;
 pub mod module;
 pub mod run;
