@@ -38,7 +38,7 @@
 
 #define FIFO_CLEAR 0x1
 /* Milliseconds that an event may take: the guest's CPUs may be emulated, on a busy machine. Nothing waits that long on a right driver. */
-#define SOON (10000 * patience)
+#define SOON (15000 * patience)
 /* Milliseconds in which something that must not happen is given the time to happen. */
 #define GRACE 50
 /* Bytes of a FIFO above which a driver without any limit is assumed. */
@@ -234,16 +234,19 @@ static struct call *begin(long number, int fd, size_t count)
 {
 	struct call *call = &shared->calls[shared->count++];
 	struct sigaction action = { .sa_handler = on_signal, .sa_flags = restart_flag };
+	pid_t pid;
 
 	call->number = number;
 	call->fd = fd;
 	fflush(stdout);
-	call->pid = fork();
-	if (call->pid == 0) {
+	pid = fork();
+	if (pid == 0) {
 		sigaction(SIGUSR1, &action, NULL);
 		call->result = kernel(syscall(number, fd, call->data, count));
 		_exit(0);
 	}
+	/* Not by the child, which shares the memory. */
+	call->pid = pid;
 	return call;
 }
 
@@ -395,7 +398,7 @@ static bool ends(pid_t group)
 int main(int argc, char **argv)
 {
 	const char *device = getenv("DEVICE"), *limit = getenv("RULE_LIMIT"), *times = getenv("GLOBALFIFO_PATIENCE");
-	int seconds = limit ? atoi(limit) : 30, status = 0;
+	int seconds = limit ? atoi(limit) : 45, status = 0;
 	struct pollfd ask = { .events = POLLIN };
 	pid_t pid;
 

@@ -20,7 +20,7 @@ pub const FOLDER: &str = "grader";
 /// Frame of the rules' programs.
 pub const FRAME: &str = "rule.h";
 /// Seconds after which a rule hangs, unless it says otherwise.
-const SECONDS: u64 = 30;
+const SECONDS: u64 = 45;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

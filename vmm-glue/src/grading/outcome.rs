@@ -116,8 +116,11 @@ impl End {
     /// What a rule's program said: lines `done: `, `expected: `, `seen: `, of which the last of each counts.
     pub fn from_program(status: u8, must: bool, text: &str) -> Self {
         let last = |word: &str| {
-            let lines = text.lines().filter_map(|line| line.strip_prefix(word));
-            lines.last().unwrap_or_default().to_owned()
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(word));
+            lines
+                .next_back()
+                .unwrap_or_default()
+                .to_owned()
         };
         let verdict = match status {
             0 => Verdict::Pass,
