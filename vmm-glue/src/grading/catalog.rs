@@ -165,11 +165,9 @@ impl Catalog {
             rule.why,
             rule.hint.replace("*/", "* /"),
             rule.source,
-            rule.lesson
-                .as_ref()
-                .map_or(String::new(), |lesson| format!(
-                    ", cargo lab lesson {lesson}"
-                ))
+            rule.lesson.as_ref().map_or(String::new(), |lesson| format!(
+                ", cargo lab lesson {lesson}"
+            ))
         );
         match self.program(rule) {
             Some(path) => {

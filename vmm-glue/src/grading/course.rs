@@ -90,7 +90,10 @@ impl<'a> Course<'a> {
     pub fn into_session(mut self) -> Option<Session> {
         if self.is_loaded {
             let name = self.subject.name.clone();
-            let call = self.session.as_mut()?.call(&["unload", &name], MODULE_LIMIT);
+            let call = self
+                .session
+                .as_mut()?
+                .call(&["unload", &name], MODULE_LIMIT);
             if !matches!(call, Ok(Call::Ended { status: 0, .. })) {
                 return None;
             }
@@ -100,7 +103,7 @@ impl<'a> Course<'a> {
 
     /// Carries a rule out.
     pub fn rule(&mut self, rule: &Rule) -> Result<Outcome> {
-        let started = Instant::now();
+        let mut started = Instant::now();
         let end = match rule.id.as_str() {
             "build.compiles" => End::pass(),
             "build.license" => self.subject.license(),
@@ -108,6 +111,8 @@ impl<'a> Course<'a> {
             "kernel.alive" => self.alive()?,
             _ => {
                 self.begin()?;
+                // A rule's time is its own, without that of a boot before it.
+                started = Instant::now();
                 self.on_machine(rule)?
             }
         };
@@ -152,7 +157,10 @@ impl<'a> Course<'a> {
                 if !trace::is_fatal(&log) {
                     self.session = Some(session);
                 }
-                (end.with_kernel(report.unwrap_or_else(|| last_words(&log))), text)
+                (
+                    end.with_kernel(report.unwrap_or_else(|| last_words(&log))),
+                    text,
+                )
             }
             Call::Lost { why, log } => {
                 self.lost.push("module.loads".to_owned());
@@ -205,7 +213,12 @@ impl<'a> Course<'a> {
     }
 
     /// A call, with what the kernel reported; the machine is given up after a fatal report or silence.
-    fn call(&mut self, rule: &str, words: &[&str], limit: Duration) -> Result<(Option<(u8, String)>, End)> {
+    fn call(
+        &mut self,
+        rule: &str,
+        words: &[&str],
+        limit: Duration,
+    ) -> Result<(Option<(u8, String)>, End)> {
         let Some(mut session) = self.session.take() else {
             return Ok((None, End::unreached("there is no machine")));
         };
@@ -283,9 +296,11 @@ impl<'a> Course<'a> {
         }
         let made_by_hand = !text.contains("node ");
         match &self.node {
-            Some(node) if !made_by_hand && !nodes(&text).contains(node) => {
-                Ok(End::fail(&done, &format!("{node} is there again"), "it is not"))
-            }
+            Some(node) if !made_by_hand && !nodes(&text).contains(node) => Ok(End::fail(
+                &done,
+                &format!("{node} is there again"),
+                "it is not",
+            )),
             _ => Ok(End::pass()),
         }
     }
@@ -304,8 +319,16 @@ impl<'a> Course<'a> {
             return Ok(End::pass());
         }
         self.session = None;
-        let seen = if left.is_empty() { text.trim().to_owned() } else { left.join("; ") };
-        Ok(End::fail(&format!("rmmod {name}"), "nothing is left of it", seen))
+        let seen = if left.is_empty() {
+            text.trim().to_owned()
+        } else {
+            left.join("; ")
+        };
+        Ok(End::fail(
+            &format!("rmmod {name}"),
+            "nothing is left of it",
+            seen,
+        ))
     }
 
     fn clean(&mut self) -> Result<End> {
@@ -331,13 +354,22 @@ impl<'a> Course<'a> {
             1 => format!("a report during {rule}"),
             _ => format!("{count} reports, the first during {rule}"),
         };
-        Ok(End::fail("all the rules before", "a kernel that reports nothing", seen).with_kernel(report.clone()))
+        Ok(End::fail(
+            "all the rules before",
+            "a kernel that reports nothing",
+            seen,
+        )
+        .with_kernel(report.clone()))
     }
 
     fn alive(&mut self) -> Result<End> {
         if !self.lost.is_empty() {
             let seen = format!("a new machine was needed after {}", self.lost.join(", "));
-            return Ok(End::fail("all the rules before", "one machine to the end", seen));
+            return Ok(End::fail(
+                "all the rules before",
+                "one machine to the end",
+                seen,
+            ));
         }
         if self.session.is_none() {
             return Ok(match &self.loads {

@@ -240,7 +240,11 @@ impl<'a> Grader<'a> {
         let mut wrong = String::new();
         for rule in &self.catalog.rules {
             let outcome = course.rule(rule)?;
-            let may_be = if rule.must { [Verdict::Pass; 2] } else { [Verdict::Pass, Verdict::Absent] };
+            let may_be = if rule.must {
+                [Verdict::Pass; 2]
+            } else {
+                [Verdict::Pass, Verdict::Absent]
+            };
             if !may_be.contains(&outcome.verdict) {
                 wrong.push_str(&report::failure(&outcome, &self.catalog));
             }

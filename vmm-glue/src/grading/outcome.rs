@@ -117,10 +117,7 @@ impl End {
     pub fn from_program(status: u8, must: bool, text: &str) -> Self {
         let last = |word: &str| {
             let mut lines = text.lines().filter_map(|line| line.strip_prefix(word));
-            lines
-                .next_back()
-                .unwrap_or_default()
-                .to_owned()
+            lines.next_back().unwrap_or_default().to_owned()
         };
         let verdict = match status {
             0 => Verdict::Pass,
@@ -167,7 +164,10 @@ mod tests {
         assert_eq!(end, End::fail("read", "3", "0"));
         assert_eq!(End::from_program(0, true, "").verdict, Verdict::Pass);
         let absent = |must| End::from_program(77, must, "seen: no aio").verdict;
-        assert_eq!((absent(false), absent(true)), (Verdict::Absent, Verdict::Fail));
+        assert_eq!(
+            (absent(false), absent(true)),
+            (Verdict::Absent, Verdict::Fail)
+        );
     }
 
     #[test]

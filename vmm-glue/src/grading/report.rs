@@ -48,8 +48,7 @@ impl Grading {
     /// Puts it together.
     pub fn new(driver: &Path, kernel: &'static str, rules: Vec<Outcome>) -> Self {
         let musts = || rules.iter().filter(|rule| rule.must);
-        let passed =
-            !rules.is_empty() && musts().all(|outcome| outcome.verdict == Verdict::Pass);
+        let passed = !rules.is_empty() && musts().all(|outcome| outcome.verdict == Verdict::Pass);
         Self {
             driver: driver.display().to_string(),
             kernel,
@@ -237,7 +236,11 @@ mod tests {
             .map(|rule| rule["verdict"].as_str().unwrap())
             .collect();
         assert_eq!(verdicts, ["pass", "fail", "absent", "unreached"]);
-        for (rule, word) in grading.rules.iter().zip(["pass", "FAIL", "not there", "not reached"]) {
+        for (rule, word) in grading
+            .rules
+            .iter()
+            .zip(["pass", "FAIL", "not there", "not reached"])
+        {
             assert!(line(rule).starts_with(word), "{}", line(rule));
         }
     }
@@ -246,16 +249,28 @@ mod tests {
     fn the_summary_explains_failures_and_counts_all() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let text = grading().summary(&Catalog::load(repository).unwrap());
-        for part in ["expected  5", "seen      nothing", "hint", "see       read(2)", "not reached: wait.lost, no node", "not there: aio.read"] {
+        for part in [
+            "expected  5",
+            "seen      nothing",
+            "hint",
+            "see       read(2)",
+            "not reached: wait.lost, no node",
+            "not there: aio.read",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        assert!(text.ends_with("1 of 3 M rules passed; in all 1 passed, 1 failed, 1 not there, 1 not reached"));
+        assert!(text.ends_with(
+            "1 of 3 M rules passed; in all 1 passed, 1 failed, 1 not there, 1 not reached"
+        ));
     }
 
     #[test]
     fn the_junit_file_has_a_case_for_each_rule() {
         let text = grading().junit().unwrap();
-        assert!(text.contains("tests=\"4\"") && text.contains("failures=\"1\""), "{text}");
+        assert!(
+            text.contains("tests=\"4\"") && text.contains("failures=\"1\""),
+            "{text}"
+        );
         assert!(text.contains("nothing &lt;1&gt;"), "{text}");
     }
 }

@@ -102,10 +102,7 @@ impl Site {
         if ko != to {
             fs::copy(ko, to).with_context(|| format!("cannot copy {}", ko.display()))?;
         }
-        Ok(PathBuf::from("/mnt/grade")
-            .join(file)
-            .display()
-            .to_string())
+        Ok(PathBuf::from("/mnt/grade").join(file).display().to_string())
     }
 
     /// Boots a machine; the module is not loaded yet.

@@ -123,10 +123,8 @@ pub fn build(
     path: &Path,
 ) -> Result<Result<Entry>> {
     let files = sources(path)?;
-    let mut key = KeyBuilder::new(STAGE).field(
-        "kernel",
-        &stages::kernel_key(shop, system.kernel)?.id,
-    );
+    let mut key =
+        KeyBuilder::new(STAGE).field("kernel", &stages::kernel_key(shop, system.kernel)?.id);
     for (name, bytes) in &files {
         key = key.field(
             &name.display().to_string(),

@@ -31,20 +31,62 @@ const FATAL: [&str; 8] = [
 
 /// What reports mean, in plain words.
 const MEANINGS: [(&str, &str); 14] = [
-    ("BUG: kernel NULL pointer", "a pointer that is NULL was followed"),
-    ("BUG: unable to handle", "an address was used where no memory is"),
-    ("general protection fault", "a pointer that is no address was followed, often of memory that has been freed"),
-    ("possible circular locking", "two locks are taken in one order here and in the other order there: both may wait for each other for ever"),
-    ("possible recursive locking", "a lock is taken by the one that holds it already: it waits for itself for ever"),
-    ("inconsistent lock state", "a lock is taken in an interrupt and also with interrupts on: the interrupt may wait for what it has interrupted"),
-    ("sleeping function called from invalid context", "something that may sleep was called with a spin lock held or in an interrupt"),
-    ("scheduling while atomic", "schedule() was called with a spin lock held or in an interrupt"),
-    ("KASAN: slab-use-after-free", "memory was used after kfree()"),
-    ("KASAN: slab-out-of-bounds", "memory was used past the end of what kmalloc() gave"),
-    ("kmemleak", "memory to which nothing points any more was not freed"),
-    ("soft lockup", "the kernel has not left a loop of its own for many seconds"),
-    ("do not call blocking ops when", "something that may sleep was called between setting the task's state and schedule()"),
-    ("suspicious RCU usage", "data that RCU guards was used without rcu_read_lock()"),
+    (
+        "BUG: kernel NULL pointer",
+        "a pointer that is NULL was followed",
+    ),
+    (
+        "BUG: unable to handle",
+        "an address was used where no memory is",
+    ),
+    (
+        "general protection fault",
+        "a pointer that is no address was followed, often of memory that has been freed",
+    ),
+    (
+        "possible circular locking",
+        "two locks are taken in one order here and in the other order there: both may wait for each other for ever",
+    ),
+    (
+        "possible recursive locking",
+        "a lock is taken by the one that holds it already: it waits for itself for ever",
+    ),
+    (
+        "inconsistent lock state",
+        "a lock is taken in an interrupt and also with interrupts on: the interrupt may wait for what it has interrupted",
+    ),
+    (
+        "sleeping function called from invalid context",
+        "something that may sleep was called with a spin lock held or in an interrupt",
+    ),
+    (
+        "scheduling while atomic",
+        "schedule() was called with a spin lock held or in an interrupt",
+    ),
+    (
+        "KASAN: slab-use-after-free",
+        "memory was used after kfree()",
+    ),
+    (
+        "KASAN: slab-out-of-bounds",
+        "memory was used past the end of what kmalloc() gave",
+    ),
+    (
+        "kmemleak",
+        "memory to which nothing points any more was not freed",
+    ),
+    (
+        "soft lockup",
+        "the kernel has not left a loop of its own for many seconds",
+    ),
+    (
+        "do not call blocking ops when",
+        "something that may sleep was called between setting the task's state and schedule()",
+    ),
+    (
+        "suspicious RCU usage",
+        "data that RCU guards was used without rcu_read_lock()",
+    ),
 ];
 
 /// Whether the machine should be started anew after this.
@@ -106,10 +148,7 @@ fn place(line: &str) -> Option<(String, u64)> {
     let (function, rest) = word.rsplit_once("+0x")?;
     let function = function.rsplit(':').next().unwrap_or(function);
     let offset = rest.split('/').next()?;
-    Some((
-        function.to_owned(),
-        u64::from_str_radix(offset, 16).ok()?,
-    ))
+    Some((function.to_owned(), u64::from_str_radix(offset, 16).ok()?))
 }
 
 /// The module that reports are about.
@@ -224,7 +263,9 @@ mod tests {
     fn an_oops_ends_the_machine_and_a_warning_does_not() {
         assert!(is_fatal(OOPS));
         assert!(!is_fatal("[ 1.0] WARNING: CPU: 0 PID: 1 at x.c:1\n"));
-        assert!(!is_fatal("[ 1.0] BUG: sleeping function called from invalid context at x.c:1\n"));
+        assert!(!is_fatal(
+            "[ 1.0] BUG: sleeping function called from invalid context at x.c:1\n"
+        ));
     }
 
     #[test]
