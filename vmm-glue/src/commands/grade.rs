@@ -74,8 +74,7 @@ fn run(
     rules: &[&Rule],
     each: &mut dyn FnMut(Outcome) -> bool,
 ) -> Result<()> {
-    let mut config = args.config()?;
-    config.driver = true;
+    let config = args.config()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
     let system = args.system();

@@ -36,6 +36,8 @@ use crate::stages::Ready;
 use crate::stages::System;
 use crate::stages::Wanted;
 use crate::stages::module;
+use crate::stages::own;
+use crate::stages::own::source::Source;
 use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::testing::report as tests;
@@ -119,7 +121,7 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
         .filter(is_wanted)
         .map(|(_, mutant)| mutant)
         .collect();
-    let rights: Vec<_> = ["textbook", "ours", "ours-teaching"]
+    let rights: Vec<_> = ["memory", "textbook", "ours", "ours-teaching"]
         .into_iter()
         .filter(|name| filter.wants(&right(name)))
         .collect();
@@ -130,7 +132,11 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let grader = Grader::new(shop, accel)?;
     for name in rights {
         let (path, edition) = match name {
-            "textbook" => (folder.join("textbook.c"), stages::Edition::Fast),
+            "memory" => (folder.join("textbook.c"), stages::Edition::Fast),
+            "textbook" => (
+                shop.repository.join("examples/textbook"),
+                stages::Edition::Fast,
+            ),
             "ours" => (shop.repository.join(module::DRIVER), stages::Edition::Fast),
             _ => (
                 shop.repository.join(module::DRIVER),
@@ -266,18 +272,15 @@ impl<'a> Grader<'a> {
             kbuild.push_str(&format!("obj-m += {stem}.o\n"));
         }
         fs::write(folder.path().join("Kbuild"), kbuild)?;
+        let source = Source::of(folder.path(), &self.shop.repository)?;
         let (tree, kernel) = (&self.ready.tree, &self.ready.kernel);
-        let entry = subject::build(self.shop, tree, kernel, System::default(), folder.path())??;
-        // The entry is in use as long as it is held.
-        let modules = subject::modules(&entry);
-        let kept = modules
-            .iter()
-            .map(|ko| Ok((ko, fs::read(ko)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let built = own::obtain(self.shop, tree, kernel, KernelChoice::Stock, &source)
+            .map_err(|err| own::explained(self.shop, &source, err))?;
+        // Copies: the cache's entry is in use only as long as it is held.
         let mut copies = Vec::new();
-        for (ko, bytes) in kept {
+        for ko in &built.modules {
             let copy = self.folder().join(ko.file_name().unwrap_or_default());
-            fs::write(&copy, bytes)?;
+            fs::copy(ko, &copy).with_context(|| format!("cannot copy {}", ko.display()))?;
             copies.push(copy);
         }
         Ok(copies)

@@ -20,6 +20,7 @@ use crate::scratch::Scratch;
 use crate::stages::shop::Shop;
 use crate::testing::guest::Guest;
 use crate::vm::config::Config;
+use crate::vm::config::Load;
 use crate::vm::config::Paths;
 use crate::vm::config::Share;
 use crate::vm::console;
@@ -81,7 +82,8 @@ impl Site {
             name: name.to_owned(),
             read_only: true,
         };
-        config.load = false;
+        config.driver = Load::None;
+        config.device = true;
         config.shares = vec![share("rules", programs), share("grade", folder.path())];
         Ok(Self {
             config,

@@ -4,7 +4,6 @@
 //!
 //! The only file of the grader that knows how modules are built. It must not know how they are tested.
 
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -16,18 +15,15 @@ use crate::cache::Entry;
 use crate::child;
 use crate::exit;
 use crate::exit::usage;
-use crate::key::KeyBuilder;
 use crate::stages;
 use crate::stages::System;
-use crate::stages::kernel;
 use crate::stages::kernel::Kernel;
 use crate::stages::module;
+use crate::stages::own;
+use crate::stages::own::source::Source;
 use crate::stages::shop::Shop;
-use crate::stages::shop::WORK;
 use crate::stages::shop::tool_spec;
 
-/// Its name in the cache.
-const STAGE: &str = "graded";
 /// Licences that the kernel takes for compatible with its own (include/linux/license.h).
 const LICENSES: [&str; 6] = [
     "GPL",
@@ -61,12 +57,16 @@ pub fn obtain(
     let path = given
         .canonicalize()
         .map_err(|err| usage(format!("{}: {err}", given.display())))?;
-    let built = if path == shop.repository.join(module::DRIVER) {
+    let built = if own::is_ours(&path, &shop.repository) {
         ours(shop, tree, kernel, system)
     } else if path.extension().is_some_and(|ext| ext == "ko") {
-        Ok((path.clone(), None))
+        Ok((path, None))
     } else {
-        one(&path, build(shop, tree, kernel, system, &path)?)
+        let source = Source::of(given, &shop.repository)?;
+        own::obtain(shop, tree, kernel, system.kernel, &source)
+            .map_err(|err| own::explained(shop, &source, err))
+            .and_then(|built| built.only(given))
+            .map(|(entry, inside)| (entry.join(inside), Some(entry)))
     };
     match built {
         Ok((ko, entry)) => Ok(Ok(describe(shop, tree, given, ko, entry)?)),
@@ -76,8 +76,13 @@ pub fn obtain(
             if status == exit::USAGE {
                 return Err(err);
             }
-            let end = End::fail(&format!("make {}", given.display()), "a module", message);
-            Ok(Err(end))
+            let seen = if message.is_empty() {
+                "the compiler's messages above".to_owned()
+            } else {
+                message
+            };
+            let done = format!("cargo lab module {}", given.display());
+            Ok(Err(End::fail(&done, "a module", seen)))
         }
     }
 }
@@ -89,98 +94,6 @@ fn ours(shop: &Shop, tree: &Entry, kernel: &Kernel, system: System) -> Result<Bu
         stages::PathOrEntry::Entry(entry, inside) => Ok((entry.join(inside), Some(entry))),
         other => Ok((other.path().context("the driver has no file")?, None)),
     }
-}
-
-/// The only module of a folder.
-fn one(path: &Path, built: Result<Entry>) -> Result<Built> {
-    let entry = built?;
-    let modules = modules(&entry);
-    match modules.as_slice() {
-        [ko] => Ok((ko.clone(), Some(entry))),
-        [] => anyhow::bail!("make made no module: obj-m names none"),
-        _ => Err(usage(format!(
-            "{}: {} modules are made there; name the .ko or the source file of one",
-            path.display(),
-            modules.len()
-        ))),
-    }
-}
-
-/// Modules of an entry that [`build`] has made.
-pub fn modules(entry: &Entry) -> Vec<PathBuf> {
-    let mut found = crate::cache::entries(entry.path());
-    found.retain(|path| path.extension().is_some_and(|ext| ext == "ko"));
-    found.sort();
-    found
-}
-
-/// Builds a folder with a Kbuild or Makefile of declarations, or one C file. The outer result is about the path, the inner one about make.
-pub fn build(
-    shop: &Shop,
-    tree: &Entry,
-    kernel: &Kernel,
-    system: System,
-    path: &Path,
-) -> Result<Result<Entry>> {
-    let files = sources(path)?;
-    let mut key =
-        KeyBuilder::new(STAGE).field("kernel", &stages::kernel_key(shop, system.kernel)?.id);
-    for (name, bytes) in &files {
-        key = key.field(
-            &name.display().to_string(),
-            blake3::hash(bytes).to_hex().as_str(),
-        );
-    }
-    let what = format!("building {}", path.display());
-    Ok(shop.obtain(STAGE, &key.finish(), &what, |bench| {
-        let folder = bench.dir.join("source");
-        for (name, bytes) in &files {
-            let to = folder.join(name);
-            fs::create_dir_all(to.parent().unwrap_or(&folder))?;
-            fs::write(to, bytes)?;
-        }
-        let mut view = shop.view(tree.path(), bench.dir);
-        kernel.show(&mut view);
-        let make = tool_spec(&view, "make")
-            .args(["-C", &format!("{}/build", kernel::PLACE), "-j2"])
-            .arg(format!("M={WORK}/source"))
-            .arg("modules")
-            .cwd("/");
-        bench.run(&make.args(kernel.make_variables()))?;
-        for made in crate::cache::entries(&folder) {
-            if made.extension().is_some_and(|ext| ext == "ko") {
-                fs::copy(&made, bench.dir.join(made.file_name().unwrap_or_default()))?;
-            }
-        }
-        crate::cache::remove(&folder)
-    }))
-}
-
-/// Files of the copy that is built, by their names in it.
-fn sources(path: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|err| usage(format!("cannot read {}: {err}", path.display())))
-    };
-    if path.is_dir() {
-        let mut files = Vec::new();
-        for file in crate::key::files(path)? {
-            let name = file.strip_prefix(path).unwrap_or(&file).to_owned();
-            if module::is_source(&name) {
-                files.push((name, read(&file)?));
-            }
-        }
-        return Ok(files);
-    }
-    if path.extension().is_none_or(|ext| ext != "c") {
-        return Err(usage(format!(
-            "{}: not a module (.ko), a C file (.c) or a folder with a Kbuild",
-            path.display()
-        )));
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let kbuild = format!("obj-m := {stem}.o\n").into_bytes();
-    let name = PathBuf::from(path.file_name().unwrap_or_default());
-    Ok(vec![(PathBuf::from("Kbuild"), kbuild), (name, read(path)?)])
 }
 
 /// Reads what the module says of itself.
