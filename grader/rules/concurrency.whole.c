@@ -51,7 +51,7 @@ static void rule(void)
 	size_t capacity = fill(), most = capacity < 8192 ? capacity : 8192;
 	int fd = fifo(O_RDONLY | O_NONBLOCK), last = -1;
 
-	drain();
+	take(capacity);
 	doing("%d processes write %d times each, up to %zu bytes at once; read all", WRITERS, WRITES, most);
 	for (int who = 0; who < WRITERS; who++)
 		if (fork() == 0)

@@ -182,19 +182,27 @@ static int fifo(int flags)
 	return fd;
 }
 
-/* Reads all there is; how much that was. */
+/* Reads until these many bytes have come; a device may take a moment to give them back. How many came, also if they are more or fewer. */
 __attribute__((unused))
-static size_t drain(void)
+static size_t take(size_t count)
 {
 	static char bytes[65536];
 	int fd = fifo(O_RDWR | O_NONBLOCK);
+	struct pollfd ask = { .fd = fd, .events = POLLIN };
 	size_t total = 0;
 	ssize_t got;
 
-	while (total < ENDLESS && (got = read(fd, bytes, sizeof(bytes))) > 0)
+	while (total < ENDLESS && poll(&ask, 1, total < count ? SOON : GRACE) == 1 && (got = read(fd, bytes, sizeof(bytes))) > 0)
 		total += got;
 	close(fd);
 	return total;
+}
+
+/* Reads all there is. */
+__attribute__((unused))
+static size_t drain(void)
+{
+	return take(0);
 }
 
 /* Writes until the FIFO is full, in pieces of this many bytes; how many it took. */
