@@ -50,7 +50,7 @@ static void rule(void)
 	for (int i = 0; i < 6; i++)
 		waitpid(pids[i], NULL, 0);
 	doing("empty it, write 3 bytes, read them");
-	drain();
+	begin_empty();
 	fd = fifo(O_RDWR | O_NONBLOCK);
 	expect(write(fd, "abc", 3) == 3, "a write of 3", "another result");
 	expect(becomes(fd, POLLIN), "POLLIN", "none");
