@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A FIFO in memory, the simplest driver that passes every M rule: the base of the mutants in mutants.toml, each of which changes a few
+ * A FIFO in memory, the simplest driver that passes every M rule: the base of the mutants in mutants-*.toml, each of which changes a few
  * words of it. One mutex guards the data, one wait queue head serves readers, writers and poll.
  */
 #include <linux/cdev.h>

@@ -53,6 +53,8 @@ pub const PLACE: &str = "grade/";
 const SAMPLE: usize = 8;
 /// Folder of the mutants, in that of the grader.
 const FOLDER: &str = "mutants";
+/// The mutants: of reads, writes and capacity; of everything else.
+const LISTS: [&str; 2] = ["mutants-data.toml", "mutants-notice.toml"];
 /// What they are mutants of.
 const BASE: &str = "textbook";
 
@@ -104,8 +106,13 @@ fn load(folder: &Path) -> Result<(String, Vec<Mutant>)> {
         let path = folder.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let file: File = toml::from_str(&read("mutants.toml")?).context("mutants.toml is not right")?;
-    Ok((read(&format!("{BASE}.c"))?, file.mutant))
+    let mut mutants = Vec::new();
+    for name in LISTS {
+        let file: File =
+            toml::from_str(&read(name)?).with_context(|| format!("{name} is not right"))?;
+        mutants.extend(file.mutant);
+    }
+    Ok((read(&format!("{BASE}.c"))?, mutants))
 }
 
 /// Runs what the filter wants: without one, a sample.
