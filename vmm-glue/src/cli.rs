@@ -3,6 +3,7 @@
 //! The command line, and what can be said of it before anything is started.
 
 mod bench;
+mod grade;
 mod guest;
 mod machine;
 mod module;
@@ -29,6 +30,7 @@ use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 
 pub use bench::BenchArgs;
+pub use grade::GradeArgs;
 pub use guest::GuestArgs;
 pub use guest::StreamArgs;
 pub use machine::MachineArgs;
@@ -84,6 +86,8 @@ pub enum Command {
     Cc(CcArgs),
     /// Build a kernel module of your own for the guest's kernel.
     Module(ModuleArgs),
+    /// Test a driver of your own by named rules.
+    Grade(GradeArgs),
     /// Run every test, on the host and in the guest.
     Test(TestArgs),
     /// Measure the device beside what one would use instead.

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod escape;
 mod exit;
+mod grading;
 mod history;
 mod initramfs;
 mod key;
@@ -89,6 +90,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
         Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
         Command::Module(args) => commands::module::module(args),
+        Command::Grade(args) => commands::grade::grade(args),
         Command::Test(args) => commands::test::test(args),
         Command::Bench(args) => commands::bench::bench(args),
         Command::Soak(args) => commands::soak::soak(args),

@@ -26,7 +26,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What all names begin with; the kind and random letters follow.
 const PREFIX: &str = "globalfifo-";
 /// All kinds: nothing else is ever removed.
-const KINDS: [&str; 7] = [RUN, TEST, "soak", "bench", "alone", "module", DEBIAN];
+const KINDS: [&str; 9] = [
+    RUN, TEST, "soak", "bench", "alone", "module", "grade", "mutants", DEBIAN,
+];
 /// A machine's sockets and logs.
 pub const RUN: &str = "run";
 /// Host ends of a test's FIFOs.

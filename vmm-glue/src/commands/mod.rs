@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod exec;
+pub mod grade;
 pub mod lesson;
 pub mod module;
 pub mod ps;

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::cli::TestArgs;
 use crate::exit;
+use crate::grading::mutants;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -59,6 +60,9 @@ pub fn test(args: &TestArgs) -> Result<u8> {
     if system.is_usual() && filter.may_want_below("lab/") {
         results.doing("running the lab's own tests that boot machines");
         host::boot_tests(&programs, &filter, &mut results)?;
+    }
+    if system.is_usual() && filter.may_want_below(mutants::PLACE) {
+        mutants::run(&shop, args.accel, &filter, &mut results)?;
     }
     if system.is_usual() {
         for (part, system) in second_runs() {

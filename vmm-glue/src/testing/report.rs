@@ -61,11 +61,12 @@ impl Filter {
 
     /// Whether tests below this place (like `guest/`) may be, as far as can be told without asking them.
     pub fn may_want_below(&self, place: &str) -> bool {
-        const PLACES: [&str; 6] = [
+        const PLACES: [&str; 7] = [
             "host/",
             "module/",
             "guest/",
             "lab/",
+            "grade/",
             "teaching/",
             "checked/",
         ];

@@ -1,0 +1,122 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# The guest's part of `cargo lab grade`: loads and unloads the module, finds its node, runs a rule. Knows no rule and no driver by name.
+#
+#   guest.sh load KO [PARAMETER…]   status 0 if insmod was content; prints `node PATH` for each node, `made PATH` for one made here
+#   guest.sh unload MODULE          status 0 if rmmod was content; prints what is left of the module
+#   guest.sh run RULE SECONDS NODE  the rule's status and output
+#   guest.sh busy MODULE NODE       rmmod while NODE is open; prints its complaint
+#   guest.sh again MODULE KO COUNT [PARAMETER…]   rmmod and insmod, COUNT times; prints the nodes
+#   guest.sh leaks                  what kmemleak has found; of the debug kernel
+#   guest.sh answer                 nothing
+#
+# Each call ends with the line `--- kernel` and what the kernel has logged meanwhile.
+
+STATE=/run/lab/grader
+mkdir -p $STATE
+
+characters() { ls /sys/dev/char | sort; }
+majors() { sed -n '/^Character/,/^$/s/^ *\([0-9][0-9]*\) \(.*\)/\1 \2/p' /proc/devices; }
+
+# Nodes that have come since `characters` was last kept; the first FIFO of several first.
+nodes() {
+    characters >$STATE/characters.now
+    comm -13 $STATE/characters $STATE/characters.now | sort -t: -n -k1,1 -k2,2 | while read -r device; do
+        name=$(sed -n 's/^DEVNAME=//p' "/sys/dev/char/$device/uevent")
+        [ -n "$name" ] && [ -c "/dev/$name" ] && echo "node /dev/$name"
+    done
+}
+
+# A node for the first major number that has come, as the book makes one.
+make_node() {
+    majors >$STATE/majors.now
+    grep -vxFf $STATE/majors $STATE/majors.now | head -n 1 | while read -r major name; do
+        rm -f "/dev/$name"
+        mknod "/dev/$name" c "$major" 0 && echo "made /dev/$name"
+    done
+}
+
+keep_state() {
+    characters >$STATE/characters
+    majors >$STATE/majors
+    ls /sys/class >$STATE/classes
+    # What was logged before is not the driver's.
+    dmesg -c >/dev/null
+}
+
+load() {
+    ko=$1
+    shift
+    for needed in $(modinfo -F depends "$ko" | tr , ' '); do
+        modprobe "$needed"
+    done
+    insmod "$ko" "$@" 2>&1 || return 1
+    udevadm settle --timeout=20
+    found=$(nodes)
+    [ -n "$found" ] || found=$(make_node)
+    echo "$found"
+}
+
+# What is there now and was not before the module was loaded.
+left() {
+    module=$1
+    udevadm settle --timeout=20
+    [ -d "/sys/module/$module" ] && echo "left: the module $module is still loaded"
+    characters | comm -13 $STATE/characters - | sed 's/^/left: the character device /'
+    majors | grep -vxFf $STATE/majors | sed 's/^/left: in \/proc\/devices: /'
+    ls /sys/class | grep -vxFf $STATE/classes | sed 's/^/left: \/sys\/class\//'
+}
+
+again() {
+    module=$1 ko=$2 count=$3
+    shift 3
+    round=0
+    while [ $round -lt "$count" ]; do
+        round=$((round + 1))
+        rmmod "$module" 2>&1 || { echo "rmmod fails the $round. time"; return 1; }
+        insmod "$ko" "$@" 2>&1 || { echo "insmod fails the $round. time again"; return 1; }
+    done
+    udevadm settle --timeout=20
+    nodes
+}
+
+what=$1
+shift
+status=0
+case $what in
+load)
+    keep_state
+    echo "grader: insmod" >/dev/kmsg
+    load "$@" || status=1
+    ;;
+unload)
+    echo "grader: rmmod" >/dev/kmsg
+    rmmod "$1" 2>&1 || status=1
+    left "$1"
+    ;;
+busy)
+    echo "grader: rmmod of a module in use" >/dev/kmsg
+    exec 9<>"$2" || echo "cannot open $2"
+    rmmod "$1" 2>&1 && status=1
+    [ -d "/sys/module/$1" ] || echo "left: nothing, the module has gone"
+    # Code that has gone is not to be called by a close.
+    [ $status = 0 ] && exec 9>&-
+    ;;
+again)
+    echo "grader: rmmod and insmod" >/dev/kmsg
+    again "$@" || status=1
+    ;;
+answer)
+    ;;
+leaks)
+    cd /sys/kernel/debug && echo scan >kmemleak && sleep 6 && echo scan >kmemleak && cat kmemleak
+    ;;
+run)
+    echo "grader: $1" >/dev/kmsg
+    RULE_LIMIT=$2 "/mnt/rules/$1" "$3" 2>&1
+    status=$?
+    ;;
+esac
+echo "--- kernel"
+dmesg -c
+exit $status

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The command line of `cargo lab grade`.
+
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::stages::Edition;
+use crate::stages::KernelChoice;
+use crate::stages::System;
+use crate::vm::config::AccelChoice;
+use crate::vm::config::Config;
+
+/// `cargo lab grade`.
+///
+/// PATH is a module (.ko), a C file or a folder with a Kbuild. Rules marked M hold for every globalfifo driver; those marked O are told as
+/// not there where a driver does not have them. docs/rules.md lists all. The status is 0 if all M rules that were selected passed, 1 if
+/// not, 2 for a mistake on the command line.
+#[derive(Debug, Args)]
+pub struct GradeArgs {
+    /// The driver.
+    #[arg(required_unless_present_any = ["list", "show"])]
+    pub path: Option<PathBuf>,
+    /// Only rules of this name, with wildcards: `fasync.*`; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub rule: Vec<String>,
+    /// Stop at the first M rule that fails, and explain that one.
+    #[arg(long)]
+    pub next: bool,
+    /// List the rules.
+    #[arg(long, conflicts_with_all = ["path", "show"])]
+    pub list: bool,
+    /// Print a rule's test: a C program for `cargo lab cc`.
+    #[arg(long, value_name = "RULE", conflicts_with = "path")]
+    pub show: Option<String>,
+    /// Write the results as JSON; `-` is standard output, which then has nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the results to a file that CI systems read.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write the results as a page that opens without a network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// A parameter of the module, NAME=VALUE; may be repeated.
+    #[arg(long = "driver-arg", value_name = "NAME=VALUE")]
+    pub parameters: Vec<String>,
+    /// Which kernel the guest runs; `debug` also tells what lockdep, KASAN and kmemleak find.
+    #[arg(long, value_enum, default_value = "stock")]
+    kernel: KernelChoice,
+    /// Which edition is built, where PATH is our own driver.
+    #[arg(long, value_enum, default_value = "fast")]
+    driver_edition: Edition,
+    /// CPUs of the guest.
+    #[arg(long, value_name = "N", default_value = "2")]
+    smp: NonZeroU8,
+    /// How the guest's CPUs are made.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: AccelChoice,
+    /// Keep all that the last machine's kernel says in this file.
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+}
+
+impl GradeArgs {
+    /// Kernel, edition, root.
+    pub fn system(&self) -> System {
+        System {
+            kernel: self.kernel,
+            edition: self.driver_edition,
+            ..System::default()
+        }
+    }
+
+    /// The machines to start.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let console = self.console.as_deref();
+        Ok(Config {
+            smp: self.smp.get(),
+            accel: self.accel,
+            system: self.system(),
+            console: console.map(crate::options::console).transpose()?,
+            ..Config::default()
+        })
+    }
+
+    /// Files that are to be written.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        [
+            ("--json", &self.json),
+            ("--junit", &self.junit),
+            ("--html", &self.html),
+        ]
+        .into_iter()
+        .filter_map(|(option, path)| Some((option, path.as_ref()?)))
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo lab grade`: somebody's driver by the grader's rules, a line each, and what they come to.
+
+use std::path::Path;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::cli::GradeArgs;
+use crate::exit;
+use crate::grading::catalog::Catalog;
+use crate::grading::catalog::Rule;
+use crate::grading::course::Course;
+use crate::grading::html;
+use crate::grading::outcome::End;
+use crate::grading::outcome::Outcome;
+use crate::grading::outcome::Verdict;
+use crate::grading::programs;
+use crate::grading::report;
+use crate::grading::report::Grading;
+use crate::grading::session::Site;
+use crate::grading::subject;
+use crate::grading::trace::Module;
+use crate::stages;
+use crate::stages::Driver;
+use crate::stages::Wanted;
+use crate::stages::programs::Need;
+use crate::stages::shop::Shop;
+use crate::ui;
+use crate::vm::config::Paths;
+use crate::vm::machine;
+
+/// Grades; 0 if all selected M rules passed.
+pub fn grade(args: &GradeArgs) -> Result<u8> {
+    let catalog = Catalog::load(&stages::repository()?)?;
+    if args.list {
+        ui::print(catalog.list().trim_end());
+        return Ok(0);
+    }
+    if let Some(id) = &args.show {
+        ui::print(catalog.show(catalog.find(id)?)?.trim_end());
+        return Ok(0);
+    }
+    let Some(path) = &args.path else {
+        return Err(exit::usage("grade: name a driver"));
+    };
+    let rules = catalog.select(&args.rule)?;
+    check_files(args)?;
+    let quiet = args.json.as_deref() == Some(Path::new("-"));
+    let mut outcomes = Vec::new();
+    let mut each = |outcome: Outcome| {
+        if !quiet {
+            ui::print(&report::line(&outcome));
+        }
+        let goes_on = !(args.next && outcome.must && outcome.verdict == Verdict::Fail);
+        outcomes.push(outcome);
+        goes_on
+    };
+    run(args, path, &catalog, &rules, &mut each)?;
+    let grading = Grading::new(path, args.system().kernel.name(), outcomes);
+    if !quiet {
+        ui::print(&format!("\n{}", grading.summary(&catalog)));
+    }
+    write(args, &grading, &catalog)?;
+    Ok(u8::from(!grading.passed))
+}
+
+/// Carries the rules out until `each` has enough.
+fn run(
+    args: &GradeArgs,
+    path: &Path,
+    catalog: &Catalog,
+    rules: &[&Rule],
+    each: &mut dyn FnMut(Outcome) -> bool,
+) -> Result<()> {
+    let config = args.config()?;
+    machine::check(&config)?;
+    let shop = Shop::open()?;
+    let system = args.system();
+    let ready = stages::set_up(
+        &shop,
+        &Wanted {
+            install: Vec::new(),
+            driver: Driver::None,
+            system,
+            programs: Need::IfTheyBuild,
+        },
+    )?;
+    let programs = programs::obtain(&shop, &ready.tree)?;
+    let subject = match subject::obtain(&shop, (&ready.tree, &ready.kernel), system, path)? {
+        Ok(subject) => subject,
+        Err(end) => {
+            not_built(rules, &end, each);
+            return Ok(());
+        }
+    };
+    let site = Site::new(&shop, config, Paths::new(&ready), programs.path())?;
+    let module = Module {
+        tools: Some((&shop, &ready.tree)),
+        name: &subject.name,
+        ko: &subject.ko,
+        given: &subject.given,
+    };
+    let mut course = Course::new(
+        &site,
+        catalog,
+        &subject,
+        module,
+        system.kernel,
+        &args.parameters,
+    );
+    for rule in rules {
+        if !each(course.rule(rule)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What does not compile fails one rule, and reaches no other.
+fn not_built(rules: &[&Rule], end: &End, each: &mut dyn FnMut(Outcome) -> bool) {
+    for rule in rules {
+        let end = if rule.id == "build.compiles" {
+            end.clone()
+        } else {
+            End::unreached("the driver does not compile")
+        };
+        if !each(end.outcome(&rule.id, rule.must, std::time::Duration::ZERO)) {
+            return;
+        }
+    }
+    if rules.iter().all(|rule| rule.id != "build.compiles") {
+        ui::error(&end.seen);
+    }
+}
+
+fn check_files(args: &GradeArgs) -> Result<()> {
+    for (option, path) in args.files() {
+        let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        if folder.is_some_and(|dir| !dir.is_dir()) {
+            return Err(exit::usage(format!(
+                "{option} {}: there is no such folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn write(args: &GradeArgs, grading: &Grading, catalog: &Catalog) -> Result<()> {
+    for (option, path) in args.files() {
+        let text = match option {
+            "--json" => grading.json()?,
+            "--junit" => grading.junit()?,
+            _ => html::render(grading, catalog),
+        };
+        if path == Path::new("-") {
+            ui::print(&text);
+            continue;
+        }
+        std::fs::write(path, text)
+            .with_context(|| format!("{option}: cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

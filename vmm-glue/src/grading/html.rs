@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A grading as one page that opens without a network, light and dark.
+
+use maud::DOCTYPE;
+use maud::Markup;
+use maud::PreEscaped;
+use maud::html;
+
+use super::catalog::Catalog;
+use super::outcome::Outcome;
+use super::outcome::Verdict;
+use super::report;
+use super::report::Grading;
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page.
+pub fn render(grading: &Grading, catalog: &Catalog) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Grading of " (grading.driver) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "Grading of " code { (grading.driver) } }
+                p { (grading.counts()) ". Kernel: " (grading.kernel) "." }
+                table {
+                    thead { tr { th { "rule" } th { "" } th { "verdict" } th { "seconds" } th { "what holds" } } }
+                    tbody { @for outcome in &grading.rules { (row(outcome, catalog)) } }
+                }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
+    let rule = catalog.rules.iter().find(|rule| rule.id == outcome.id);
+    html! {
+        tr id=(outcome.id) class=(class(outcome.verdict)) {
+            td { code { (outcome.id) } }
+            td { @if outcome.must { "M" } @else { "O" } }
+            td.verdict { (outcome.verdict.word()) }
+            td.number { (format!("{:.3}", outcome.seconds)) }
+            td {
+                @if let Some(rule) = rule { (rule.says) }
+                @if outcome.verdict != Verdict::Pass {
+                    dl {
+                        @for (word, text) in report::details(outcome) {
+                            dt { (word) }
+                            dd { pre { (text) } }
+                        }
+                        @if let (Some(rule), Verdict::Fail) = (rule, outcome.verdict) {
+                            dt { "why" } dd { (rule.why) }
+                            dt { "hint" } dd { (rule.hint) }
+                            @if let Some(lesson) = &rule.lesson {
+                                dt { "lesson" } dd { code { "cargo lab lesson " (lesson) } }
+                            }
+                            dt { "see" } dd { (rule.source) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "fail",
+        Verdict::Absent | Verdict::Unreached => "open",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::outcome::End;
+    use super::*;
+
+    #[test]
+    fn the_page_explains_a_failure_and_fetches_nothing() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let end = End::fail("write", "5 & more", "<script>");
+        let rules = vec![end.outcome("read.wakes", true, Duration::ZERO)];
+        let grading = Grading::new(Path::new("a<b.c"), "stock", rules);
+        let page = render(&grading, &Catalog::load(repository).unwrap());
+        assert!(page.contains("a&lt;b.c") && page.contains("5 &amp; more"));
+        assert!(!page.contains("<script") && !page.contains("http"));
+        assert!(page.contains("wake_up_interruptible") && page.contains("prefers-color-scheme"));
+    }
+}

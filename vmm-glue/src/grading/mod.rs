@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo lab grade`: somebody's driver, tested by named rules.
+//!
+//! ```text
+//! catalog (rules.toml) ──► course ──► session ──► guest.sh and the rules' programs, in the guest
+//! subject (PATH → .ko) ──►    └─► outcome ──► report: lines and summary, JSON, JUnit, page
+//! ```
+//! The catalog knows words and no machine; a session knows a machine and no rule; a report knows outcomes and no machine. See
+//! docs/grader.md.
+
+pub mod catalog;
+pub mod course;
+pub mod html;
+pub mod mutants;
+pub mod outcome;
+pub mod programs;
+pub mod report;
+pub mod session;
+pub mod subject;
+pub mod trace;

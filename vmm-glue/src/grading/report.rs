@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Outcomes in words: a line for each rule while it runs, the summary, JSON and JUnit.
+//!
+//! It knows rules and outcomes. It must not know a machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use quick_junit::NonSuccessKind;
+use quick_junit::Report;
+use quick_junit::TestCase;
+use quick_junit::TestCaseStatus;
+use quick_junit::TestSuite;
+use serde::Serialize;
+
+use super::catalog::Catalog;
+use super::outcome::Outcome;
+use super::outcome::Verdict;
+
+/// All of a grading, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Grading {
+    /// What was graded, as the user wrote it.
+    pub driver: String,
+    /// On which kernel.
+    pub kernel: &'static str,
+    /// Whether all selected M rules passed.
+    pub passed: bool,
+    /// A rule each, in the order in which they ran.
+    pub rules: Vec<Outcome>,
+}
+
+/// The line of a rule that is over.
+pub fn line(outcome: &Outcome) -> String {
+    let class = if outcome.must { "M" } else { "O" };
+    format!(
+        "{:<11} {:>8.3} s  {class}  {}",
+        outcome.verdict.word(),
+        outcome.seconds,
+        outcome.id
+    )
+}
+
+impl Grading {
+    /// Puts it together.
+    pub fn new(driver: &Path, kernel: &'static str, rules: Vec<Outcome>) -> Self {
+        let musts = || rules.iter().filter(|rule| rule.must);
+        let passed = !rules.is_empty() && musts().all(|outcome| outcome.verdict == Verdict::Pass);
+        Self {
+            driver: driver.display().to_string(),
+            kernel,
+            passed,
+            rules,
+        }
+    }
+
+    fn with(&self, verdict: Verdict) -> Vec<&Outcome> {
+        let rules = self.rules.iter();
+        rules.filter(|rule| rule.verdict == verdict).collect()
+    }
+
+    /// Failures in full, then the counts.
+    pub fn summary(&self, catalog: &Catalog) -> String {
+        let mut text = String::new();
+        for outcome in self.with(Verdict::Fail) {
+            text.push_str(&failure(outcome, catalog));
+            text.push('\n');
+        }
+        let unreached = self.with(Verdict::Unreached);
+        if let Some(first) = unreached.first() {
+            text.push_str(&format!(
+                "not reached: {}, {}\n",
+                names(&unreached),
+                first.seen
+            ));
+        }
+        let absent = self.with(Verdict::Absent);
+        if !absent.is_empty() {
+            text.push_str(&format!("not there: {}\n", names(&absent)));
+        }
+        text.push_str(&self.counts());
+        text
+    }
+
+    /// The last line.
+    pub fn counts(&self) -> String {
+        let must = |verdict, must: bool| {
+            let found = self.with(verdict);
+            found.iter().filter(|rule| rule.must == must).count()
+        };
+        let all = self.rules.iter().filter(|rule| rule.must).count();
+        let passed = must(Verdict::Pass, true);
+        format!(
+            "{passed} of {all} M rules passed; in all {} passed, {} failed, {} not there, {} not reached",
+            self.with(Verdict::Pass).len(),
+            self.with(Verdict::Fail).len(),
+            self.with(Verdict::Absent).len(),
+            self.with(Verdict::Unreached).len()
+        )
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).context("cannot put the JSON together")
+    }
+
+    /// As CI systems read it.
+    pub fn junit(&self) -> Result<String> {
+        let mut suite = TestSuite::new(self.driver.as_str());
+        for outcome in &self.rules {
+            let mut case = TestCase::new(outcome.id.as_str(), status(outcome));
+            case.set_classname("grade")
+                .set_time(Duration::try_from_secs_f64(outcome.seconds).unwrap_or_default());
+            suite.add_test_case(case);
+        }
+        let mut report = Report::new("cargo lab grade");
+        report.add_test_suite(suite);
+        report
+            .to_string()
+            .context("cannot put the JUnit report together")
+    }
+}
+
+fn names(outcomes: &[&Outcome]) -> String {
+    let names: Vec<_> = outcomes.iter().map(|rule| rule.id.as_str()).collect();
+    names.join(" ")
+}
+
+fn status(outcome: &Outcome) -> TestCaseStatus {
+    match outcome.verdict {
+        Verdict::Pass => TestCaseStatus::success(),
+        Verdict::Absent | Verdict::Unreached => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(format!("{}: {}", outcome.verdict.word(), outcome.seen));
+            status
+        }
+        Verdict::Fail => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(outcome.seen.as_str()).set_description(
+                details(outcome)
+                    .iter()
+                    .map(|(word, text)| format!("{word}: {text}\n"))
+                    .collect::<String>(),
+            );
+            status
+        }
+    }
+}
+
+/// What there is to say of an outcome, in the order in which it is read.
+pub fn details(outcome: &Outcome) -> Vec<(&'static str, &str)> {
+    [
+        ("done", outcome.done.as_str()),
+        ("expected", &outcome.expected),
+        ("seen", &outcome.seen),
+        ("kernel", &outcome.kernel),
+    ]
+    .into_iter()
+    .filter(|(_, text)| !text.is_empty())
+    .collect()
+}
+
+/// A failure in full: what happened, and what the rule has to say.
+pub fn failure(outcome: &Outcome, catalog: &Catalog) -> String {
+    let mut text = String::new();
+    let rule = catalog.rules.iter().find(|rule| rule.id == outcome.id);
+    let says = rule.map_or("", |rule| rule.says.as_str());
+    text.push_str(&format!("{}: {says}\n", outcome.id));
+    let mut words = details(outcome);
+    let lesson = rule
+        .and_then(|rule| rule.lesson.as_ref())
+        .map(|lesson| format!("cargo lab lesson {lesson}"));
+    let show = format!("cargo lab grade --show {}", outcome.id);
+    if let Some(rule) = rule {
+        words.push(("why", &rule.why));
+        words.push(("hint", &rule.hint));
+        words.extend(lesson.as_deref().map(|lesson| ("lesson", lesson)));
+        words.push(("see", &rule.source));
+        if catalog.program(rule).is_some() {
+            words.push(("test", &show));
+        }
+    }
+    for (word, lines) in words {
+        for (number, line) in lines.lines().enumerate() {
+            let word = if number == 0 { word } else { "" };
+            text.push_str(&format!("    {word:<9} {line}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::End;
+    use super::*;
+
+    fn outcome(id: &str, must: bool, end: End) -> Outcome {
+        end.outcome(id, must, Duration::from_millis(5))
+    }
+
+    fn grading() -> Grading {
+        Grading::new(
+            Path::new("fifo.c"),
+            "stock",
+            vec![
+                outcome("read.data", true, End::pass()),
+                outcome("read.wakes", true, End::fail("write", "5", "nothing <1>")),
+                outcome("aio.read", false, End::of(Verdict::Absent)),
+                outcome("wait.lost", true, End::unreached("no node")),
+            ],
+        )
+    }
+
+    #[test]
+    fn an_optional_rule_that_fails_does_not_fail_the_driver() {
+        let rules = vec![
+            outcome("read.data", true, End::pass()),
+            outcome("aio.read", false, End::fail("a", "b", "c")),
+        ];
+        assert!(Grading::new(Path::new("x"), "stock", rules).passed);
+        assert!(!grading().passed);
+        assert!(!Grading::new(Path::new("x"), "stock", Vec::new()).passed);
+    }
+
+    #[test]
+    fn the_json_has_the_verdicts_that_the_lines_have() {
+        let grading = grading();
+        let value: serde_json::Value = serde_json::from_str(&grading.json().unwrap()).unwrap();
+        let verdicts: Vec<_> = value["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| rule["verdict"].as_str().unwrap())
+            .collect();
+        assert_eq!(verdicts, ["pass", "fail", "absent", "unreached"]);
+        for (rule, word) in grading
+            .rules
+            .iter()
+            .zip(["pass", "FAIL", "not there", "not reached"])
+        {
+            assert!(line(rule).starts_with(word), "{}", line(rule));
+        }
+    }
+
+    #[test]
+    fn the_summary_explains_failures_and_counts_all() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = grading().summary(&Catalog::load(repository).unwrap());
+        for part in [
+            "expected  5",
+            "seen      nothing",
+            "hint",
+            "see       read(2)",
+            "not reached: wait.lost, no node",
+            "not there: aio.read",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(text.ends_with(
+            "1 of 3 M rules passed; in all 1 passed, 1 failed, 1 not there, 1 not reached"
+        ));
+    }
+
+    #[test]
+    fn the_junit_file_has_a_case_for_each_rule() {
+        let text = grading().junit().unwrap();
+        assert!(
+            text.contains("tests=\"4\"") && text.contains("failures=\"1\""),
+            "{text}"
+        );
+        assert!(text.contains("nothing &lt;1&gt;"), "{text}");
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A machine with the graded module: booted, told what to do by guest.sh, and listened to until it answers, falls silent or dies.
+//!
+//! It must not know any rule.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::catalog;
+use crate::cancel;
+use crate::exit;
+use crate::scratch::Scratch;
+use crate::stages::shop::Shop;
+use crate::testing::guest::Guest;
+use crate::vm::config::Config;
+use crate::vm::config::Load;
+use crate::vm::config::Paths;
+use crate::vm::config::Share;
+use crate::vm::console;
+
+/// Line that parts what a call says from what the kernel has logged meanwhile.
+const KERNEL: &str = "--- kernel";
+/// How guest.sh names a call in the kernel's log.
+const MARK: &str = "grader: ";
+/// The guest's script, on the share.
+const SCRIPT: &str = "guest.sh";
+/// What a guest has besides a call's own limit, for what is not the driver's: starting a process, an emulated CPU.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// What machines are made from, all alike.
+#[derive(Debug)]
+pub struct Site {
+    config: Config,
+    paths: Paths,
+    folder: Scratch,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum Call {
+    /// With a status, its words, and the kernel's.
+    Ended {
+        /// Exit status.
+        status: u8,
+        /// What it said.
+        text: String,
+        /// What the kernel logged meanwhile.
+        log: String,
+    },
+    /// Not: the machine is of no more use. Why, and what the kernel's console said since the call began.
+    Lost {
+        /// Why.
+        why: String,
+        /// The console.
+        log: String,
+    },
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Session {
+    guest: Guest,
+    patience: crate::stages::KernelChoice,
+}
+
+impl Site {
+    /// Machines as `config` says, with the rules' programs.
+    pub fn new(shop: &Shop, mut config: Config, paths: Paths, programs: &Path) -> Result<Self> {
+        let folder = Scratch::new("grade")?;
+        let script = shop.repository.join(catalog::FOLDER).join(SCRIPT);
+        fs::copy(&script, folder.path().join(SCRIPT))
+            .with_context(|| format!("cannot copy {}", script.display()))?;
+        let share = |name: &str, dir: &Path| Share {
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            read_only: true,
+        };
+        config.driver = Load::None;
+        config.device = true;
+        config.shares = vec![share("rules", programs), share("grade", folder.path())];
+        Ok(Self {
+            config,
+            paths,
+            folder,
+        })
+    }
+
+    /// Folder of the host that machines see.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts a module where machines see it; its path there.
+    pub fn put(&self, ko: &Path, name: &str) -> Result<String> {
+        let file = format!("{name}.ko");
+        let to = self.folder.path().join(&file);
+        if ko != to {
+            fs::copy(ko, to).with_context(|| format!("cannot copy {}", ko.display()))?;
+        }
+        Ok(PathBuf::from("/mnt/grade").join(file).display().to_string())
+    }
+
+    /// Boots a machine; the module is not loaded yet.
+    pub fn boot(&self) -> Result<Session> {
+        Ok(Session {
+            guest: Guest::boot(&self.config, &self.paths)?,
+            patience: self.config.system.kernel,
+        })
+    }
+}
+
+impl Session {
+    /// Calls guest.sh with these words.
+    pub fn call(&mut self, words: &[&str], limit: Duration) -> Result<Call> {
+        let script = format!("/mnt/grade/{SCRIPT}");
+        let argv = std::iter::once(script.as_str()).chain(words.iter().copied());
+        self.guest.request(argv.map(str::to_owned).collect())?;
+        let deadline = Instant::now() + self.patience.limit(limit + SLACK);
+        let mut text = String::new();
+        loop {
+            let step = self
+                .guest
+                .step(deadline.saturating_duration_since(Instant::now()));
+            for line in self.guest.lines(matches!(step, Ok(Some(_)))) {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            match step {
+                Ok(Some(status)) => {
+                    let (said, log) = text.split_once(KERNEL).unwrap_or((&text, ""));
+                    return Ok(Call::Ended {
+                        status,
+                        text: said.to_owned(),
+                        log: log.to_owned(),
+                    });
+                }
+                Ok(None) if Instant::now() < deadline => {}
+                Ok(None) => {
+                    let seconds = self.patience.limit(limit + SLACK).as_secs();
+                    let why = format!("the machine did not answer for {seconds} s");
+                    return Ok(self.lost(why));
+                }
+                Err(err) => {
+                    cancel::check()?;
+                    let message = exit::of(&err).1;
+                    let why = message.lines().next().unwrap_or_default();
+                    let why = why.split("; the guest's console").next();
+                    return Ok(self.lost(why.unwrap_or_default().to_owned()));
+                }
+            }
+        }
+    }
+
+    fn lost(&self, why: String) -> Call {
+        let path = self.guest.machine.run.console();
+        console::wait_until_quiet(&path);
+        let text = fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let log = text.rsplit_once(MARK).map_or("", |(_, log)| log);
+        Call::Lost {
+            why,
+            log: log.to_owned(),
+        }
+    }
+}
