@@ -98,7 +98,7 @@ static ssize_t globalfifo_read(struct file *filp, char __user *buf, size_t count
 	mutex_unlock(&fifo.lock);
 	if (copied)
 		tell(EPOLLOUT | EPOLLWRNORM, POLL_OUT);
-	return copied ? copied : failed;
+	return copied ? (ssize_t)copied : failed;
 }
 
 static ssize_t globalfifo_write(struct file *filp, const char __user *buf, size_t count, loff_t *pos)
@@ -116,7 +116,7 @@ static ssize_t globalfifo_write(struct file *filp, const char __user *buf, size_
 	mutex_unlock(&fifo.lock);
 	if (copied)
 		tell(EPOLLIN | EPOLLRDNORM, POLL_IN);
-	return copied ? copied : failed;
+	return copied ? (ssize_t)copied : failed;
 }
 
 static __poll_t globalfifo_poll(struct file *filp, poll_table *wait)

@@ -4,6 +4,7 @@
  * words of it. One mutex guards the data, one wait queue head serves readers, writers and poll.
  */
 #include <linux/cdev.h>
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/init.h>
