@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-/* clear.wakes: FIFO_CLEAR makes room, so it wakes whoever waits for room: a sleeping write and a poll for POLLOUT. */
+/* clear.wakes: FIFO_CLEAR makes room, so it wakes the tasks that wait for room: a sleeping write and a poll for POLLOUT. */
 #include "rule.h"
 
 static void rule(void)

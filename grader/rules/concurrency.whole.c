@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-/* concurrency.whole: what one write() took stands together in the FIFO, and nothing is lost, whoever writes at the same time. */
+/* concurrency.whole: what one write() took stands together in the FIFO, and nothing is lost, however many write at the same time. */
 #include "rule.h"
 
 #define WRITERS 3

@@ -199,6 +199,11 @@ impl TxBuffer {
         self.append_from(source, n)
     }
 
+    /// Adds `bytes` behind the payload, unless that is direct or there is no room; whether it did.
+    pub(crate) fn join(&mut self, bytes: &[u8]) -> bool {
+        !self.is_direct() && self.append(bytes)
+    }
+
     /// Says where in the tx stream the payload stands.
     pub(crate) fn place(&mut self, position: u64) {
         self.meta.position = position;

@@ -130,7 +130,7 @@ impl Drop for Opened {
     }
 }
 
-/// Buffer of a request, apart from it: whoever serves the request has it meanwhile.
+/// Buffer of a request, apart from it: the server has it while it serves the request.
 pub(crate) struct Buffer {
     next: Option<KBox<Buffer>>,
     /// Number of the request.

@@ -326,7 +326,7 @@ impl TxSide {
             let joined = length <= MESSAGE.1 - TxHeader::LEN
                 && !message.is_direct()
                 && self.pending.newest().is_some_and(|last| {
-                    !last.is_direct() && last.append(message.payload()) //
+                    last.join(message.payload()) //
                 });
             if joined {
                 joined_others.push_back(message);
@@ -346,7 +346,7 @@ impl TxSide {
             return None;
         }
         let held = self.pending.newest()?;
-        if !self.coalescer.goes_on_holding(held) || !held.append(bytes) {
+        if !self.coalescer.goes_on_holding(held) || !held.join(bytes) {
             return None;
         }
         self.sent += bytes.len() as u64;

@@ -89,7 +89,7 @@ fn stream_of_round(round: usize) -> Result<Vec<u8>> {
 }
 
 /// Wherever a stream of small writes stops, the last one arrives though nothing comes after it (not even a read), and not by
-/// the driver's look for what was left behind, once a second.
+/// the driver's watchdog, which checks once a second.
 fn end_of_stream() -> Result<()> {
     let fifo = open(1)?;
     let count = |name| system::counter(1, name);

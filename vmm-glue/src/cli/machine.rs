@@ -91,7 +91,7 @@ pub struct MachineArgs {
     /// Show what the guest's kernel says while it runs, on standard error.
     #[arg(short, long)]
     verbose: bool,
-    /// Let gdb debug the guest's kernel and driver; the command that starts it is told. See docs/debugging.md.
+    /// Let gdb debug the guest's kernel and driver; prints the command that starts it. See docs/debugging.md.
     #[arg(long)]
     gdb: bool,
     /// Give the guest a network: it reaches what this machine reaches, nobody reaches it.

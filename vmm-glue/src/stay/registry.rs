@@ -3,7 +3,7 @@
 //! The machines that stay: a directory each in the cache, with a record of what others need and a lock.
 //!
 //! Every process of a machine holds the lock open, the keeper and what it has started: so a machine is there as long as one of them is,
-//! whoever was killed, and all of them are found without trusting a number that may be someone else's by now. This file must not know what the
+//! also when the keeper was killed, and all of them are found without trusting a number that may be someone else's by now. This file must not know what the
 //! processes are.
 
 use std::collections::BTreeMap;

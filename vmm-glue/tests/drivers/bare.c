@@ -5,7 +5,7 @@
 
 static int answer = 7;
 module_param(answer, int, 0444);
-MODULE_PARM_DESC(answer, "what a test looks for");
+MODULE_PARM_DESC(answer, "value that the test reads back");
 
 static int major;
 
