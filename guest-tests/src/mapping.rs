@@ -93,6 +93,15 @@ impl Mapping {
         // SAFETY: What the advice does to the content is seen by volatile access alone.
         Errno::result(unsafe { libc::madvise(at.cast(), length, advice) }).map(drop)
     }
+
+    /// Has the mapping consist of small pages; so it does anyway on a kernel without transparent huge pages, such as one with
+    /// PREEMPT_RT.
+    pub fn without_huge_pages(&self) -> Result<(), Errno> {
+        match self.advise(0, self.length, libc::MADV_NOHUGEPAGE) {
+            Err(Errno::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
 }
 
 impl Drop for Mapping {

@@ -123,6 +123,11 @@ pub fn needs_fast_edition() -> Result<()> {
     Ok(())
 }
 
+/// Whether the kernel has PREEMPT_RT.
+pub fn is_real_time() -> bool {
+    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
 /// How many interrupts the line of `device` has raised, on all CPUs, and the line of /proc/interrupts.
 pub fn interrupts(device: &str) -> Result<(u64, String)> {
     let table = fs::read_to_string("/proc/interrupts")?;

@@ -422,7 +422,7 @@ fn untouched() -> Result<()> {
     // Neither the allocator, which may give memory that was in use before, nor a large page that comes with its first byte.
     let length = usize::from(COUNT) * PAGE;
     let rooms = Mapping::private(length)?;
-    rooms.advise(0, length, libc::MADV_NOHUGEPAGE)?;
+    rooms.without_huge_pages()?;
     let in_place = one_by_one((rooms.address()..).step_by(PAGE).take(COUNT.into()))?;
     let bytes = (0..COUNT.into()).map(|n| rooms.get(n * PAGE, 1)[0]);
     check_eq!(bytes.collect::<Vec<_>>(), (0..COUNT).collect::<Vec<_>>());

@@ -228,11 +228,23 @@ fn busy_polls() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     system::needs_fast_edition()?;
     let before = system::counter(0, "busy_polls")?;
-    eventually("a reader finds data by looking", || {
+    let exchange = || -> Result<()> {
         for _ in 0..50 {
             fifo.write_all(b"ping")?;
             check_eq!(fifo.read_exact(4)?, b"ping");
         }
+        Ok(())
+    };
+    if system::is_real_time() {
+        // To poll would keep the CPU from whoever is more urgent.
+        for _ in 0..10 {
+            exchange()?;
+        }
+        check_eq!(system::counter(0, "busy_polls")?, before);
+        return Ok(());
+    }
+    eventually("a reader finds data by looking", || {
+        exchange()?;
         Ok(system::counter(0, "busy_polls")? > before)
     })
 }
