@@ -10,6 +10,7 @@
 //!   static here and in [`registry`].
 //! - [`driver`]: the driver's logic, safe Rust.
 //! - [`registry`]: minor numbers, device nodes, debugfs.
+//! - [`trace`]: the driver's tracepoints.
 
 use crate::{
     driver::FifoDriver,
@@ -25,6 +26,7 @@ use kernel::{
 mod driver;
 mod kapi;
 mod registry;
+mod trace;
 mod uapi;
 #[expect(
     dead_code,

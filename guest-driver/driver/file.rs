@@ -115,6 +115,10 @@ impl FileOperations for FifoFile {
         self.fifo.as_arc_borrow().flush()
     }
 
+    fn fasync_changed(self: ArcBorrow<'_, Self>, on: bool) {
+        self.fifo.trace.fasync(on.into());
+    }
+
     fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId) {
         self.fifo
             .as_arc_borrow()

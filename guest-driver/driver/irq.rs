@@ -26,6 +26,7 @@ use crate::{
         Packet,
         Queue, //
     },
+    trace::DeviceTracer,
     virtio_fifo::{
         State,
         CONTROL_QUEUE,
@@ -108,6 +109,7 @@ impl Events {
 pub(crate) struct Interrupts {
     /// For log messages.
     device: ARef<Device>,
+    trace: DeviceTracer,
     pub(super) control: Arc<Control>,
     /// Set once they all exist, before the first buffer is posted for any of them.
     fifos: SetOnce<KVec<Arc<Fifo>>>,
@@ -146,6 +148,7 @@ impl Interrupts {
         Arc::pin_init(
             pin_init!(Self {
                 device: device.into(),
+                trace: DeviceTracer::new(device),
                 control,
                 fifos: SetOnce::new(),
                 events <- new_spinlock_irq!(events, "Interrupts::events"),
@@ -255,6 +258,7 @@ impl Watched for Interrupts {
 
 impl Handler for Interrupts {
     fn queue_interrupt(self: ArcBorrow<'_, Self>, index: u32) {
+        self.trace.interrupt(index);
         let Ok(index) = u16::try_from(index) else {
             return;
         };

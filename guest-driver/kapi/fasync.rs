@@ -14,7 +14,13 @@ use core::{
 use kernel::{
     error::to_result,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// Band of a signal: `siginfo_t.si_code`, where the owner chose a signal with `F_SETSIG`.
@@ -42,6 +48,8 @@ pub(crate) enum Band {
 /// valid.
 pub(crate) struct FasyncList {
     head: UnsafeCell<*mut bindings::fasync_struct>,
+    /// Number of files. `Relaxed`: it orders nothing.
+    files: Atomic<i32>,
 }
 
 // SAFETY: All access to `head` goes through C functions that lock by themselves.
@@ -55,21 +63,31 @@ impl FasyncList {
         // INVARIANT: A null head is the empty list.
         let list = Self {
             head: UnsafeCell::new(ptr::null_mut()),
+            files: Atomic::new(0),
         };
         Ok(Arc::new(list, GFP_KERNEL)?)
     }
 
     /// Adds `file` where `on` is not 0, and removes it otherwise, as the `fasync` file operation is
-    /// asked to.
+    /// asked to; whether that changed the list.
     ///
     /// # Safety
     ///
     /// `file` is valid, and [`FasyncList::remove`] is called before it is freed.
-    pub(super) unsafe fn set(&self, fd: c_int, file: *mut bindings::file, on: c_int) -> Result {
+    pub(super) unsafe fn set(
+        &self,
+        fd: c_int,
+        file: *mut bindings::file,
+        on: c_int,
+    ) -> Result<bool> {
         // SAFETY: By the type invariants and the safety requirements.
         let changed = unsafe { bindings::fasync_helper(fd, file, on, self.head.get()) };
+        if changed > 0 {
+            self.files.fetch_add(if on == 0 { -1 } else { 1 }, Relaxed);
+        }
         // Positive is «changed», zero «nothing to change»; both are success to the VFS.
-        to_result(changed.min(0))
+        to_result(changed.min(0))?;
+        Ok(changed > 0)
     }
 
     /// Takes `file` off the list if it is on it.
@@ -88,6 +106,11 @@ impl FasyncList {
     pub(crate) fn is_empty(&self) -> bool {
         // SAFETY: An aligned pointer is read in one piece and never dereferenced.
         unsafe { ptr::read_volatile(self.head.get()) }.is_null()
+    }
+
+    /// Number of files on the list. A hint only, as [`FasyncList::is_empty`].
+    pub(crate) fn len(&self) -> u32 {
+        self.files.load(Relaxed).try_into().unwrap_or(0)
     }
 
     /// Sends SIGIO, or the signal chosen with `F_SETSIG`, to the owner of every file on the list.

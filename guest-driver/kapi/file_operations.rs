@@ -67,6 +67,9 @@ pub(crate) trait FileOperations: Sized + Send + Sync + 'static {
     /// `fsync(2)` and `fdatasync(2)`.
     fn fsync(self: ArcBorrow<'_, Self>) -> Result;
 
+    /// The file was put on its list of [`Open::open`], or taken off.
+    fn fasync_changed(self: ArcBorrow<'_, Self>, on: bool);
+
     /// A process closed its last descriptor of this file.
     fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId);
 }

@@ -297,7 +297,12 @@ impl<T: Open> Operations<T> {
     unsafe extern "C" fn fasync(fd: c_int, file: *mut bindings::file, on: c_int) -> c_int {
         // SAFETY: The VFS calls with a valid file of ours.
         let open = unsafe { open_file::<T::File>(file) };
-        // SAFETY: The file stays valid until `release`, which takes it off the list.
-        from_result(|| unsafe { open.fasync.set(fd, file, on) }.map(|()| 0))
+        from_result(|| {
+            // SAFETY: The file stays valid until `release`, which takes it off the list.
+            if unsafe { open.fasync.set(fd, file, on) }? {
+                open.data().fasync_changed(on != 0);
+            }
+            Ok(0)
+        })
     }
 }

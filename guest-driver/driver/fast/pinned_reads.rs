@@ -43,6 +43,7 @@ use crate::{
             UserMemory, //
         },
     },
+    trace::raw, //
 };
 use kernel::{
     prelude::*,
@@ -163,6 +164,7 @@ fn serve_one(fifo: ArcBorrow<'_, Fifo>, mut buffer: KBox<Buffer>) {
         }
     };
     fifo.stats.aio_in_place.add(result.is_ok().into());
+    fifo.trace.request_serve(id as u64, raw(result));
     fifo.change(Origin::Interrupt, |state, _| {
         state.requests.finish(id, result)
     });

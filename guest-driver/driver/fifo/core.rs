@@ -85,7 +85,7 @@ impl Fifo {
                 self.index
             );
         }
-        self.notifier.notify(events, &self.stats);
+        self.notifier.notify(events, &self.stats, &self.trace);
         result
     }
 
@@ -101,7 +101,7 @@ impl Fifo {
             // Counted first, so that a program that sees a completion sees it counted.
             self.count_done(origin, &done);
             left -= done.len();
-            done.complete();
+            done.complete(&self.trace);
         }
         self.state.lock().requests.end_completing();
         self.start_server();

@@ -52,6 +52,7 @@ use crate::{
             Waited, //
         },
     },
+    trace::Tracer,
     virtio_fifo::{
         CtrlRequest,
         State as Told,
@@ -101,7 +102,8 @@ impl Fifo {
                 "FIFO {index} is not used: the device sent an impossible state\n"
             );
         })?;
-        let mut state = State::new(&told, stats.clone())?;
+        let trace = Tracer::new(device, index);
+        let mut state = State::new(&told, stats.clone(), trace.clone())?;
         state.apply_flags(&told, &mut Default::default());
         Arc::pin_init(
             try_pin_init!(Self {
@@ -110,6 +112,7 @@ impl Fifo {
                 device: device.into(),
                 control,
                 stats,
+                trace,
                 state <- new_spinlock_irq!(state, "Fifo::state"),
                 notifier <- Notifier::new(),
                 drained <- new_wait_queue!("Fifo::drained"),
@@ -195,6 +198,7 @@ impl Fifo {
 
     /// Takes the queues out, for the time of a reset.
     pub(crate) fn suspend(self: ArcBorrow<'_, Self>) -> Detached {
+        self.trace.suspend();
         let queues = self.change(Origin::Task, |state, _| {
             if state.life == Life::Live {
                 state.life = Life::Suspended;
@@ -250,6 +254,7 @@ impl Fifo {
             state.tx.demand_ack(state.rx.acknowledged());
             state.pump(effects);
         });
+        self.trace.resume();
         Ok(())
     }
 

@@ -39,7 +39,8 @@ use super::{
 };
 use crate::{
     driver::control::Control,
-    kapi::wait::WaitQueue, //
+    kapi::wait::WaitQueue,
+    trace::Tracer, //
 };
 use kernel::{
     device::Device,
@@ -96,6 +97,7 @@ pub(crate) struct Fifo {
     device: ARef<Device>,
     control: Arc<Control>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) trace: Tracer,
     /// See the module. No other lock of the driver's is taken under it.
     #[pin]
     pub(crate) state: SpinLockIrq<State>,

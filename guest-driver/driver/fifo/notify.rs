@@ -19,6 +19,7 @@ use crate::{
             PollQueue, //
         },
     },
+    trace::Tracer, //
 };
 use kernel::{
     prelude::*,
@@ -60,7 +61,7 @@ impl Notifier {
 
     /// Wakes those who wait for `events`, and signals to the owners of files that can make use of
     /// them.
-    pub(crate) fn notify(&self, mut events: Events, stats: &Stats) {
+    pub(crate) fn notify(&self, mut events: Events, stats: &Stats, trace: &Tracer) {
         if events == Events::NONE {
             return;
         }
@@ -68,6 +69,7 @@ impl Notifier {
             // The end can be read.
             events |= Events::IN;
         }
+        trace.wake(events.bits());
         stats.wakeups.add(self.wait.wake(events).into());
         let (to_readers, to_writers) = bands(events);
         let lists = [
@@ -86,6 +88,7 @@ impl Notifier {
             }
             for band in [first, second].into_iter().flatten() {
                 stats.signals.add(1);
+                trace.signal(band as u32, list.len());
                 list.signal(band);
             }
         }

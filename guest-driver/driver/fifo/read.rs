@@ -201,6 +201,7 @@ impl Fifo {
             match next? {
                 Ok(more) => buffer = more,
                 Err(next) => {
+                    self.trace.read(next - total as u64, total as u64);
                     return Ok(Transfer::Read {
                         bytes: total,
                         fault,

@@ -6,13 +6,20 @@
 //! ([`super::requests`], [`super::endings`]).
 
 use super::file::Buffer;
-use crate::kapi::{
-    kiocb::{
-        FileId,
-        Id,
-        Pending, //
+use crate::{
+    kapi::{
+        kiocb::{
+            FileId,
+            Id,
+            Pending, //
+        },
+        open_file::ProcessId, //
     },
-    open_file::ProcessId, //
+    trace::{
+        raw,
+        Tracer,
+        Want, //
+    }, //
 };
 use core::mem;
 use kernel::{
@@ -112,11 +119,13 @@ impl Done {
     }
 
     /// Completes them in order. Not under a lock.
-    pub(crate) fn complete(mut self) {
+    pub(crate) fn complete(mut self, trace: &Tracer) {
         while let Some(node) = take_first(&mut self.requests) {
-            let (_, request) = node.to_key_value();
+            let (id, request) = node.to_key_value();
+            let result = request.result.unwrap_or(Err(EIO));
             drop(request.wants);
-            request.pending.complete(request.result.unwrap_or(Err(EIO)));
+            trace.request_complete(id as u64, raw(result));
+            request.pending.complete(result);
         }
     }
 }
@@ -140,6 +149,15 @@ pub(super) fn take_buffer(tree: &mut Tree) -> Option<KBox<Buffer>> {
 }
 
 impl Wants {
+    /// What to call it in a tracepoint.
+    pub(super) fn kind(&self) -> Want {
+        match self {
+            Self::Space(_) => Want::Space,
+            Self::Acceptance { .. } => Want::Acceptance,
+            Self::Data(_) | Self::Server | Self::Fault => Want::Data,
+        }
+    }
+
     /// Takes the buffer for a server.
     pub(crate) fn take_buffer(&mut self) -> Option<KBox<Buffer>> {
         match mem::replace(self, Wants::Server) {

@@ -51,6 +51,7 @@ use crate::{
         source::Source,
         wait::Events, //
     },
+    trace::raw, //
 };
 use core::mem;
 use kernel::{
@@ -111,6 +112,7 @@ impl Fifo {
                 Ok(deferred) => deferred,
                 Err(request) => return Err((request, Some(EINVAL))),
             };
+            self.trace.request_queue(id as u64, wants.kind() as u32);
             state.requests.add(memory, id, owner, pending, wants);
             Ok((id, submission))
         });
@@ -148,7 +150,7 @@ impl Fifo {
             let owed = mem::replace(&mut state.owed, Events::NONE);
             (owed, state.requests.begin_serving())
         });
-        self.notifier.notify(owed, &self.stats);
+        self.notifier.notify(owed, &self.stats, &self.trace);
         if !serving {
             // The one that serves queues this work again.
             return;
@@ -183,6 +185,7 @@ impl Fifo {
         // Without the process, nothing was read or written.
         match served.unwrap_or(Served::Done(Err(EFAULT))) {
             Served::Done(result) => {
+                self.trace.request_serve(id as u64, raw(result));
                 self.change(Origin::Server, |state, _| state.requests.finish(id, result));
             }
             Served::Sent => {}
@@ -256,6 +259,7 @@ impl Fifo {
                 return Served::NotNow;
             }
             // In the same hold: a clear that came between would not find the request.
+            self.trace.request_serve(id as u64, raw(Ok(bytes)));
             state.requests.sent(id, state.tx.positions().0, bytes);
             state.pump(effects);
             Served::Sent
@@ -282,6 +286,7 @@ impl Fifo {
 
     /// Cancels a request: under AIO's lock, where nothing can be completed, woken or signalled.
     pub(crate) fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
+        self.trace.request_cancel(id as u64);
         let work = {
             let mut state = self.state.lock();
             let before = state.readiness();

@@ -29,6 +29,7 @@ use crate::{
         tunables::REQUESTS, //
     },
     kapi::wait::Events,
+    trace::Tracer,
     virtio_fifo::{
         State as Told,
         MAX_CAPACITY,
@@ -122,6 +123,7 @@ pub(crate) struct Deferred {
 /// The state of a FIFO.
 pub(crate) struct State {
     pub(crate) stats: Arc<Stats>,
+    trace: Tracer,
     pub(crate) life: Life,
     pub(crate) rx: RxSide,
     pub(crate) tx: TxSide,
@@ -145,9 +147,10 @@ pub(crate) struct State {
 
 impl State {
     /// A FIFO that stands where the device says, with no queues yet.
-    pub(crate) fn new(told: &Told, stats: Arc<Stats>) -> Result<Self> {
+    pub(crate) fn new(told: &Told, stats: Arc<Stats>, trace: Tracer) -> Result<Self> {
         Ok(Self {
             stats,
+            trace,
             life: Life::Live,
             rx: RxSide::new(told),
             tx: TxSide::new(told)?,
@@ -303,7 +306,11 @@ impl State {
         effects: &mut Effects,
     ) -> usize {
         let most = n.min(usize::try_from(credit).unwrap_or(usize::MAX));
+        let position = self.tx.positions().0;
         let sent = self.tx.enqueue(messages, most);
+        if sent > 0 {
+            self.trace.write(position, sent as u64);
+        }
         self.tx.keep(messages);
         self.stats.tx_bytes.add(sent as u64);
         if sent < asked && self.credit_for_calls() > 0 {
@@ -331,6 +338,12 @@ impl State {
                 effects.timer = timer.or(effects.timer);
                 effects.ack_timer |= ack_timer;
                 self.stats.tx_messages.add(messages);
+                if messages > 0 {
+                    self.trace.send(messages, self.tx.positions().1);
+                }
+                if progress {
+                    self.trace.accept(self.tx.accepted());
+                }
                 effects.drained |= progress;
                 let more = self.requests.accept(self.tx.accepted(), REQUESTS) || more;
                 effects.more |= more;
@@ -349,7 +362,9 @@ impl State {
             return None;
         }
         let end = self.tx.join(bytes)?;
-        self.stats.tx_bytes.add(bytes.len() as u64);
+        let length = bytes.len() as u64;
+        self.stats.tx_bytes.add(length);
+        self.trace.write(end - length, length);
         Some(end)
     }
 
@@ -378,6 +393,9 @@ impl State {
                 }
                 self.stats.rx_bytes.add(received.bytes);
                 self.stats.rx_messages.add(received.messages);
+                if received.messages > 0 {
+                    self.trace.receive(received.messages, self.rx.received());
+                }
                 if received.bytes > 0 {
                     effects.edges |= Events::IN;
                     self.tx.coalescer.note_answer();
@@ -401,8 +419,12 @@ impl State {
     fn learn(&mut self, tx_limit: u64, rx_position: u64, effects: &mut Effects) {
         if self.tx.is_beyond(rx_position) {
             self.fail(Broken("bytes that were never written"), effects);
-        } else if let Err(broken) = self.tx.raise_limit(tx_limit) {
-            self.fail(broken, effects);
+            return;
+        }
+        match self.tx.raise_limit(tx_limit) {
+            Ok(true) => self.trace.credit(tx_limit, self.credit()),
+            Ok(false) => {}
+            Err(broken) => self.fail(broken, effects),
         }
     }
 

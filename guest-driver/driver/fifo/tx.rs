@@ -211,16 +211,16 @@ impl TxSide {
     }
 
     /// Learns a limit (DRV-12).
-    pub(crate) fn raise_limit(&mut self, limit: u64) -> Result<(), Broken> {
+    pub(crate) fn raise_limit(&mut self, limit: u64) -> Result<bool, Broken> {
         if self.loopback || limit <= self.limit {
-            return Ok(());
+            return Ok(false);
         }
         // Not `sent`: else a device that accepts nothing could have us hold ever more.
         if limit > self.posted + self.capacity {
             return Err(Broken("more credit than the FIFO holds"));
         }
         self.limit = limit;
-        Ok(())
+        Ok(true)
     }
 
     /// Whether messages wait to be posted.

@@ -38,6 +38,10 @@ pub use std::fmt;
 
 mod driver;
 mod kapi;
+#[allow(dead_code)]
+#[rustfmt::skip]
+#[path = "../../trace.rs"]
+mod trace;
 #[rustfmt::skip]
 #[path = "../../uapi.rs"]
 mod uapi;

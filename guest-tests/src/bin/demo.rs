@@ -96,7 +96,9 @@ fn echo(word: &str, device: &str, monitor: &Monitor, nth: usize) -> Result<()> {
     let trace = Trace::start(&[
         ("syscalls/sys_enter_write", "fd == 1"),
         ("irq/irq_handler_entry", &format!("name == \"{device}\"")),
-        ("signal/signal_generate", &format!("sig == {SIGIO}")),
+        ("globalfifo/globalfifo_send", ""),
+        ("globalfifo/globalfifo_receive", ""),
+        ("globalfifo/globalfifo_signal", ""),
     ])?;
     let mut shell = Command::new("sh")
         .args(["-c", &format!("echo {word} > {PATH}")])
@@ -122,18 +124,24 @@ fn echo(word: &str, device: &str, monitor: &Monitor, nth: usize) -> Result<()> {
     })?;
     let after = |e: &Event, name: &str| e.micros >= write && e.name == name;
     let interrupt = find(&events, "the interrupt", |e| after(e, "irq_handler_entry"))?;
-    let signal = find(&events, "the signal", |e| after(e, "signal_generate"))?;
+    let send = find(&events, "the message", |e| after(e, "globalfifo_send"))?;
+    let receive = find(&events, "its way back", |e| after(e, "globalfifo_receive"))?;
+    let signal = find(&events, "the signal", |e| after(e, "globalfifo_signal"))?;
     let length = word.len() + 1;
     show(&[
+        (write, format!("write      the shell writes {length} bytes")),
         (
-            write,
-            format!(
-                "write      the shell writes {length} bytes; the driver gives them to the device"
-            ),
+            send,
+            "send       the driver has put a message into the virtqueue, and notifies the device"
+                .to_owned(),
         ),
         (
             interrupt,
             format!("interrupt  {device}: the device has data for the driver"),
+        ),
+        (
+            receive,
+            "receive    the driver takes the message: there is data to read".to_owned(),
         ),
         (
             signal,

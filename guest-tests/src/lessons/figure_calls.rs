@@ -9,9 +9,9 @@ use nix::libc::{self, O_NONBLOCK, c_int};
 
 use super::Desk;
 use super::clock::Deadline;
-use super::kprobes::{Probes, Stacks};
 use super::sequence::{Part, Sequence, Step};
 use super::show::{holds, say};
+use super::stacks::Stacks;
 use crate::fifo::Fifo;
 use crate::system;
 use crate::trace::{Event, Trace, now_micros};
@@ -29,8 +29,12 @@ extern "C" fn on_sigio(_: c_int) {
     HANDLED.store(now_micros().unwrap_or(1), Ordering::Relaxed);
 }
 
-/// Functions of the kernel to be traced.
-const FUNCTIONS: &[&str] = &["fasync_helper", "kill_fasync", "vp_notify", "cdev_put"];
+/// Tracepoints of the driver.
+const DRIVERS: &[&str] = &[
+    "globalfifo/globalfifo_fasync",
+    "globalfifo/globalfifo_send",
+    "globalfifo/globalfifo_signal",
+];
 
 /// System calls to be traced.
 const CALLS: &[&str] = &[
@@ -39,6 +43,7 @@ const CALLS: &[&str] = &[
     "syscalls/sys_enter_read",
     "syscalls/sys_exit_read",
     "syscalls/sys_enter_close",
+    "syscalls/sys_exit_close",
     "syscalls/sys_enter_rt_sigreturn",
 ];
 
@@ -98,8 +103,8 @@ const ASK: &[Expected] = &[
         "fcntl(fd, F_SETFL, O_ASYNC)",
     ),
     step(
-        "fasync_helper",
-        "",
+        "globalfifo_fasync",
+        "on=1",
         DRIVER,
         KERNEL,
         "fasync_helper: on the list",
@@ -109,8 +114,14 @@ const ASK: &[Expected] = &[
 
 const NOTIFY: &[Expected] = &[
     step("sys_write", "", APP, KERNEL, "write(fd, \"hello\", 5)"),
-    step("vp_notify", "", DRIVER, DEVICE, "virtqueue_kick: a message")
-        .via(WRITE_ITER, "write_iter"),
+    step(
+        "globalfifo_send",
+        "messages=1",
+        DRIVER,
+        DEVICE,
+        "virtqueue_kick: a message",
+    )
+    .via(WRITE_ITER, "write_iter"),
     step(
         "irq_handler_entry",
         "",
@@ -119,8 +130,8 @@ const NOTIFY: &[Expected] = &[
         "the interrupt: here it is back",
     ),
     step(
-        "kill_fasync",
-        "",
+        "globalfifo_signal",
+        "band=POLL_IN files=1",
         DRIVER,
         KERNEL,
         "kill_fasync(SIGIO, POLL_IN)",
@@ -158,14 +169,20 @@ const READ: &[Expected] = &[
 const CLOSE: &[Expected] = &[
     step("sys_close", "", APP, KERNEL, "close(fd)"),
     step(
-        "fasync_helper",
-        "",
+        "globalfifo_fasync",
+        "on=0",
         DRIVER,
         KERNEL,
         "fasync_helper: off the list",
     )
     .via(FASYNC, "fasync(-1, file, 0)"),
-    step("cdev_put", "", KERNEL, KERNEL, "after release: cdev_put"),
+    step(
+        "sys_close -> 0x0",
+        "",
+        KERNEL,
+        APP,
+        "returns 0: the file is released",
+    ),
 ];
 
 const PARTS: [(&str, &[Expected]); 4] = [
@@ -198,9 +215,7 @@ fn observe() -> Result<Vec<(Event, Vec<String>)>> {
         format!("name == \"{}\"", system::device_name()?),
     );
     let sigio = format!("sig == {}", libc::SIGIO);
-    let probes = Probes::set(FUNCTIONS)?;
-    let named = probes.events();
-    let mut wanted: Vec<(&str, &str)> = named.iter().map(|event| (event.as_str(), "")).collect();
+    let mut wanted: Vec<(&str, &str)> = DRIVERS.iter().map(|event| (*event, "")).collect();
     for call in CALLS {
         wanted.push((call, &own));
     }
@@ -212,7 +227,6 @@ fn observe() -> Result<Vec<(Event, Vec<String>)>> {
     let acted = act();
     let events = stacks.take(&trace);
     drop(trace);
-    drop(probes);
     acted?;
     let mut events = events?;
     let handled = Event {
@@ -272,19 +286,8 @@ fn arrange(events: &[(Event, Vec<String>)]) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// A probe that is hit while another one is handled is not noted: then it is done again.
-const ATTEMPTS: usize = 4;
-
 pub(super) fn run(desk: &Desk) -> Result<()> {
-    let mut parts = arrange(&observe()?);
-    for _ in 1..ATTEMPTS {
-        if let Err(error) = &parts {
-            say!("(once more: {error:#})");
-            HANDLED.store(0, Ordering::Relaxed);
-            parts = arrange(&observe()?);
-        }
-    }
-    let parts = parts?;
+    let parts = arrange(&observe()?)?;
     let count: usize = parts.iter().map(|part| part.steps.len()).sum();
     let columns = [
         ("application", "user"),

@@ -10,7 +10,6 @@ use nix::libc::O_NONBLOCK;
 use super::Desk;
 use super::clock::{compute, millis, sleep_until};
 use super::figure::{Figure, Kind, Lane, Mark, Span};
-use super::kprobes::Probes;
 use super::show::{holds, say};
 use crate::aio::{Context, Iocb};
 use crate::fifo::{Fifo, PATH};
@@ -192,15 +191,13 @@ fn observe(run: fn(&Fifo, &Sender<()>) -> Result<Way>) -> Result<Way> {
     let fifo = Fifo::open_as(PATH, true, false, 0)?;
     let ask = source()?;
     let irq = format!("name == \"{}\"", system::device_name()?);
-    let probes = Probes::set(&["aio_complete_rw"])?;
     let trace = Trace::start(&[
         ("irq/irq_handler_entry", &irq),
-        ("lesson/aio_complete_rw", ""),
+        ("globalfifo/globalfifo_request_complete", ""),
     ])?;
     let way = run(&fifo, &ask);
     let events = trace.events()?;
     drop(trace);
-    drop(probes);
     let mut way = way?;
     let within = |at: u64| (way.start..=way.end).contains(&at);
     let times = |name: &'static str| {
@@ -217,7 +214,7 @@ fn observe(run: fn(&Fifo, &Sender<()>) -> Result<Way>) -> Result<Way> {
         .io
         .iter_mut()
         .filter(|span| span.from == span.to)
-        .zip(times("aio_complete_rw"))
+        .zip(times("globalfifo_request_complete"))
     {
         span.to = at;
     }

@@ -19,7 +19,6 @@ mod figure_overlap;
 mod figure_ways;
 mod globalfifo_fasync;
 mod kernel_operations;
-mod kprobes;
 mod libaio_calls;
 mod libaio_read;
 mod lio_listio;
@@ -31,6 +30,7 @@ mod show;
 mod signal_handlers;
 mod signal_table;
 mod source;
+mod stacks;
 mod terminal_sigio;
 mod zero;
 

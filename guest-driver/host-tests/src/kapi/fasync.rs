@@ -36,6 +36,10 @@ impl FasyncList {
         !self.listens.get()
     }
 
+    pub(crate) fn len(&self) -> u32 {
+        self.listens.get().into()
+    }
+
     pub(crate) fn signal(&self, band: Band) {
         world::assert_unlocked("a signal");
         self.signals.borrow_mut().push(band);

@@ -43,6 +43,8 @@ pub(crate) trait FileOperations: Sized + 'static {
 
     fn fsync(self: ArcBorrow<'_, Self>) -> Result;
 
+    fn fasync_changed(self: ArcBorrow<'_, Self>, on: bool);
+
     fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId);
 }
 

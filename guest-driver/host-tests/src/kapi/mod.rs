@@ -22,6 +22,7 @@ pub(crate) mod source;
 pub(crate) mod spin;
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod timer;
+pub(crate) mod tracepoint;
 pub(crate) mod user_memory;
 pub(crate) mod virtio;
 pub(crate) mod wait;

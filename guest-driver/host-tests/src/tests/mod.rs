@@ -9,3 +9,4 @@ mod ops;
 mod parts;
 mod requests;
 mod schedules;
+mod tracepoints;

@@ -3,6 +3,7 @@
 //! Deferred requests: order, places in line, cancellation in every phase, and what a hold of the lock looks at.
 
 use super::machine::{Machine, AIO};
+use crate::device::Device;
 use crate::driver::fifo::file::{Buffer, FifoFile, Memory, Pinning};
 use crate::driver::fifo::request::{Reservation, Wants};
 use crate::driver::fifo::requests::{Armed, Circumstances, Requests};
@@ -12,6 +13,7 @@ use crate::kapi::open_file::ProcessId;
 use crate::kapi::user_memory::{Dest, Src, UserMemory};
 use crate::prelude::*;
 use crate::sync::Arc;
+use crate::trace::Tracer;
 use crate::world;
 use std::rc::Rc;
 
@@ -86,7 +88,7 @@ impl Line {
     fn complete(&mut self) {
         if self.requests.begin_completing() {
             while let Some(done) = self.requests.take_done(64) {
-                done.complete();
+                done.complete(&Tracer::new(&Device, 0));
             }
         }
     }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Trace points of our own at functions of the kernel. Not at those of the driver: Rust code has no
-//! hooks for the function tracer, and the kernel refuses probes where it has none. Stacks name them.
+//! Stacks in the kernel's trace: each event with the functions that led to it.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,37 +10,6 @@ use anyhow::{Context, Result};
 use crate::trace::{Event, Trace};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// What their events are grouped under.
-const GROUP: &str = "lesson";
-
-/// Probes; gone on drop, which has to come after that of the trace that uses them.
-pub(super) struct Probes(Vec<&'static str>);
-
-impl Probes {
-    /// Sets a probe at each function; its event is `lesson/FUNCTION`.
-    pub(super) fn set(functions: &[&'static str]) -> Result<Self> {
-        let mut probes = Self(Vec::new());
-        for name in functions {
-            append(&format!("p:{GROUP}/{name} {name}"))?;
-            probes.0.push(name);
-        }
-        Ok(probes)
-    }
-
-    /// Their events, as a trace wants them.
-    pub(super) fn events(&self) -> Vec<String> {
-        let names = self.0.iter();
-        names.map(|name| format!("{GROUP}/{name}")).collect()
-    }
-}
-
-impl Drop for Probes {
-    fn drop(&mut self) {
-        for name in &self.0 {
-            let _ = append(&format!("-:{GROUP}/{name}"));
-        }
-    }
-}
 
 /// Makes the kernel note with each event how it got there; until dropped.
 pub(super) struct Stacks(());
@@ -103,13 +70,6 @@ fn stacks_in(text: &str) -> Vec<Vec<String>> {
 fn write(file: &str, text: &str) -> Result<()> {
     let path = Path::new(TRACEFS).join(file);
     fs::write(&path, text).with_context(|| format!("writing {text:?} to {}", path.display()))
-}
-
-fn append(command: &str) -> Result<()> {
-    let path = Path::new(TRACEFS).join("kprobe_events");
-    let file = OpenOptions::new().append(true).open(&path);
-    file.and_then(|mut file| file.write_all(command.as_bytes()))
-        .with_context(|| format!("writing {command:?} to {}", path.display()))
 }
 
 #[cfg(test)]
