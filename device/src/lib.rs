@@ -15,7 +15,8 @@
 //! - [`worker`]: which queues are served when, and what stopping one means
 //! - [`backend`]: the device on one vhost-user connection
 //! - [`socket`], [`host`]: what FIFOs end at outside, served by the event loop
-//! - [`server`]: connections, one after another, and signals
+//! - [`server`]: connections, one after another
+//! - [`systemd`], [`signals`]: who started the process, and what it is told from outside
 //! - [`sandbox`]: what the process gives up before it serves
 //! - [`log`]: the log and its limits
 //! - [`timer`]: what faults have put off
@@ -42,7 +43,9 @@ pub mod refusal;
 pub mod ring;
 pub mod sandbox;
 pub mod server;
+pub mod signals;
 pub mod socket;
+pub mod systemd;
 pub mod timer;
 pub mod virtqueue;
 pub mod worker;

@@ -2,13 +2,12 @@
 
 //! Connections, one after another, and an orderly end.
 //!
-//! The main thread runs an event loop over the listening socket, the signals and the end of the
+//! The main thread runs an event loop over the listening socket and the end of the
 //! connection; what is served besides queues joins it here. Each connection has a
 //! [`VhostUserDaemon`] and a thread that waits for its end. This file must not know what a
 //! virtqueue carries.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -25,10 +24,6 @@ use event_manager::Events;
 use event_manager::MutEventSubscriber;
 use event_manager::SubscriberId;
 use event_manager::SubscriberOps;
-use nix::sys::signal::SigSet;
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SfdFlags;
-use nix::sys::signalfd::SignalFd;
 use tracing::debug;
 use tracing::error;
 use tracing::info;
@@ -107,7 +102,6 @@ pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
 pub struct Server {
     events: EventManager<Subscriber>,
     connections: Arc<Mutex<Loop>>,
-    id: SubscriberId,
     _file: Option<SocketFile>,
 }
 
@@ -139,7 +133,6 @@ impl Server {
         let connections = Arc::new(Mutex::new(Loop {
             listener_fd: listener.as_raw_fd(),
             listener: Listener::from(listener),
-            signals: None,
             stopped,
             ended,
             end: Arc::new(end),
@@ -150,12 +143,11 @@ impl Server {
             outcome: None,
         }));
         let mut events = EventManager::<Subscriber>::new()?;
-        let id = events.add_subscriber(Box::new(Arc::clone(&connections)));
+        events.add_subscriber(Box::new(Arc::clone(&connections)));
         events.add_subscriber(Box::new(timer));
         let server = Self {
             events,
             connections,
-            id,
             _file: file,
         };
         Ok((server, StopHandle(stop)))
@@ -165,31 +157,6 @@ impl Server {
     /// not block; the device is served even while it does not run.
     pub fn add(&mut self, subscriber: Subscriber) -> SubscriberId {
         self.events.add_subscriber(subscriber)
-    }
-
-    /// From now on SIGTERM and SIGINT end the server. Call it before any other thread is started,
-    /// so that none of them gets the signals instead.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn handle_signals(&mut self) -> Result<(), ServerError> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGTERM);
-        set.add(Signal::SIGINT);
-        let failed = |errno: nix::Error| ServerError::System {
-            what: "take over signals",
-            source: errno.into(),
-        };
-        set.thread_block().map_err(failed)?;
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(failed)?;
-        let fd = signals.as_fd().as_raw_fd();
-        self.connections().signals = Some(signals);
-        self.events
-            .event_ops(self.id)?
-            .add(Events::new_raw(fd, EventSet::IN))?;
-        Ok(())
     }
 
     /// Serves until the end; then no thread and no socket is left.
@@ -231,7 +198,6 @@ struct Ended {
 struct Loop {
     listener: Listener,
     listener_fd: RawFd,
-    signals: Option<SignalFd>,
     stopped: EventConsumer,
     ended: EventConsumer,
     end: Arc<EventNotifier>,
@@ -261,11 +227,9 @@ impl MutEventSubscriber for Loop {
         } else if fd == self.ended.as_raw_fd() {
             let _ = self.ended.consume();
             self.connection_ended(ops);
-        } else if fd == self.stopped.as_raw_fd() {
+        } else {
             let _ = self.stopped.consume();
             self.finish(Ok(()));
-        } else {
-            self.signalled();
         }
     }
 }
@@ -280,14 +244,6 @@ impl Loop {
     /// The first reason to end stands.
     fn finish(&mut self, outcome: Result<(), ServerError>) {
         self.outcome.get_or_insert(outcome);
-    }
-
-    fn signalled(&mut self) {
-        let signal = self.signals.as_ref().map(SignalFd::read_signal);
-        if let Some(Ok(Some(signal))) = signal {
-            info!(signal = signal.ssi_signo, "ending");
-            self.finish(Ok(()));
-        }
     }
 
     /// Somebody waits to be accepted. The next one waits until this one has gone.

@@ -15,6 +15,7 @@ mod common;
 
 mod binary;
 mod control;
+mod conventions;
 mod ctl;
 mod ctl_program;
 mod endpoints;
