@@ -31,11 +31,11 @@ use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use crate::device::Device;
 use crate::fault::Place;
+use crate::mailbox::Mailbox;
+use crate::mailbox::NoAnswer;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
 use crate::worker;
-use crate::worker::Mailbox;
-use crate::worker::NoAnswer;
 use crate::worker::Wake;
 use crate::worker::Worker;
 

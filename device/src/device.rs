@@ -22,12 +22,12 @@ use crate::fault::Faults;
 use crate::fault::Place;
 use crate::fifo::Fifo;
 use crate::fifo::ResetPolicy;
+use crate::mailbox::Mailbox;
 use crate::pattern::Pattern;
 use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
 use crate::spec::Kind;
-use crate::worker::Mailbox;
 
 /// What a device cannot be made of.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,9 @@ use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::State;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 
+use crate::chain::ChainReader;
+use crate::chain::ChainWriter;
+use crate::chain::Lengths;
 use crate::device::Device;
 use crate::fault::Tap;
 use crate::fifo::Fifo;
@@ -30,9 +33,6 @@ use crate::refusal::Refusal;
 use crate::virtqueue::ActiveQueue;
 use crate::virtqueue::Budget;
 use crate::virtqueue::Chain;
-use crate::virtqueue::ChainReader;
-use crate::virtqueue::ChainWriter;
-use crate::virtqueue::Lengths;
 use crate::virtqueue::QueueError;
 
 /// Whether a pass left something that could be done at once.

@@ -10,9 +10,9 @@
 //! - [`fifo`]: one FIFO, its credit and its state
 //! - [`fault`]: what goes wrong on demand, decided
 //! - [`spec`], [`device`]: all FIFOs, as configured
-//! - [`virtqueue`]: rings and descriptor chains of a guest that is not trusted
+//! - [`virtqueue`], [`chain`]: rings and descriptor chains of a guest that is not trusted
 //! - [`handlers`]: what a message on each kind of queue does
-//! - [`worker`]: which queues are served when, and what stopping one means
+//! - [`mailbox`], `linger`, [`worker`]: which queues are served when, and what stopping one means
 //! - [`backend`]: the device on one vhost-user connection
 //! - [`socket`], [`host`]: what FIFOs end at outside, served by the event loop
 //! - [`server`]: connections, one after another
@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod chain;
 pub mod cli;
 pub mod control;
 pub mod ctl;
@@ -36,7 +37,9 @@ pub mod fault;
 pub mod fifo;
 pub mod handlers;
 pub mod host;
+mod linger;
 pub mod log;
+pub mod mailbox;
 pub mod outlet;
 pub mod pattern;
 pub mod refusal;
