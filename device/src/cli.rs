@@ -79,7 +79,7 @@ pub struct Cli {
     once: bool,
 
     /// What the process gives up before it serves
-    #[arg(long, value_name = "WHAT", default_value = "seccomp")]
+    #[arg(long, value_name = "WHAT", default_value = "kill")]
     sandbox: Sandbox,
 
     /// Create a socket here to look at the device and handle it: see ctl
@@ -163,24 +163,35 @@ impl Config {
 
     /// What the sandbox must leave.
     pub fn needs(&self) -> Needs {
-        Needs {
+        let mut needs = Needs {
             // A ring for each direction.
             ring_bytes: self.fifos.iter().map(|fifo| 2 * fifo.capacity as u64).sum(),
-            connect: self.has(|kind| {
-                matches!(
-                    kind,
-                    Kind::Unix {
-                        role: Role::Connect,
-                        ..
-                    }
-                )
-            }),
-            terminals: self.has(|kind| matches!(kind, Kind::Pty { .. })),
+            reopened: self.metrics.iter().cloned().collect(),
+            removed: self.control.iter().cloned().collect(),
+            ..Needs::default()
+        };
+        if let Action::Serve {
+            socket: SocketSource::Path(path, _),
+            ..
+        } = &self.action
+        {
+            needs.removed.push(path.clone());
         }
-    }
-
-    fn has(&self, wanted: impl Fn(&Kind) -> bool) -> bool {
-        self.fifos.iter().any(|fifo| wanted(&fifo.kind))
+        for fifo in &self.fifos {
+            match &fifo.kind {
+                Kind::Unix { path, role } => match role {
+                    Role::Listen => needs.removed.push(path.clone()),
+                    Role::Connect => needs.connected.push(path.clone()),
+                },
+                Kind::Pty { link } => {
+                    needs.terminals = true;
+                    needs.removed.extend(link.clone());
+                }
+                Kind::File { path, .. } => needs.reopened.push(path.clone()),
+                Kind::Loopback | Kind::Pattern { .. } | Kind::Zero | Kind::Null => {}
+            }
+        }
+        needs
     }
 
     /// What a VMM must know of the device, as one line of JSON.
@@ -318,7 +329,7 @@ mod tests {
                 reset: ResetPolicy::Keep,
                 queue_size: 1024,
                 virtio_id: 37,
-                sandbox: Sandbox::Seccomp,
+                sandbox: Sandbox::Kill,
                 control: None,
                 metrics: None,
             }
@@ -383,7 +394,7 @@ mod tests {
     #[case("--socket-path s --queue-size 100", "power of two")]
     #[case("--socket-path s --queue-size 65536", "power of two")]
     #[case("--socket-path s --reset maybe", "keep, clear")]
-    #[case("--socket-path s --sandbox chroot", "none, seccomp")]
+    #[case("--socket-path s --sandbox chroot", "kill, log, none")]
     #[case("--socket-path s --fast", "--fast")]
     #[case("--socket-path s stray", "stray")]
     #[case("ctl", "<PATH> <COMMAND>")]

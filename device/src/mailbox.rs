@@ -70,6 +70,8 @@ struct Requests {
     syncs: u64,
     /// … and how many of them know.
     synced: u64,
+    /// The worker has ended: nobody answers any more.
+    closed: bool,
 }
 
 /// What the worker is asked for, by virtqueue.
@@ -116,7 +118,7 @@ impl Mailbox {
         let (mut requests, _) = self
             .answered
             .wait_timeout_while(self.lock(), PATIENCE, |requests| {
-                requests.stop.overlaps(stop)
+                !requests.closed && requests.stop.overlaps(stop)
             })
             .unwrap_or_else(PoisonError::into_inner);
         if requests.stop.overlaps(stop) {
@@ -124,6 +126,17 @@ impl Mailbox {
             return Err(NoAnswer);
         }
         Ok(())
+    }
+
+    /// The worker has ended: who waits for an answer need not wait any longer.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.answered.notify_all();
+    }
+
+    /// Whether the worker has ended.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Has the worker stop the queues `indices` soon.
@@ -153,7 +166,9 @@ impl Mailbox {
         self.wake();
         let (requests, _) = self
             .answered
-            .wait_timeout_while(requests, PATIENCE, |requests| requests.synced < mine)
+            .wait_timeout_while(requests, PATIENCE, |requests| {
+                !requests.closed && requests.synced < mine
+            })
             .unwrap_or_else(PoisonError::into_inner);
         if requests.synced < mine {
             return Err(NoAnswer);
@@ -212,7 +227,8 @@ impl Mailbox {
             || requests.synced < requests.syncs
     }
 
-    fn wake(&self) {
+    /// Wakes the worker, for nothing but what it finds.
+    pub fn wake(&self) {
         if let Err(error) = self.wake.notify() {
             warn!(%error, "cannot wake the queue worker");
         }
@@ -246,4 +262,79 @@ pub(crate) fn place_of(queue: u16) -> Place {
 /// The FIFO that an rx or tx queue belongs to.
 pub(crate) fn fifo_of(queue: u16) -> Option<u16> {
     queue.checked_sub(FIRST_RX_QUEUE).map(|offset| offset / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use vmm_sys_util::event::EventFlag;
+    use vmm_sys_util::event::new_event_consumer_and_notifier;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::fifo::ResetPolicy;
+    use crate::spec::FifoSpec;
+    use crate::spec::Kind;
+    use crate::virtqueue::GuestRam;
+    use crate::virtqueue::SharedRam;
+    use crate::worker;
+    use crate::worker::Wake;
+    use crate::worker::Worker;
+
+    /// Waits until a thread of this process waits for something.
+    fn wait_for_sleep(thread: nix::unistd::Pid) {
+        loop {
+            let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            if fields.trim_start().starts_with('S') {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// DEV-26: guest memory may be withdrawn once the exchange is answered. A pass that has begun for
+    /// another reason, and comes to the request only now, must not have the old map then.
+    #[test]
+    fn an_exchange_of_memory_is_answered_when_no_pass_has_the_old_map() {
+        let spec = FifoSpec {
+            kind: Kind::Loopback,
+            capacity: 16,
+        };
+        let device = Device::new(&[spec], ResetPolicy::Keep).unwrap();
+        let old = Arc::new(GuestRam::default());
+        let weak = Arc::downgrade(&old);
+        let ram = SharedRam::from(old);
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let (_wake, notifier) = new_event_consumer_and_notifier(flags).unwrap();
+        let mailbox = Mailbox::new(notifier);
+        mailbox.serve_fifo(0);
+        thread::scope(|scope| {
+            // Where the pass stops: first at the mailbox, then at the FIFO.
+            let fifo = device.fifo(0).unwrap();
+            let mut requests = mailbox.lock();
+            let (tell, told) = mpsc::channel();
+            let (device, ram, mailbox) = (&device, &ram, &mailbox);
+            scope.spawn(move || {
+                tell.send(nix::unistd::gettid()).unwrap();
+                let mut worker = Worker::new(1);
+                worker::run(Wake::Mail, device, &mut worker, &[], ram, mailbox);
+            });
+            wait_for_sleep(told.recv().unwrap());
+            ram.lock().unwrap().replace(GuestRam::default());
+            requests.syncs += 1;
+            let mine = requests.syncs;
+            let answered = mailbox
+                .answered
+                .wait_while(requests, |requests| requests.synced < mine);
+            drop(answered);
+            let held = weak.strong_count();
+            drop(fifo);
+            assert_eq!(held, 0, "the old map is in use");
+        });
+    }
 }

@@ -72,12 +72,9 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     }
     let outside = host::open(&device, &config.fifos)?;
     let mut requests = Requests::default();
-    let handles = handles(
-        config,
-        &Service::new(Arc::clone(&device)),
-        control,
-        &mut requests,
-    )?;
+    let service = Service::new(Arc::clone(&device));
+    let handles = handles(config, &service, control, &mut requests)?;
+    requests.reopen.extend(outside.reopen);
     // Last of all: whoever waits for the socket to appear can rely on the others.
     let listening = match (vhost_user, path) {
         (Some(listening), _) => listening,
@@ -91,7 +88,9 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         Arc::clone(&manager),
     )?));
     // Everything is open, nobody was listened to yet, and there is but one thread.
-    config.sandbox.enter(config.needs())?;
+    let confinement = config.sandbox.enter(&config.needs())?;
+    service.set_confinement(confinement);
+    info!(sandbox = %confinement, "confined");
     for subscriber in outside.subscribers.into_iter().chain(handles) {
         server.add(subscriber);
     }

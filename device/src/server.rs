@@ -40,6 +40,7 @@ use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use crate::backend::FifoBackend;
 use crate::device::Device;
+use crate::mailbox::Mailbox;
 use crate::socket::Listening;
 use crate::socket::SocketFile;
 use crate::timer::FaultTimer;
@@ -129,6 +130,8 @@ impl Server {
             .map_err(ServerError::system("create an eventfd"))?;
         let (ended, end) = new_event_consumer_and_notifier(flags)
             .map_err(ServerError::system("create an eventfd"))?;
+        let (worker_ended, worker_end) = new_event_consumer_and_notifier(flags)
+            .map_err(ServerError::system("create an eventfd"))?;
         let timer = FaultTimer::new(Arc::clone(&device));
         let connections = Arc::new(Mutex::new(Loop {
             listener_fd: listener.as_raw_fd(),
@@ -136,6 +139,8 @@ impl Server {
             stopped,
             ended,
             end: Arc::new(end),
+            worker_ended,
+            worker_end: Arc::new(worker_end),
             device,
             queue_size,
             until,
@@ -187,6 +192,15 @@ impl Server {
 struct Connection {
     shutdown: Option<ShutdownHandle>,
     thread: JoinHandle<Ended>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Connection {
+    fn close(&self) {
+        if let Some(shutdown) = &self.shutdown {
+            shutdown.shutdown();
+        }
+    }
 }
 
 /// How a connection ended.
@@ -201,6 +215,9 @@ struct Loop {
     stopped: EventConsumer,
     ended: EventConsumer,
     end: Arc<EventNotifier>,
+    /// A queue worker has ended though its connection has not.
+    worker_ended: EventConsumer,
+    worker_end: Arc<EventNotifier>,
     device: Arc<Device>,
     queue_size: u16,
     until: Until,
@@ -215,6 +232,7 @@ impl MutEventSubscriber for Loop {
             self.listener_fd,
             self.stopped.as_raw_fd(),
             self.ended.as_raw_fd(),
+            self.worker_ended.as_raw_fd(),
         ] {
             self.watch(fd, ops);
         }
@@ -227,6 +245,9 @@ impl MutEventSubscriber for Loop {
         } else if fd == self.ended.as_raw_fd() {
             let _ = self.ended.consume();
             self.connection_ended(ops);
+        } else if fd == self.worker_ended.as_raw_fd() {
+            let _ = self.worker_ended.consume();
+            self.end_without_worker();
         } else {
             let _ = self.stopped.consume();
             self.finish(Ok(()));
@@ -261,7 +282,8 @@ impl Loop {
     fn serve(&mut self) -> Result<Connection, ServerError> {
         let ram = SharedRam::new(GuestRam::default());
         let backend = FifoBackend::new(Arc::clone(&self.device), self.queue_size, ram.clone())
-            .map_err(ServerError::system("create an eventfd"))?;
+            .map_err(ServerError::system("create an eventfd"))?
+            .watched_by(Arc::clone(&self.worker_end));
         let backend = Arc::new(backend);
         let failed = |error: DaemonError| ServerError::Daemon(error.to_string());
         let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), ram)
@@ -272,8 +294,11 @@ impl Loop {
                 .register_listener(fd, EventSet::IN, number)
                 .map_err(ServerError::system("listen to the worker's mailbox"))?;
         }
+        let mailbox = backend.mailbox();
+        // The worker's first event, before a VMM can send it one: from then on its end is noticed.
+        mailbox.wake();
         daemon.start(&mut self.listener).map_err(failed)?;
-        self.device.set_worker(Some(backend.mailbox()));
+        self.device.set_worker(Some(Arc::clone(&mailbox)));
         info!("a VMM has connected");
         let shutdown = daemon.shutdown_handle();
         let (device, end) = (Arc::clone(&self.device), Arc::clone(&self.end));
@@ -292,7 +317,11 @@ impl Loop {
                 ended
             })
             .map_err(ServerError::system("start a thread"))?;
-        Ok(Connection { shutdown, thread })
+        Ok(Connection {
+            shutdown,
+            thread,
+            mailbox,
+        })
     }
 
     fn connection_ended(&mut self, ops: &mut EventOps<'_>) {
@@ -306,14 +335,21 @@ impl Loop {
         }
     }
 
+    /// Nobody serves the queues of the connection any more. Its end is the one thing that its VMM
+    /// can hear.
+    fn end_without_worker(&self) {
+        // Not one that came after it.
+        let dead = |connection: &&Connection| connection.mailbox.is_closed();
+        if let Some(connection) = self.connection.as_ref().filter(dead) {
+            error!("the queue worker has ended: the connection is closed");
+            connection.close();
+        }
+    }
+
     /// Ends the connection, if there is one.
     fn disconnect(&mut self) {
-        if let Some(shutdown) = self
-            .connection
-            .as_ref()
-            .and_then(|connection| connection.shutdown.as_ref())
-        {
-            shutdown.shutdown();
+        if let Some(connection) = &self.connection {
+            connection.close();
         }
         self.join();
     }
@@ -339,6 +375,7 @@ fn wait(mut daemon: VhostUserDaemon<Arc<FifoBackend>>, backend: &FifoBackend) ->
     if let Err(error) = backend.stop_all() {
         error!(%error, "messages of the last VMM may be lost");
     }
+    backend.expect_end();
     drop(daemon);
     if let Some(fd) = backend.leaked_fd() {
         // The framework takes this descriptor and never closes it; its worker is gone by now.

@@ -6,6 +6,7 @@
 //! of ours; only the first is replaced. This file must not know what is spoken on the socket.
 
 mod access;
+mod lock;
 
 use std::fs;
 use std::io;
@@ -36,6 +37,7 @@ use nix::sys::stat::Mode;
 use nix::sys::stat::fchmod;
 
 pub use self::access::Access;
+pub use self::lock::PathLock;
 
 /// Longest path that fits into a socket address, its final NUL not counted.
 const MAX_PATH: usize = 107;
@@ -134,11 +136,14 @@ impl Listening {
             source,
         };
         let gid = access.gid().map_err(denied)?;
-        clear_path(path)?;
         let create = |source: io::Error| SocketError::Create {
             path: path.to_owned(),
             source,
         };
+        let lock = PathLock::take(path)
+            .map_err(create)?
+            .ok_or_else(|| SocketError::InUse(path.to_owned()))?;
+        clear_path(path)?;
         let address = UnixAddr::new(path).map_err(|errno| create(errno.into()))?;
         let fd = stream_socket(SockFlag::SOCK_CLOEXEC).map_err(|errno| create(errno.into()))?;
         // The file gets the mode of the socket, at once: no moment at which others may connect, and no
@@ -148,7 +153,7 @@ impl Listening {
             Errno::EADDRINUSE => SocketError::InUse(path.to_owned()),
             errno => create(errno.into()),
         })?;
-        let file = SocketFile::new(path).map_err(create)?;
+        let file = SocketFile::new(path, lock).map_err(create)?;
         access.grant(path, file.id, gid).map_err(denied)?;
         let backlog = Backlog::new(16).map_err(|errno| create(errno.into()))?;
         socket::listen(&fd, backlog).map_err(|errno| create(errno.into()))?;
@@ -217,18 +222,21 @@ fn own(fd: RawFd) -> OwnedFd {
 pub struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
+    /// Dropped after the file is removed.
+    _lock: PathLock,
 }
 
 impl SocketFile {
-    /// The file that was just made at `path`.
+    /// The file that was just made at `path`, which is locked.
     ///
     /// # Errors
     ///
     /// When it is gone already.
-    pub fn new(path: &Path) -> io::Result<Self> {
+    pub fn new(path: &Path, lock: PathLock) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             id: file_id(path)?,
+            _lock: lock,
         })
     }
 }

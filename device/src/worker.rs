@@ -120,6 +120,12 @@ pub fn run(
         Wake::Queue(_) => worker.linger.begin(Instant::now()),
         Wake::Mail => Duration::ZERO,
     };
+    // Before guest memory is looked up: whoever has exchanged it, and is answered here, must not find a
+    // pass on the old map.
+    let mail = match wake {
+        Wake::Queue(_) => Mail::default(),
+        Wake::Mail => mailbox.take(),
+    };
     let ram = ram.memory();
     let mut pass = Pass {
         device,
@@ -133,7 +139,7 @@ pub fn run(
     };
     match wake {
         Wake::Queue(index) => pass.serve(index),
-        Wake::Mail => pass.read(mailbox),
+        Wake::Mail => pass.act_on(mail, mailbox),
     }
     let found = pass.linger(linger, mailbox);
     pass.fail_fifos();
@@ -214,12 +220,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn read(&mut self, mailbox: &Mailbox) {
+    fn act_on(&mut self, mail: Mail, mailbox: &Mailbox) {
         let Mail {
             stop,
             serve,
             interrupt,
-        } = mailbox.take();
+        } = mail;
         for index in stop.iter() {
             self.stop(index);
         }

@@ -54,6 +54,9 @@ pub struct DeviceStatus {
     pub event_interrupts: u64,
     /// What was refused on these queues, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// What the daemon's process has given up.
+    #[serde(default)]
+    pub sandbox: String,
 }
 
 /// A FIFO at one moment.
