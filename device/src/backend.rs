@@ -6,6 +6,7 @@
 //! One [`FifoBackend`] serves one connection; what outlives it is the [`Device`]. Nothing that a
 //! guest does makes a callback fail, for the framework would end the worker without a word.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
@@ -15,6 +16,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
 use tracing::debug;
 use tracing::error;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -31,11 +33,11 @@ use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use crate::device::Device;
 use crate::fault::Place;
+use crate::mailbox::Mailbox;
+use crate::mailbox::NoAnswer;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
 use crate::worker;
-use crate::worker::Mailbox;
-use crate::worker::NoAnswer;
 use crate::worker::Wake;
 use crate::worker::Worker;
 
@@ -55,6 +57,32 @@ pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatur
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
+thread_local! {
+    /// On a queue worker's thread: dropped when the thread ends, for whatever reason.
+    static LIFE: RefCell<Option<Life>> = const { RefCell::new(None) };
+}
+
+/// The life of a queue worker. The framework's thread ends without a word when a kick cannot be read,
+/// or by a panic.
+#[derive(Clone, Debug)]
+struct Life {
+    mailbox: Arc<Mailbox>,
+    ended: Arc<EventNotifier>,
+    /// The connection is over, and so the worker ends.
+    expected: Arc<AtomicBool>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        if !self.expected.load(Ordering::Acquire)
+            && let Err(error) = self.ended.notify()
+        {
+            error!(%error, "cannot announce the end of the queue worker");
+        }
+    }
+}
+
 /// The device on one connection.
 #[derive(Debug)]
 pub struct FifoBackend {
@@ -66,7 +94,11 @@ pub struct FifoBackend {
     mail: EventConsumer,
     exit: Mutex<Option<(EventConsumer, EventNotifier)>>,
     exit_fd: RawFd,
+    /// The same file as `exit_fd`, to know it by.
+    exit_twin: EventConsumer,
     negotiated: AtomicBool,
+    ended: Option<Arc<EventNotifier>>,
+    expected: Arc<AtomicBool>,
 }
 
 impl FifoBackend {
@@ -79,6 +111,7 @@ impl FifoBackend {
         let (mail, wake) =
             new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
         let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let exit_twin = exit.0.try_clone()?;
         let worker = Worker::new(device.num_fifos());
         Ok(Self {
             worker: Mutex::new(worker),
@@ -89,8 +122,37 @@ impl FifoBackend {
             mail,
             exit_fd: exit.0.as_raw_fd(),
             exit: Mutex::new(Some(exit)),
+            exit_twin,
             negotiated: AtomicBool::new(false),
+            ended: None,
+            expected: Arc::default(),
         })
+    }
+
+    /// Has `ended` tell when the worker ends before [`FifoBackend::expect_end`].
+    #[must_use]
+    pub fn watched_by(self, ended: Arc<EventNotifier>) -> Self {
+        Self {
+            ended: Some(ended),
+            ..self
+        }
+    }
+
+    /// From now on it is no surprise when the worker ends.
+    pub fn expect_end(&self) {
+        self.expected.store(true, Ordering::Release);
+    }
+
+    /// The worker's thread has its first event.
+    fn begin_life(&self) {
+        let Some(ended) = &self.ended else { return };
+        LIFE.with_borrow_mut(|life| {
+            life.get_or_insert_with(|| Life {
+                mailbox: Arc::clone(&self.mailbox),
+                ended: Arc::clone(ended),
+                expected: Arc::clone(&self.expected),
+            });
+        });
     }
 
     /// Where other threads can ask the worker for something.
@@ -107,7 +169,8 @@ impl FifoBackend {
     /// it never took it.
     pub fn leaked_fd(&self) -> Option<RawFd> {
         let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        exit.is_none().then_some(self.exit_fd)
+        let leaked = exit.is_none() && is_same_file(&self.exit_twin, self.exit_fd);
+        leaked.then_some(self.exit_fd)
     }
 
     /// Whether a VMM got as far as choosing features.
@@ -127,6 +190,20 @@ impl FifoBackend {
     /// The framework keeps the numbers up to the number of queues for itself.
     fn mail_event(&self) -> u16 {
         self.device.num_queues() + 1
+    }
+}
+
+/// Whether the descriptor `number` stands for the same open file as `known`. Kernels before 6.10 cannot
+/// tell: then it is as the version of the framework that is built in has it.
+#[expect(unsafe_code, reason = "nix does not know this command of fcntl")]
+fn is_same_file(known: &EventConsumer, number: RawFd) -> bool {
+    /// `F_DUPFD_QUERY`
+    const QUERY: libc::c_int = 1027;
+    // SAFETY: the call takes two numbers and changes nothing, whatever they stand for.
+    let answer = unsafe { libc::fcntl(known.as_raw_fd(), QUERY, number) };
+    match answer {
+        -1 => Errno::last() == Errno::EINVAL,
+        answer => answer == 1,
     }
 }
 
@@ -219,6 +296,7 @@ impl VhostUserBackend for FifoBackend {
         vrings: &[Vring],
         _thread_id: usize,
     ) -> io::Result<()> {
+        self.begin_life();
         let wake = if device_event < self.device.num_queues() {
             Wake::Queue(device_event)
         } else if device_event == self.mail_event() {
@@ -296,5 +374,26 @@ mod tests {
     #[case(31, u64::MAX)]
     fn one_worker_has_all_queues(#[case] fifos: usize, #[case] mask: u64) {
         assert_eq!(backend(fifos).queues_per_thread(), [mask]);
+    }
+
+    /// A number that meanwhile belongs to somebody else is nothing to close.
+    #[test]
+    fn a_descriptor_that_the_framework_closed_is_not_closed_again() {
+        let backend = backend(1);
+        assert_eq!(backend.leaked_fd(), None);
+        let (consumer, _notifier) = backend.exit_event(0).unwrap();
+        let number = consumer.as_raw_fd();
+        assert_eq!(backend.leaked_fd(), Some(number));
+        let other = std::fs::File::open("/dev/null").unwrap();
+        // The consumer owns the number, and closes what now is there.
+        let placed = place(&other, number);
+        assert_eq!(placed, number);
+        assert_eq!(backend.leaked_fd(), None);
+    }
+
+    #[expect(unsafe_code, reason = "the number has an owner, who is to be deceived")]
+    fn place(file: &std::fs::File, number: RawFd) -> RawFd {
+        // SAFETY: `number` is open, and its owner does no more than to close it.
+        unsafe { libc::dup2(file.as_raw_fd(), number) }
     }
 }

@@ -5,12 +5,12 @@
 //! Everything that can be said without looking at the world is said here and exits with 2; what
 //! the world refuses later exits with 1.
 
-use std::fmt;
-use std::fmt::Display;
-use std::os::fd::RawFd;
+mod socket;
+
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
@@ -19,6 +19,9 @@ use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 
+pub use self::socket::SocketSource;
+
+use self::socket::SocketArgs;
 use crate::ctl::CtlArgs;
 use crate::fault::FaultSpec;
 use crate::fifo::ResetPolicy;
@@ -31,10 +34,13 @@ use crate::spec::PartialSpec;
 use crate::spec::Role;
 use crate::spec::parse_capacity;
 
+/// The option that every vhost-user backend has.
+const CAPABILITIES: &str = "--print-capabilities";
+
 /// vhost-user backend of the virtio-fifo device.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vhost-device-fifo", version, about, max_term_width = 100)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
@@ -73,7 +79,7 @@ pub struct Cli {
     once: bool,
 
     /// What the process gives up before it serves
-    #[arg(long, value_name = "WHAT", default_value = "seccomp")]
+    #[arg(long, value_name = "WHAT", default_value = "kill")]
     sandbox: Sandbox,
 
     /// Create a socket here to look at the device and handle it: see ctl
@@ -84,7 +90,8 @@ pub struct Cli {
     #[arg(long, value_name = "PATH")]
     metrics: Option<PathBuf>,
 
-    /// Print what a VMM must know of the device as one line of JSON, and exit
+    /// Print what a VMM must know of the device as one line of JSON, and exit; other options are
+    /// heeded as far as they are understood
     #[arg(long)]
     print_capabilities: bool,
 
@@ -97,36 +104,6 @@ pub struct Cli {
 enum CliCommand {
     /// Look at a running device and handle it, through its control socket
     Ctl(CtlArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = false, args = ["socket_path", "socket_fd", "print_capabilities"])]
-struct SocketArgs {
-    /// Create the vhost-user socket here
-    #[arg(long, value_name = "PATH")]
-    socket_path: Option<PathBuf>,
-
-    /// Use this inherited listening socket
-    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
-    socket_fd: Option<RawFd>,
-}
-
-/// Where VMMs connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SocketSource {
-    /// A socket to create.
-    Path(PathBuf),
-    /// A listening socket inherited.
-    Fd(RawFd),
-}
-
-impl Display for SocketSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => write!(f, "{path:?}"),
-            Self::Fd(fd) => write!(f, "fd {fd}"),
-        }
-    }
 }
 
 /// What to do.
@@ -171,29 +148,50 @@ pub struct Config {
 impl Config {
     /// Reads the process's command line; exits by itself with help, version or an error.
     pub fn from_command_line() -> Self {
-        Self::try_from(Cli::parse()).unwrap_or_else(|error| error.exit())
+        let args: Vec<OsString> = env::args_os().collect();
+        Self::parse(&args).unwrap_or_else(|error| error.exit())
+    }
+
+    fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
+        let config = Cli::try_parse_from(args).and_then(Self::try_from);
+        // QEMU's convention for backend programs: whatever else is on the line is no error.
+        if config.is_err() && asks_for_capabilities(args) {
+            return Self::try_from(Cli::try_parse_from(["vhost-device-fifo", CAPABILITIES])?);
+        }
+        config
     }
 
     /// What the sandbox must leave.
     pub fn needs(&self) -> Needs {
-        Needs {
+        let mut needs = Needs {
             // A ring for each direction.
             ring_bytes: self.fifos.iter().map(|fifo| 2 * fifo.capacity as u64).sum(),
-            connect: self.has(|kind| {
-                matches!(
-                    kind,
-                    Kind::Unix {
-                        role: Role::Connect,
-                        ..
-                    }
-                )
-            }),
-            terminals: self.has(|kind| matches!(kind, Kind::Pty { .. })),
+            reopened: self.metrics.iter().cloned().collect(),
+            removed: self.control.iter().cloned().collect(),
+            ..Needs::default()
+        };
+        if let Action::Serve {
+            socket: SocketSource::Path(path, _),
+            ..
+        } = &self.action
+        {
+            needs.removed.push(path.clone());
         }
-    }
-
-    fn has(&self, wanted: impl Fn(&Kind) -> bool) -> bool {
-        self.fifos.iter().any(|fifo| wanted(&fifo.kind))
+        for fifo in &self.fifos {
+            match &fifo.kind {
+                Kind::Unix { path, role } => match role {
+                    Role::Listen => needs.removed.push(path.clone()),
+                    Role::Connect => needs.connected.push(path.clone()),
+                },
+                Kind::Pty { link } => {
+                    needs.terminals = true;
+                    needs.removed.extend(link.clone());
+                }
+                Kind::File { path, .. } => needs.reopened.push(path.clone()),
+                Kind::Loopback | Kind::Pattern { .. } | Kind::Zero | Kind::Null => {}
+            }
+        }
+        needs
     }
 
     /// What a VMM must know of the device, as one line of JSON.
@@ -218,32 +216,20 @@ impl TryFrom<Cli> for Config {
         } else {
             Until::Stopped
         };
-        let action = match (cli.print_capabilities, cli.socket) {
-            (
-                false,
-                SocketArgs {
-                    socket_path: Some(path),
-                    ..
-                },
-            ) => Action::Serve {
-                socket: SocketSource::Path(path),
+        let action = match (cli.command, cli.print_capabilities, cli.socket.source()) {
+            (Some(CliCommand::Ctl(args)), ..) => Action::Control(args),
+            (None, true, _) => Action::PrintCapabilities,
+            (None, false, Some(socket)) => Action::Serve { socket, until },
+            (None, false, None) if env::var_os("LISTEN_FDS").is_some() => Action::Serve {
+                socket: SocketSource::Activation,
                 until,
             },
-            (
-                false,
-                SocketArgs {
-                    socket_fd: Some(fd),
-                    ..
-                },
-            ) => Action::Serve {
-                socket: SocketSource::Fd(fd),
-                until,
-            },
-            _ => Action::PrintCapabilities,
-        };
-        let action = match cli.command {
-            Some(CliCommand::Ctl(args)) => Action::Control(args),
-            None => action,
+            (None, false, None) => {
+                return Err(Cli::command().error(
+                    ErrorKind::MissingRequiredArgument,
+                    "no socket for VMMs: give --socket-path PATH or --fd FD, or start it by a systemd socket unit",
+                ));
+            }
         };
         let given = if cli.fifos.is_empty() {
             vec![PartialSpec::LOOPBACK]
@@ -290,6 +276,12 @@ impl TryFrom<Cli> for Config {
     }
 }
 
+/// Whether `--print-capabilities` stands among the options.
+fn asks_for_capabilities(args: &[OsString]) -> bool {
+    let mut options = args.iter().skip(1).take_while(|arg| *arg != "--");
+    args.get(1).is_none_or(|first| first != "ctl") && options.any(|arg| arg == CAPABILITIES)
+}
+
 fn parse_queue_size(text: &str) -> Result<u16, String> {
     text.parse()
         .ok()
@@ -302,12 +294,15 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::socket::Access;
 
     fn parse(line: &str) -> Result<Config, clap::Error> {
-        let words = ["vhost-device-fifo"]
+        let words: Vec<OsString> = ["vhost-device-fifo"]
             .into_iter()
-            .chain(line.split_whitespace());
-        Config::try_from(Cli::try_parse_from(words)?)
+            .chain(line.split_whitespace())
+            .map(OsString::from)
+            .collect();
+        Config::parse(&words)
     }
 
     #[test]
@@ -326,7 +321,7 @@ mod tests {
             config,
             Config {
                 action: Action::Serve {
-                    socket: SocketSource::Path("/tmp/s".into()),
+                    socket: SocketSource::Path("/tmp/s".into(), Access::OWNER),
                     until: Until::Stopped,
                 },
                 fifos: vec![loopback],
@@ -334,7 +329,7 @@ mod tests {
                 reset: ResetPolicy::Keep,
                 queue_size: 1024,
                 virtio_id: 37,
-                sandbox: Sandbox::Seccomp,
+                sandbox: Sandbox::Kill,
                 control: None,
                 metrics: None,
             }
@@ -380,8 +375,12 @@ mod tests {
     #[rstest]
     #[case("", "--socket-path")]
     #[case("--socket-path a --socket-fd 3", "cannot be used with")]
-    #[case("--socket-fd -1", "--socket-fd")]
-    #[case("--socket-fd x", "--socket-fd")]
+    #[case("--fd=-1", "--fd")]
+    #[case("--socket-fd x", "--fd")]
+    #[case("--fd 3 --socket-group kvm", "cannot be used with")]
+    #[case("--fd 3 --socket-mode 660", "cannot be used with")]
+    #[case("--socket-path s --socket-mode 8", "octal")]
+    #[case("--socket-path s --socket-mode 1777", "octal")]
     #[case("--socket-path s --capacity 0", "out of range")]
     #[case("--socket-path s --capacity ten", "not a number")]
     #[case("--socket-path s --fifo loop", "unknown FIFO kind")]
@@ -395,7 +394,7 @@ mod tests {
     #[case("--socket-path s --queue-size 100", "power of two")]
     #[case("--socket-path s --queue-size 65536", "power of two")]
     #[case("--socket-path s --reset maybe", "keep, clear")]
-    #[case("--socket-path s --sandbox chroot", "none, seccomp")]
+    #[case("--socket-path s --sandbox chroot", "kill, log, none")]
     #[case("--socket-path s --fast", "--fast")]
     #[case("--socket-path s stray", "stray")]
     #[case("ctl", "<PATH> <COMMAND>")]
@@ -419,6 +418,43 @@ mod tests {
     #[case("ctl /s watch 0 1")]
     fn ctl_needs_no_socket_of_its_own(#[case] line: &str) {
         assert!(matches!(parse(line).unwrap().action, Action::Control(_)));
+    }
+
+    /// QEMU's conventions for backend programs: nothing else on the line is an error.
+    #[rstest]
+    #[case("--print-capabilities")]
+    #[case("--socket-path x --print-capabilities")]
+    #[case("--fd 3 --print-capabilities")]
+    #[case("--socket-path x --fd 3 --print-capabilities --anything")]
+    #[case("--fifo nonsense --print-capabilities stray")]
+    #[case("--capacity --print-capabilities")]
+    fn capabilities_are_printed_whatever_else_is_asked_for(#[case] line: &str) {
+        let config = parse(line).unwrap();
+        assert_eq!(config.action, Action::PrintCapabilities);
+        let json: serde_json::Value = serde_json::from_str(&config.capabilities()).unwrap();
+        assert_eq!(json["type"], "fifo");
+    }
+
+    #[test]
+    fn what_a_control_command_sends_is_no_option() {
+        let config = parse("ctl /s push 0 -- --print-capabilities").unwrap();
+        assert!(matches!(config.action, Action::Control(_)));
+    }
+
+    #[rstest]
+    #[case("--socket-group kvm", 0o660, Some("kvm"))]
+    #[case("--socket-mode 666", 0o666, None)]
+    #[case("--socket-group 36 --socket-mode 620", 0o620, Some("36"))]
+    fn who_may_connect(#[case] options: &str, #[case] mode: u32, #[case] group: Option<&str>) {
+        let config = parse(&format!("--socket-path s {options}")).unwrap();
+        let Action::Serve {
+            socket: SocketSource::Path(_, access),
+            ..
+        } = config.action
+        else {
+            panic!("{config:?}");
+        };
+        assert_eq!((access.mode, access.group.as_deref()), (mode, group));
     }
 
     #[test]

@@ -8,7 +8,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -22,12 +21,12 @@ use crate::fault::Faults;
 use crate::fault::Place;
 use crate::fifo::Fifo;
 use crate::fifo::ResetPolicy;
+use crate::mailbox::Mailbox;
 use crate::pattern::Pattern;
 use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
 use crate::spec::Kind;
-use crate::worker::Mailbox;
 
 /// What a device cannot be made of.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +39,14 @@ pub enum DeviceError {
     Timer(#[source] io::Error),
 }
 
+/// A FIFO, locked. The lock is handed over in the order in which it is asked for where its holder says so
+/// ([`FifoGuard::bump`]).
+pub type FifoGuard<'a> = parking_lot::MutexGuard<'a, Fifo>;
+
 /// A virtio-fifo device.
 #[derive(Debug)]
 pub struct Device {
-    fifos: Vec<Mutex<Fifo>>,
+    fifos: Vec<parking_lot::Mutex<Fifo>>,
     num_fifos: u16,
     /// What was refused on the queues that belong to no FIFO: control and event.
     refusals: Mutex<Refusals>,
@@ -70,7 +73,7 @@ impl Device {
             .ok_or(DeviceError::Count(specs.len()))?;
         let fifos = (0..)
             .zip(specs)
-            .map(|(index, spec)| Mutex::new(make(index, spec, reset)))
+            .map(|(index, spec)| parking_lot::Mutex::new(make(index, spec, reset)))
             .collect();
         Ok(Self {
             fifos,
@@ -104,10 +107,9 @@ impl Device {
     }
 
     /// Locks one FIFO; `None` if there is no such FIFO.
-    pub fn fifo(&self, index: u16) -> Option<MutexGuard<'_, Fifo>> {
-        let fifo = self.fifos.get(usize::from(index))?;
-        // No invariant of a FIFO spans a panic: its rings move their cursors last.
-        Some(fifo.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn fifo(&self, index: u16) -> Option<FifoGuard<'_>> {
+        // No invariant of a FIFO spans a panic, which unlocks it: its rings move their cursors last.
+        Some(self.fifos.get(usize::from(index))?.lock())
     }
 
     /// The kind of a FIFO, as its SPEC names it.

@@ -4,8 +4,9 @@
 //!
 //! Two loops serve them all. `consume` takes whatever the driver makes available (control, tx).
 //! `supply` takes a buffer only when there is something to put into it (event, rx), so that
-//! buffers which wait are never taken and so never lost. This file knows queues and FIFOs; it must
-//! not know which thread it runs on, or how a VMM is connected.
+//! buffers which wait are never taken and so never lost. Between two messages a FIFO is anybody's who
+//! waits for its lock: the event loop never waits for a whole pass. This file knows queues and FIFOs; it
+//! must not know which thread it runs on, or how a VMM is connected.
 
 use std::io;
 use std::io::Read;
@@ -23,16 +24,17 @@ use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::State;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 
+use crate::chain::ChainReader;
+use crate::chain::ChainWriter;
+use crate::chain::Lengths;
 use crate::device::Device;
+use crate::device::FifoGuard;
 use crate::fault::Tap;
 use crate::fifo::Fifo;
 use crate::refusal::Refusal;
 use crate::virtqueue::ActiveQueue;
 use crate::virtqueue::Budget;
 use crate::virtqueue::Chain;
-use crate::virtqueue::ChainReader;
-use crate::virtqueue::ChainWriter;
-use crate::virtqueue::Lengths;
 use crate::virtqueue::QueueError;
 
 /// Whether a pass left something that could be done at once.
@@ -73,18 +75,20 @@ impl Handled {
 /// When the queue is corrupt.
 pub fn tx(
     queue: &mut ActiveQueue<'_>,
-    fifo: &mut Fifo,
+    fifo: &mut FifoGuard<'_>,
     budget: &mut Budget,
     announce: Announce,
 ) -> Result<Outcome, QueueError> {
     let outcome = consume(queue, budget, announce, |queue, chain| {
-        match tx_message(queue, chain, fifo) {
+        let handled = match tx_message(queue, chain, fifo) {
             Ok(moved) => Handled { used: 0, moved },
             Err(reason) => {
                 fifo.fail("tx", reason);
                 Handled::REFUSED
             }
-        }
+        };
+        FifoGuard::bump(fifo);
+        handled
     });
     fifo.pass_over();
     outcome
@@ -116,7 +120,7 @@ fn tx_message<'a>(
 /// When the queue is corrupt.
 pub fn rx(
     queue: &mut ActiveQueue<'_>,
-    fifo: &mut Fifo,
+    fifo: &mut FifoGuard<'_>,
     budget: &mut Budget,
 ) -> Result<Outcome, QueueError> {
     let pending = |fifo: &Fifo| fifo.pending() > 0;
@@ -246,7 +250,7 @@ impl Write for AsTold<'_> {
 pub fn event(
     queue: &mut ActiveQueue<'_>,
     device: &Device,
-    fifo: &mut Fifo,
+    fifo: &mut FifoGuard<'_>,
     budget: &mut Budget,
 ) -> Result<Outcome, QueueError> {
     supply(
@@ -456,7 +460,7 @@ fn consume<'a>(
 /// when it has and there is no buffer.
 fn supply<'a>(
     queue: &mut ActiveQueue<'a>,
-    fifo: &mut Fifo,
+    fifo: &mut FifoGuard<'_>,
     budget: &mut Budget,
     pending: impl Fn(&Fifo) -> bool,
     mut handle: impl FnMut(&mut ActiveQueue<'a>, &Chain<'a>, &mut Fifo) -> Handled,
@@ -468,6 +472,7 @@ fn supply<'a>(
             let handled = handle(queue, &chain, fifo);
             queue.finish(&chain, handled.used)?;
             budget.spend(handled.moved);
+            FifoGuard::bump(fifo);
         }
         if !pending(fifo) {
             break;

@@ -10,12 +10,13 @@
 //! - [`fifo`]: one FIFO, its credit and its state
 //! - [`fault`]: what goes wrong on demand, decided
 //! - [`spec`], [`device`]: all FIFOs, as configured
-//! - [`virtqueue`]: rings and descriptor chains of a guest that is not trusted
+//! - [`virtqueue`], [`chain`]: rings and descriptor chains of a guest that is not trusted
 //! - [`handlers`]: what a message on each kind of queue does
-//! - [`worker`]: which queues are served when, and what stopping one means
+//! - [`mailbox`], `linger`, [`worker`]: which queues are served when, and what stopping one means
 //! - [`backend`]: the device on one vhost-user connection
 //! - [`socket`], [`host`]: what FIFOs end at outside, served by the event loop
-//! - [`server`]: connections, one after another, and signals
+//! - [`server`]: connections, one after another
+//! - [`systemd`], [`signals`]: who started the process, and what it is told from outside
 //! - [`sandbox`]: what the process gives up before it serves
 //! - [`log`]: the log and its limits
 //! - [`timer`]: what faults have put off
@@ -26,6 +27,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod chain;
 pub mod cli;
 pub mod control;
 pub mod ctl;
@@ -35,14 +37,18 @@ pub mod fault;
 pub mod fifo;
 pub mod handlers;
 pub mod host;
+mod linger;
 pub mod log;
+pub mod mailbox;
 pub mod outlet;
 pub mod pattern;
 pub mod refusal;
 pub mod ring;
 pub mod sandbox;
 pub mod server;
+pub mod signals;
 pub mod socket;
+pub mod systemd;
 pub mod timer;
 pub mod virtqueue;
 pub mod worker;

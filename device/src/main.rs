@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,7 +23,11 @@ use vhost_device_fifo::log;
 use vhost_device_fifo::server::Server;
 use vhost_device_fifo::server::Subscriber;
 use vhost_device_fifo::server::Until;
+use vhost_device_fifo::signals::Requests;
+use vhost_device_fifo::signals::Signals;
 use vhost_device_fifo::socket::Listening;
+use vhost_device_fifo::systemd::Activation;
+use vhost_device_fifo::systemd::ServiceManager;
 
 fn main() -> ExitCode {
     let config = Config::from_command_line();
@@ -52,23 +57,40 @@ fn control(args: &CtlArgs) -> Result<(), Box<dyn Error>> {
 
 fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box<dyn Error>> {
     // First of all, while every open descriptor is an inherited one.
-    let inherited = match socket {
-        SocketSource::Path(path) => Err(path),
-        SocketSource::Fd(fd) => Ok(Listening::inherit(*fd)?),
+    let activation = Activation::from_env()?;
+    let (vhost_user, path) = match socket {
+        SocketSource::Path(path, access) => (None, Some((path, access))),
+        SocketSource::Fd(fd) => (Some(Listening::inherit(*fd)?), None),
+        SocketSource::Activation => (Some(Listening::inherit(handed_over(activation)?)?), None),
     };
+    let control = activation.control.map(Listening::inherit).transpose()?;
     log::init();
+    let manager = Arc::new(ServiceManager::from_env()?);
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
     for fault in &config.faults {
         device.faults().add(fault)?;
     }
     let outside = host::open(&device, &config.fifos)?;
-    let handles = handles(config, &Service::new(Arc::clone(&device)))?;
+    let mut requests = Requests::default();
+    let service = Service::new(Arc::clone(&device));
+    let handles = handles(config, &service, control, &mut requests)?;
+    requests.reopen.extend(outside.reopen);
     // Last of all: whoever waits for the socket to appear can rely on the others.
-    let listening = inherited.or_else(|path| Listening::bind(path))?;
-    let (mut server, _stop) = Server::new(device, config.queue_size, listening, until)?;
-    server.handle_signals()?;
+    let listening = match (vhost_user, path) {
+        (Some(listening), _) => listening,
+        (None, Some((path, access))) => Listening::bind_for(path, access)?,
+        (None, None) => return Err("no socket for VMMs".into()),
+    };
+    let (mut server, stop) = Server::new(device, config.queue_size, listening, until)?;
+    server.add(Box::new(Signals::take_over(
+        stop,
+        requests,
+        Arc::clone(&manager),
+    )?));
     // Everything is open, nobody was listened to yet, and there is but one thread.
-    config.sandbox.enter(config.needs())?;
+    let confinement = config.sandbox.enter(&config.needs())?;
+    service.set_confinement(confinement);
+    info!(sandbox = %confinement, "confined");
     for subscriber in outside.subscribers.into_iter().chain(handles) {
         server.add(subscriber);
     }
@@ -77,19 +99,37 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     }
     let fifos: Vec<_> = config.fifos.iter().map(ToString::to_string).collect();
     info!(%socket, virtio_id = config.virtio_id, ?fifos, "serving");
+    manager.ready(&format!("serving {} FIFOs on {socket}", fifos.len()));
     server.run()?;
     Ok(())
 }
 
-/// What lets others look at the device and handle it.
-fn handles(config: &Config, service: &Service) -> Result<Vec<Subscriber>, Box<dyn Error>> {
+fn handed_over(activation: Activation) -> Result<RawFd, &'static str> {
+    activation.vhost_user.ok_or(
+        "LISTEN_FDS is set, but for another process or without a socket for VMMs: \
+         give --socket-path PATH, or hand over a socket that is not named control",
+    )
+}
+
+/// What lets others look at the device and handle it; `control` is a socket for it that was handed
+/// over.
+fn handles(
+    config: &Config,
+    service: &Service,
+    control: Option<Listening>,
+    requests: &mut Requests,
+) -> Result<Vec<Subscriber>, Box<dyn Error>> {
     let mut handles: Vec<Subscriber> = Vec::new();
-    if let Some(path) = &config.control {
-        let control = Control::new(service.clone(), Listening::bind(path)?)?;
+    let made = config.control.as_deref().map(Listening::bind).transpose()?;
+    for listening in made.into_iter().chain(control) {
+        let control = Control::new(service.clone(), listening)?;
         handles.push(Box::new(control));
     }
     if let Some(path) = &config.metrics {
-        handles.push(Box::new(MetricsFile::new(service.clone(), path)?));
+        let (metrics, asked) = MetricsFile::new(service.clone(), path)?;
+        requests.report.push(asked.report);
+        requests.reopen.push(asked.reopen);
+        handles.push(Box::new(metrics));
     }
     Ok(handles)
 }

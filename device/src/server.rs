@@ -2,13 +2,12 @@
 
 //! Connections, one after another, and an orderly end.
 //!
-//! The main thread runs an event loop over the listening socket, the signals and the end of the
+//! The main thread runs an event loop over the listening socket and the end of the
 //! connection; what is served besides queues joins it here. Each connection has a
 //! [`VhostUserDaemon`] and a thread that waits for its end. This file must not know what a
 //! virtqueue carries.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -25,10 +24,6 @@ use event_manager::Events;
 use event_manager::MutEventSubscriber;
 use event_manager::SubscriberId;
 use event_manager::SubscriberOps;
-use nix::sys::signal::SigSet;
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SfdFlags;
-use nix::sys::signalfd::SignalFd;
 use tracing::debug;
 use tracing::error;
 use tracing::info;
@@ -45,6 +40,7 @@ use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use crate::backend::FifoBackend;
 use crate::device::Device;
+use crate::mailbox::Mailbox;
 use crate::socket::Listening;
 use crate::socket::SocketFile;
 use crate::timer::FaultTimer;
@@ -107,7 +103,6 @@ pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
 pub struct Server {
     events: EventManager<Subscriber>,
     connections: Arc<Mutex<Loop>>,
-    id: SubscriberId,
     _file: Option<SocketFile>,
 }
 
@@ -135,14 +130,17 @@ impl Server {
             .map_err(ServerError::system("create an eventfd"))?;
         let (ended, end) = new_event_consumer_and_notifier(flags)
             .map_err(ServerError::system("create an eventfd"))?;
+        let (worker_ended, worker_end) = new_event_consumer_and_notifier(flags)
+            .map_err(ServerError::system("create an eventfd"))?;
         let timer = FaultTimer::new(Arc::clone(&device));
         let connections = Arc::new(Mutex::new(Loop {
             listener_fd: listener.as_raw_fd(),
             listener: Listener::from(listener),
-            signals: None,
             stopped,
             ended,
             end: Arc::new(end),
+            worker_ended,
+            worker_end: Arc::new(worker_end),
             device,
             queue_size,
             until,
@@ -150,12 +148,11 @@ impl Server {
             outcome: None,
         }));
         let mut events = EventManager::<Subscriber>::new()?;
-        let id = events.add_subscriber(Box::new(Arc::clone(&connections)));
+        events.add_subscriber(Box::new(Arc::clone(&connections)));
         events.add_subscriber(Box::new(timer));
         let server = Self {
             events,
             connections,
-            id,
             _file: file,
         };
         Ok((server, StopHandle(stop)))
@@ -165,31 +162,6 @@ impl Server {
     /// not block; the device is served even while it does not run.
     pub fn add(&mut self, subscriber: Subscriber) -> SubscriberId {
         self.events.add_subscriber(subscriber)
-    }
-
-    /// From now on SIGTERM and SIGINT end the server. Call it before any other thread is started,
-    /// so that none of them gets the signals instead.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn handle_signals(&mut self) -> Result<(), ServerError> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGTERM);
-        set.add(Signal::SIGINT);
-        let failed = |errno: nix::Error| ServerError::System {
-            what: "take over signals",
-            source: errno.into(),
-        };
-        set.thread_block().map_err(failed)?;
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(failed)?;
-        let fd = signals.as_fd().as_raw_fd();
-        self.connections().signals = Some(signals);
-        self.events
-            .event_ops(self.id)?
-            .add(Events::new_raw(fd, EventSet::IN))?;
-        Ok(())
     }
 
     /// Serves until the end; then no thread and no socket is left.
@@ -220,6 +192,15 @@ impl Server {
 struct Connection {
     shutdown: Option<ShutdownHandle>,
     thread: JoinHandle<Ended>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Connection {
+    fn close(&self) {
+        if let Some(shutdown) = &self.shutdown {
+            shutdown.shutdown();
+        }
+    }
 }
 
 /// How a connection ended.
@@ -231,10 +212,12 @@ struct Ended {
 struct Loop {
     listener: Listener,
     listener_fd: RawFd,
-    signals: Option<SignalFd>,
     stopped: EventConsumer,
     ended: EventConsumer,
     end: Arc<EventNotifier>,
+    /// A queue worker has ended though its connection has not.
+    worker_ended: EventConsumer,
+    worker_end: Arc<EventNotifier>,
     device: Arc<Device>,
     queue_size: u16,
     until: Until,
@@ -249,6 +232,7 @@ impl MutEventSubscriber for Loop {
             self.listener_fd,
             self.stopped.as_raw_fd(),
             self.ended.as_raw_fd(),
+            self.worker_ended.as_raw_fd(),
         ] {
             self.watch(fd, ops);
         }
@@ -261,11 +245,12 @@ impl MutEventSubscriber for Loop {
         } else if fd == self.ended.as_raw_fd() {
             let _ = self.ended.consume();
             self.connection_ended(ops);
-        } else if fd == self.stopped.as_raw_fd() {
+        } else if fd == self.worker_ended.as_raw_fd() {
+            let _ = self.worker_ended.consume();
+            self.end_without_worker();
+        } else {
             let _ = self.stopped.consume();
             self.finish(Ok(()));
-        } else {
-            self.signalled();
         }
     }
 }
@@ -280,14 +265,6 @@ impl Loop {
     /// The first reason to end stands.
     fn finish(&mut self, outcome: Result<(), ServerError>) {
         self.outcome.get_or_insert(outcome);
-    }
-
-    fn signalled(&mut self) {
-        let signal = self.signals.as_ref().map(SignalFd::read_signal);
-        if let Some(Ok(Some(signal))) = signal {
-            info!(signal = signal.ssi_signo, "ending");
-            self.finish(Ok(()));
-        }
     }
 
     /// Somebody waits to be accepted. The next one waits until this one has gone.
@@ -305,7 +282,8 @@ impl Loop {
     fn serve(&mut self) -> Result<Connection, ServerError> {
         let ram = SharedRam::new(GuestRam::default());
         let backend = FifoBackend::new(Arc::clone(&self.device), self.queue_size, ram.clone())
-            .map_err(ServerError::system("create an eventfd"))?;
+            .map_err(ServerError::system("create an eventfd"))?
+            .watched_by(Arc::clone(&self.worker_end));
         let backend = Arc::new(backend);
         let failed = |error: DaemonError| ServerError::Daemon(error.to_string());
         let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), ram)
@@ -316,8 +294,11 @@ impl Loop {
                 .register_listener(fd, EventSet::IN, number)
                 .map_err(ServerError::system("listen to the worker's mailbox"))?;
         }
+        let mailbox = backend.mailbox();
+        // The worker's first event, before a VMM can send it one: from then on its end is noticed.
+        mailbox.wake();
         daemon.start(&mut self.listener).map_err(failed)?;
-        self.device.set_worker(Some(backend.mailbox()));
+        self.device.set_worker(Some(Arc::clone(&mailbox)));
         info!("a VMM has connected");
         let shutdown = daemon.shutdown_handle();
         let (device, end) = (Arc::clone(&self.device), Arc::clone(&self.end));
@@ -336,7 +317,11 @@ impl Loop {
                 ended
             })
             .map_err(ServerError::system("start a thread"))?;
-        Ok(Connection { shutdown, thread })
+        Ok(Connection {
+            shutdown,
+            thread,
+            mailbox,
+        })
     }
 
     fn connection_ended(&mut self, ops: &mut EventOps<'_>) {
@@ -350,14 +335,21 @@ impl Loop {
         }
     }
 
+    /// Nobody serves the queues of the connection any more. Its end is the one thing that its VMM
+    /// can hear.
+    fn end_without_worker(&self) {
+        // Not one that came after it.
+        let dead = |connection: &&Connection| connection.mailbox.is_closed();
+        if let Some(connection) = self.connection.as_ref().filter(dead) {
+            error!("the queue worker has ended: the connection is closed");
+            connection.close();
+        }
+    }
+
     /// Ends the connection, if there is one.
     fn disconnect(&mut self) {
-        if let Some(shutdown) = self
-            .connection
-            .as_ref()
-            .and_then(|connection| connection.shutdown.as_ref())
-        {
-            shutdown.shutdown();
+        if let Some(connection) = &self.connection {
+            connection.close();
         }
         self.join();
     }
@@ -383,6 +375,7 @@ fn wait(mut daemon: VhostUserDaemon<Arc<FifoBackend>>, backend: &FifoBackend) ->
     if let Err(error) = backend.stop_all() {
         error!(%error, "messages of the last VMM may be lost");
     }
+    backend.expect_end();
     drop(daemon);
     if let Some(fd) = backend.leaked_fd() {
         // The framework takes this descriptor and never closes it; its worker is gone by now.

@@ -5,6 +5,9 @@
 //! A path may hold what an earlier daemon left, what a living one uses, or something that is none
 //! of ours; only the first is replaced. This file must not know what is spoken on the socket.
 
+mod access;
+mod lock;
+
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -32,6 +35,9 @@ use nix::sys::socket::UnixAddr;
 use nix::sys::socket::sockopt;
 use nix::sys::stat::Mode;
 use nix::sys::stat::fchmod;
+
+pub use self::access::Access;
+pub use self::lock::PathLock;
 
 /// Longest path that fits into a socket address, its final NUL not counted.
 const MAX_PATH: usize = 107;
@@ -64,6 +70,14 @@ pub enum SocketError {
     /// No permission, no space, read-only …
     #[error("cannot create socket {path}: {source}; use a path in a directory you can write to")]
     Create {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its file cannot be given to those who may connect.
+    #[error("cannot give socket {path} its group and mode: {source}")]
+    Access {
         /// As given.
         path: PathBuf,
         /// Why.
@@ -107,12 +121,29 @@ impl Listening {
     ///
     /// What is in the way.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_for(path, &Access::OWNER)
+    }
+
+    /// Creates a socket at `path`, for those of `access`.
+    ///
+    /// # Errors
+    ///
+    /// What is in the way.
+    pub fn bind_for(path: &Path, access: &Access) -> Result<Self, SocketError> {
         check_path(path)?;
-        clear_path(path)?;
+        let denied = |source: io::Error| SocketError::Access {
+            path: path.to_owned(),
+            source,
+        };
+        let gid = access.gid().map_err(denied)?;
         let create = |source: io::Error| SocketError::Create {
             path: path.to_owned(),
             source,
         };
+        let lock = PathLock::take(path)
+            .map_err(create)?
+            .ok_or_else(|| SocketError::InUse(path.to_owned()))?;
+        clear_path(path)?;
         let address = UnixAddr::new(path).map_err(|errno| create(errno.into()))?;
         let fd = stream_socket(SockFlag::SOCK_CLOEXEC).map_err(|errno| create(errno.into()))?;
         // The file gets the mode of the socket, at once: no moment at which others may connect, and no
@@ -122,7 +153,8 @@ impl Listening {
             Errno::EADDRINUSE => SocketError::InUse(path.to_owned()),
             errno => create(errno.into()),
         })?;
-        let file = SocketFile::new(path).map_err(create)?;
+        let file = SocketFile::new(path, lock).map_err(create)?;
+        access.grant(path, file.id, gid).map_err(denied)?;
         let backlog = Backlog::new(16).map_err(|errno| create(errno.into()))?;
         socket::listen(&fd, backlog).map_err(|errno| create(errno.into()))?;
         Ok(Self {
@@ -190,18 +222,21 @@ fn own(fd: RawFd) -> OwnedFd {
 pub struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
+    /// Dropped after the file is removed.
+    _lock: PathLock,
 }
 
 impl SocketFile {
-    /// The file that was just made at `path`.
+    /// The file that was just made at `path`, which is locked.
     ///
     /// # Errors
     ///
     /// When it is gone already.
-    pub fn new(path: &Path) -> io::Result<Self> {
+    pub fn new(path: &Path, lock: PathLock) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             id: file_id(path)?,
+            _lock: lock,
         })
     }
 }
@@ -311,6 +346,32 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(listening);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_group_may_connect_if_it_is_given_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let own = nix::unistd::getgid();
+        let access = Access {
+            mode: 0o660,
+            group: Some(own.to_string()),
+        };
+        let _listening = Listening::bind_for(&path, &access).unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+        assert_eq!(metadata.gid(), own.as_raw());
+        let access = Access {
+            group: Some("no such group".to_owned()),
+            ..access
+        };
+        let other = dir.path().join("other");
+        let error = Listening::bind_for(&other, &access).unwrap_err();
+        assert!(
+            error.to_string().contains("no group 'no such group'"),
+            "{error}"
+        );
+        assert!(!other.exists());
     }
 
     #[test]

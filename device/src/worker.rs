@@ -6,32 +6,30 @@
 //! All of it happens on the worker's thread; other threads ask through [`Mailbox`]. This file must
 //! not know sockets or the vhost-user protocol.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
 use tracing::debug;
-use tracing::warn;
 use vhost_user_backend::VringT;
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
-use virtio_fifo_protocol::virtio_fifo::FIRST_RX_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
 use virtio_fifo_protocol::virtio_fifo::tx_queue;
 use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
-use vmm_sys_util::event::EventNotifier;
 
 use crate::device::Device;
-use crate::fault::Lane;
 use crate::fault::Place;
 use crate::handlers;
 use crate::handlers::Announce;
 use crate::handlers::FlushTx;
 use crate::handlers::Outcome;
+use crate::linger::Linger;
+use crate::mailbox::Mail;
+use crate::mailbox::Mailbox;
+use crate::mailbox::Set;
+use crate::mailbox::fifo_of;
+use crate::mailbox::place_of;
 use crate::refusal::Refusal;
 use crate::virtqueue;
 use crate::virtqueue::ActiveQueue;
@@ -40,176 +38,6 @@ use crate::virtqueue::GuestRam;
 use crate::virtqueue::QueueError;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
-
-/// How long a request to the worker may take. A pass is milliseconds: after this the worker is
-/// dead, and so is the connection.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The worker did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the queue worker does not answer")]
-pub struct NoAnswer;
-
-/// A set of virtqueues or FIFOs; a device has at most 64 of the one and 31 of the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Set(u64);
-
-impl Set {
-    fn one(index: u16) -> Self {
-        Self(1_u64.checked_shl(index.into()).unwrap_or_default())
-    }
-
-    fn add(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
-    fn remove(&mut self, other: Self) {
-        self.0 &= !other.0;
-    }
-
-    fn overlaps(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    fn iter(self) -> impl Iterator<Item = u16> {
-        (0..64).filter(move |index| self.overlaps(Self::one(*index)))
-    }
-}
-
-#[derive(Debug, Default)]
-struct Requests {
-    stop: Set,
-    serve: Set,
-    interrupt: Set,
-    /// How often somebody wanted to know that the pass of that time is over, …
-    syncs: u64,
-    /// … and how many of them know.
-    synced: u64,
-}
-
-/// How other threads ask the worker for something.
-///
-/// The worker alone touches FIFOs through queues, so stopping a queue needs no lock that the
-/// worker might hold: the request travels here, the answer comes back when it is done. By then
-/// the worker has also seen every event of the queue that was raised before, so none of them can
-/// meet the queue's next life.
-#[derive(Debug)]
-pub struct Mailbox {
-    requests: Mutex<Requests>,
-    answered: Condvar,
-    wake: EventNotifier,
-}
-
-impl Mailbox {
-    /// A mailbox that wakes the worker by `wake`.
-    pub fn new(wake: EventNotifier) -> Self {
-        Self {
-            requests: Mutex::default(),
-            answered: Condvar::new(),
-            wake,
-        }
-    }
-
-    /// Has the worker stop the queues `indices`, and waits until it did.
-    ///
-    /// # Errors
-    ///
-    /// [`NoAnswer`] if the worker is dead.
-    pub fn stop(&self, indices: impl IntoIterator<Item = u16>) -> Result<(), NoAnswer> {
-        let stop = self.ask_to_stop(indices);
-        let (mut requests, _) = self
-            .answered
-            .wait_timeout_while(self.lock(), PATIENCE, |requests| {
-                requests.stop.overlaps(stop)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        if requests.stop.overlaps(stop) {
-            requests.stop.remove(stop);
-            return Err(NoAnswer);
-        }
-        Ok(())
-    }
-
-    /// Has the worker stop the queues `indices` soon.
-    pub fn stop_soon(&self, indices: impl IntoIterator<Item = u16>) {
-        self.ask_to_stop(indices);
-    }
-
-    fn ask_to_stop(&self, indices: impl IntoIterator<Item = u16>) -> Set {
-        let mut stop = Set::default();
-        for index in indices {
-            stop.add(Set::one(index));
-        }
-        self.lock().stop.add(stop);
-        self.wake();
-        stop
-    }
-
-    /// Waits until no pass is at work that was when this was called.
-    ///
-    /// # Errors
-    ///
-    /// [`NoAnswer`] if the worker is dead.
-    pub fn sync(&self) -> Result<(), NoAnswer> {
-        let mut requests = self.lock();
-        requests.syncs += 1;
-        let mine = requests.syncs;
-        self.wake();
-        let (requests, _) = self
-            .answered
-            .wait_timeout_while(requests, PATIENCE, |requests| requests.synced < mine)
-            .unwrap_or_else(PoisonError::into_inner);
-        if requests.synced < mine {
-            return Err(NoAnswer);
-        }
-        Ok(())
-    }
-
-    /// Has the worker look at FIFO `index` soon: its endpoint has moved something.
-    pub fn serve_fifo(&self, index: u16) {
-        self.lock().serve.add(Set::one(rx_queue(index)));
-        self.wake();
-    }
-
-    /// Has the worker look at the queue of `place` soon.
-    pub fn serve(&self, place: Place) {
-        self.serve_again(Set::one(queue_of(place)));
-    }
-
-    /// Has the worker interrupt the driver soon, as for buffers used at `place`.
-    pub fn interrupt(&self, place: Place) {
-        self.lock().interrupt.add(Set::one(queue_of(place)));
-        self.wake();
-    }
-
-    fn serve_again(&self, queues: Set) {
-        self.lock().serve.add(queues);
-        self.wake();
-    }
-
-    /// Whether somebody wants something.
-    fn has_mail(&self) -> bool {
-        let requests = self.lock();
-        !requests.stop.is_empty()
-            || !requests.serve.is_empty()
-            || !requests.interrupt.is_empty()
-            || requests.synced < requests.syncs
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.wake.notify() {
-            warn!(%error, "cannot wake the queue worker");
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Where the rings of a FIFO stood when they were stopped: `next_avail` of rx and tx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,71 +56,6 @@ pub struct Worker {
     /// A driver has started a queue.
     driver_seen: bool,
     linger: Linger,
-}
-
-/// How long to look for more, after there was something, before the driver has to announce it.
-///
-/// For both sides an announcement costs more than many messages: here a thread is to be woken, there
-/// the guest's CPU is left. So the worker stays a little if that would have spared the last
-/// announcement. But who waits for an answer sends nothing before it has come, and the answer may need
-/// this CPU: the more often the worker stayed in vain, the more opportunities it lets pass.
-#[derive(Debug, Default)]
-struct Linger {
-    time: Duration,
-    last: Option<Instant>,
-    /// How often a trial was in vain since one was not.
-    vain: u32,
-    /// Opportunities to be let pass.
-    pass: u32,
-    /// The last announcement decided for the stay that goes on, which is no rest of earlier ones.
-    on_trial: bool,
-}
-
-impl Linger {
-    /// More than that is not waited for as a rule: a thread that is woken costs about as much.
-    const MOST: Duration = Duration::from_micros(100);
-    /// Announcements that are no further apart could have been spared: until one is heard takes up to half of
-    /// this, which would not pass if this thread had stayed.
-    const NEAR: Duration = Duration::from_micros(200);
-    /// One pass does not keep the other queues waiting for longer.
-    const PASS: Duration = Duration::from_millis(1);
-    /// At most two to the power of this many opportunities are let pass.
-    const DOUBT: u32 = 8;
-
-    /// The driver has announced something `now`: how long to stay.
-    fn begin(&mut self, now: Instant) -> Duration {
-        let since = |last| now.saturating_duration_since(last);
-        self.on_trial = self.last.is_some_and(|last| since(last) < Self::NEAR);
-        if self.on_trial {
-            if self.pass > 0 {
-                self.pass -= 1;
-                return Duration::ZERO;
-            }
-            // The rarer the trials, the more each has to tell.
-            self.time = if self.vain > 0 {
-                Self::NEAR
-            } else {
-                Self::MOST
-            };
-        }
-        self.time
-    }
-
-    /// A pass is over `now`; whether it has found messages while it stayed, if it did.
-    fn ended(&mut self, now: Instant, found: Option<bool>) {
-        match found {
-            Some(true) => (self.vain, self.pass) = (0, 0),
-            Some(false) => {
-                self.time = self.time.min(Self::MOST) / 2;
-                if self.on_trial {
-                    self.vain = (self.vain + 1).min(Self::DOUBT);
-                    self.pass = 1 << self.vain;
-                }
-            }
-            None => {}
-        }
-        self.last = Some(now);
-    }
 }
 
 impl Worker {
@@ -357,6 +120,12 @@ pub fn run(
         Wake::Queue(_) => worker.linger.begin(Instant::now()),
         Wake::Mail => Duration::ZERO,
     };
+    // Before guest memory is looked up: whoever has exchanged it, and is answered here, must not find a
+    // pass on the old map.
+    let mail = match wake {
+        Wake::Queue(_) => Mail::default(),
+        Wake::Mail => mailbox.take(),
+    };
     let ram = ram.memory();
     let mut pass = Pass {
         device,
@@ -370,7 +139,7 @@ pub fn run(
     };
     match wake {
         Wake::Queue(index) => pass.serve(index),
-        Wake::Mail => pass.read(mailbox),
+        Wake::Mail => pass.act_on(mail, mailbox),
     }
     let found = pass.linger(linger, mailbox);
     pass.fail_fifos();
@@ -451,20 +220,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn read(&mut self, mailbox: &Mailbox) {
-        let (stop, serve, interrupt) = {
-            let mut requests = mailbox.lock();
-            // Whoever waits for the pass before this one need not wait for this one.
-            if requests.synced < requests.syncs {
-                requests.synced = requests.syncs;
-                mailbox.answered.notify_all();
-            }
-            (
-                requests.stop,
-                std::mem::take(&mut requests.serve),
-                std::mem::take(&mut requests.interrupt),
-            )
-        };
+    fn act_on(&mut self, mail: Mail, mailbox: &Mailbox) {
+        let Mail {
+            stop,
+            serve,
+            interrupt,
+        } = mail;
         for index in stop.iter() {
             self.stop(index);
         }
@@ -478,8 +239,7 @@ impl<'a> Pass<'a> {
             }
         }
         if !stop.is_empty() {
-            mailbox.lock().stop.remove(stop);
-            mailbox.answered.notify_all();
+            mailbox.stopped(stop);
         }
     }
 
@@ -775,117 +535,4 @@ enum Settle {
     WhenStarted,
     /// At once, since the driver asks.
     Now,
-}
-
-/// The queue of a place.
-fn queue_of(place: Place) -> u16 {
-    match (place.lane, place.fifo) {
-        (Lane::Rx, Some(fifo)) => rx_queue(fifo),
-        (Lane::Tx, Some(fifo)) => tx_queue(fifo),
-        (Lane::Control, _) => CONTROL_QUEUE,
-        (Lane::Event | Lane::Rx | Lane::Tx, _) => EVENT_QUEUE,
-    }
-}
-
-/// The place of a queue.
-fn place_of(queue: u16) -> Place {
-    match fifo_of(queue) {
-        Some(fifo) if queue == tx_queue(fifo) => Place::tx(fifo),
-        Some(fifo) => Place::rx(fifo),
-        None if queue == CONTROL_QUEUE => Place::CONTROL,
-        None => Place::EVENT,
-    }
-}
-
-/// The FIFO that an rx or tx queue belongs to.
-fn fifo_of(queue: u16) -> Option<u16> {
-    queue.checked_sub(FIRST_RX_QUEUE).map(|offset| offset / 2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(start: Instant, microseconds: u64) -> Instant {
-        start + Duration::from_micros(microseconds)
-    }
-
-    #[test]
-    fn the_worker_stays_when_announcements_follow_each_other() {
-        let start = Instant::now();
-        let mut linger = Linger::default();
-        assert_eq!(linger.begin(start), Duration::ZERO);
-        linger.ended(after(start, 10), None);
-        assert_eq!(linger.begin(after(start, 60)), Linger::MOST);
-        linger.ended(after(start, 200), Some(true));
-        assert_eq!(linger.begin(after(start, 900)), Linger::MOST);
-    }
-
-    #[test]
-    fn the_worker_stays_less_and_less_when_it_was_in_vain() {
-        let mut now = Instant::now();
-        let mut linger = Linger {
-            time: Linger::MOST,
-            ..Linger::default()
-        };
-        for _ in 0..20 {
-            let before = linger.time;
-            assert_eq!(linger.begin(now), before);
-            linger.ended(now, Some(false));
-            assert!(linger.time <= before / 2);
-            now += Duration::from_millis(10);
-        }
-        assert!(linger.time < Duration::from_micros(1));
-    }
-
-    /// Each announcement takes so long to be heard that they are further apart than what they announce would be.
-    #[test]
-    fn the_worker_tries_to_stay_where_waking_it_is_what_takes_long() {
-        let start = Instant::now();
-        let mut linger = Linger::default();
-        linger.ended(start, None);
-        let next = after(start, 150);
-        assert_eq!(linger.begin(next), Linger::MOST);
-        linger.ended(next, Some(false));
-        for n in 1..=2 {
-            assert_eq!(linger.begin(next), Duration::ZERO, "{n}");
-            linger.ended(next, None);
-        }
-        // In doubt, as long as would have spared the last one.
-        assert_eq!(linger.begin(next), Linger::NEAR);
-    }
-
-    #[test]
-    fn what_is_left_of_earlier_stays_does_not_put_off_the_next_trial() {
-        let mut now = Instant::now();
-        let mut linger = Linger::default();
-        linger.ended(now, None);
-        assert_eq!(linger.begin(now), Linger::MOST);
-        linger.ended(now, Some(false));
-        let doubt = (linger.vain, linger.pass);
-        for _ in 0..20 {
-            now += 2 * Linger::NEAR;
-            assert!(linger.begin(now) < Linger::MOST);
-            linger.ended(now, Some(false));
-        }
-        assert_eq!((linger.vain, linger.pass), doubt);
-    }
-
-    /// There and back, over and over: what comes next needs the answer first.
-    #[test]
-    fn the_worker_seldom_stays_where_answers_are_waited_for() {
-        let mut now = Instant::now();
-        let mut linger = Linger::default();
-        let mut stayed = 0;
-        for _ in 0..1000 {
-            let time = linger.begin(now);
-            stayed += u32::from(time >= Linger::MOST);
-            linger.ended(now, (time > Duration::ZERO).then_some(false));
-            now += Linger::MOST / 2;
-        }
-        assert!((1..15).contains(&stayed), "{stayed}");
-        // Messages that follow each other are believed at once.
-        linger.ended(now, Some(true));
-        assert_eq!(linger.begin(now), Linger::MOST);
-    }
 }

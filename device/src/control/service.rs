@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
@@ -34,6 +34,7 @@ use super::protocol::Pulled;
 use super::protocol::Pushed;
 use super::protocol::Status;
 use crate::device::Device;
+use crate::device::FifoGuard;
 use crate::fault::FaultError;
 use crate::fault::FaultId;
 use crate::fault::FaultSpec;
@@ -41,6 +42,7 @@ use crate::fifo::Fifo;
 use crate::fifo::NotByHand;
 use crate::fifo::Traffic;
 use crate::refusal::Refusal;
+use crate::sandbox::Confinement;
 
 /// Most faults at a time: each is asked whenever something could go wrong.
 const MAX_FAULTS: usize = 64;
@@ -50,6 +52,8 @@ const MAX_FAULTS: usize = 64;
 pub struct Service {
     device: Arc<Device>,
     started: Instant,
+    /// What the process has given up, once it has.
+    confinement: Arc<OnceLock<Confinement>>,
 }
 
 impl Service {
@@ -58,7 +62,13 @@ impl Service {
         Self {
             device,
             started: Instant::now(),
+            confinement: Arc::default(),
         }
+    }
+
+    /// What [`Service::status`] says of the process. The first time counts.
+    pub fn set_confinement(&self, confinement: Confinement) {
+        self.confinement.get_or_init(|| confinement);
     }
 
     /// Carries out a command.
@@ -134,6 +144,10 @@ impl Service {
                 control_interrupts: device.interrupts(CONTROL_QUEUE),
                 event_interrupts: device.interrupts(EVENT_QUEUE),
                 refused: by_name(refused),
+                sandbox: self
+                    .confinement
+                    .get()
+                    .map_or_else(|| "none".to_owned(), ToString::to_string),
             },
             fifos: (0..device.num_fifos())
                 .filter_map(|index| self.fifo_status(index))
@@ -237,7 +251,7 @@ impl Service {
         result.map_err(|error| Failure::new(Code::Unsupported, error.to_string()))
     }
 
-    fn fifo(&self, index: u16) -> Result<MutexGuard<'_, Fifo>, Failure> {
+    fn fifo(&self, index: u16) -> Result<FifoGuard<'_>, Failure> {
         self.device.fifo(index).ok_or_else(|| {
             let count = self.device.num_fifos();
             Failure::new(

@@ -67,10 +67,11 @@ fn device(device: &DeviceStatus) -> String {
         "no VMM is connected"
     };
     format!(
-        "vhost-device-fifo {}, up {}; {vmm}, {} so far\n",
+        "vhost-device-fifo {}, up {}; {vmm}, {} so far; sandbox: {}\n",
         device.version,
         duration(device.uptime_ms / 1000),
         device.connections,
+        device.sandbox,
     )
 }
 

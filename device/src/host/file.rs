@@ -24,6 +24,11 @@ use event_manager::MutEventSubscriber;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tracing::error;
+use tracing::warn;
+use vmm_sys_util::event::EventConsumer;
+use vmm_sys_util::event::EventFlag;
+use vmm_sys_util::event::EventNotifier;
+use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 use super::HostError;
 use super::pump;
@@ -41,6 +46,14 @@ pub struct Files {
     output_path: PathBuf,
     input_path: PathBuf,
     log: LogLimit,
+    reopen: (EventConsumer, EventNotifier),
+}
+
+/// How an output is opened: also anew, after another file was made in its place.
+fn append() -> OpenOptions {
+    let mut append = OpenOptions::new();
+    append.append(true).create(true).mode(0o600);
+    append
 }
 
 /// The files themselves.
@@ -58,14 +71,12 @@ impl Files {
         output: &Path,
         input: Option<&Path>,
     ) -> Result<Self, HostError> {
-        let mut append = OpenOptions::new();
-        append.append(true).create(true).mode(0o600);
         let mut read = OpenOptions::new();
         read.read(true);
         let pair = Pair {
             // First, for opening the other may create it.
             input: input.map(|path| open(path, &mut read)).transpose()?,
-            output: open(output, &mut append)?,
+            output: open(output, &mut append())?,
         };
         Ok(Self {
             pump: Pump::new(device, index, capacity)?,
@@ -73,7 +84,33 @@ impl Files {
             output_path: output.to_owned(),
             input_path: input.unwrap_or(output).to_owned(),
             log: LogLimit::default(),
+            reopen: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
+                .map_err(HostError::system("create an eventfd"))?,
         })
+    }
+
+    /// Has the output opened anew by its name.
+    pub fn reopener(&self) -> Result<EventNotifier, HostError> {
+        self.reopen
+            .1
+            .try_clone()
+            .map_err(HostError::system("copy an eventfd"))
+    }
+
+    /// Goes on in the file that has the name by now. What was written is in the other one, whole.
+    fn reopen(&mut self, ops: &mut EventOps<'_>) {
+        let output = match open(&self.output_path, &mut append()) {
+            Ok(output) => output,
+            Err(error) => {
+                warn!(fifo = self.pump.index(), %error, "writing goes on in the old file");
+                return;
+            }
+        };
+        // It was watched if it is a pipe or a device.
+        let _ = ops.remove(Events::new(&self.pair.output, EventSet::empty()));
+        self.pair.output = output;
+        let watched = watch(&self.pump, &self.pair.output, ops);
+        self.pump.open_output(watched);
     }
 
     fn turn(&mut self) {
@@ -122,23 +159,14 @@ impl Files {
 
 impl MutEventSubscriber for Files {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new_raw(self.pump.bell.fd(), EventSet::IN)) {
-            error!(fifo = self.pump.index(), %error, "cannot watch a descriptor");
+        for fd in [self.pump.bell.fd(), self.reopen.0.as_raw_fd()] {
+            if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
+                error!(fifo = self.pump.index(), %error, "cannot watch a descriptor");
+            }
         }
-        let index = self.pump.index();
-        let mut watch = |file: &File| match ops.add(Events::new(file, pump::interest())) {
-            Ok(()) => true,
-            // How the kernel says that a file is always ready.
-            Err(event_manager::Error::Epoll(errno)) if errno.errno() == Errno::EPERM as i32 => {
-                false
-            }
-            Err(error) => {
-                error!(fifo = index, %error, "cannot watch a file");
-                true
-            }
-        };
-        let output = watch(&self.pair.output);
-        let input = self.pair.input.as_ref().map(watch);
+        let output = watch(&self.pump, &self.pair.output, ops);
+        let input = self.pair.input.as_ref();
+        let input = input.map(|file| watch(&self.pump, file, ops));
         self.pump.open_output(output);
         if let Some(watched) = input {
             self.pump.open_input(watched);
@@ -150,6 +178,9 @@ impl MutEventSubscriber for Files {
         let set = events.event_set();
         if fd == self.pump.bell.fd() {
             self.pump.bell.heard();
+        } else if fd == self.reopen.0.as_raw_fd() {
+            let _ = self.reopen.0.consume();
+            self.reopen(ops);
         } else if fd == self.pair.output.as_raw_fd() {
             self.pump.note_output(set);
             if set.contains(EventSet::ERROR) {
@@ -164,6 +195,19 @@ impl MutEventSubscriber for Files {
             self.pump.note_input(set);
         }
         self.turn();
+    }
+}
+
+/// Watches a file; whether events will tell when it is ready.
+fn watch(pump: &Pump, file: &File, ops: &mut EventOps<'_>) -> bool {
+    match ops.add(Events::new(file, pump::interest())) {
+        Ok(()) => true,
+        // How the kernel says that a file is always ready.
+        Err(event_manager::Error::Epoll(errno)) if errno.errno() == Errno::EPERM as i32 => false,
+        Err(error) => {
+            error!(fifo = pump.index(), %error, "cannot watch a file");
+            true
+        }
     }
 }
 
@@ -211,6 +255,9 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<File, HostError> {
             Some(Errno::ENXIO) => {
                 refused(&"nobody reads this named pipe yet; start its reader first")
             }
+            Some(Errno::ENOSYS) => refused(
+                &"the sandbox opens no file, as this kernel lacks Landlock; use --sandbox none, or restart",
+            ),
             _ => refused(&error),
         })
 }
@@ -225,12 +272,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    fn append() -> OpenOptions {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600);
-        options
-    }
 
     #[rstest]
     #[case::folder("folder", "it is a folder")]

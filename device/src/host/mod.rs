@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use event_manager::MutEventSubscriber;
+use vmm_sys_util::event::EventNotifier;
 
 use crate::device::Device;
 use crate::socket::SocketError;
@@ -83,6 +84,8 @@ pub struct Outside {
     pub subscribers: Vec<Box<dyn MutEventSubscriber + Send>>,
     /// The pseudo-terminals, each with the number of its FIFO.
     pub ptys: Vec<(u16, PathBuf)>,
+    /// Those who have files open by name, and open them anew when told to.
+    pub reopen: Vec<EventNotifier>,
 }
 
 impl std::fmt::Debug for Outside {
@@ -113,6 +116,7 @@ pub fn open(device: &Arc<Device>, specs: &[FifoSpec]) -> Result<Outside, HostErr
             }
             Kind::File { path, input } => {
                 let file = file::Files::open(device, index, spec.capacity, path, input.as_deref())?;
+                outside.reopen.push(file.reopener()?);
                 outside.subscribers.push(Box::new(file));
             }
             Kind::Loopback | Kind::Pattern { .. } | Kind::Zero | Kind::Null => {}

@@ -48,7 +48,11 @@ use super::pump::Flow;
 use super::pump::Pump;
 use crate::device::Device;
 use crate::fifo::Connection;
+use crate::socket::PathLock;
 use crate::socket::SocketFile;
+
+/// Where slaves of pseudo-terminals are.
+const TERMINALS: &str = "/dev/pts";
 
 /// See the module.
 pub struct Pty {
@@ -211,8 +215,6 @@ fn make_raw(master: &PtyMaster) -> nix::Result<()> {
 
 /// Makes a symbolic link to `target`.
 fn link(target: &Path, path: &Path) -> Result<SocketFile, HostError> {
-    // One that leads nowhere was left by a daemon that is no more.
-    let stale = path.is_symlink() && !path.exists();
     let failed = |source: io::Error| match source.kind() {
         ErrorKind::AlreadyExists => HostError::LinkTaken(path.to_owned()),
         _ => HostError::Link {
@@ -220,11 +222,17 @@ fn link(target: &Path, path: &Path) -> Result<SocketFile, HostError> {
             source,
         },
     };
+    let lock = PathLock::take(path)
+        .map_err(failed)?
+        .ok_or_else(|| HostError::LinkTaken(path.to_owned()))?;
+    // No daemon that lives has made it. One that leads to a terminal was left by one that is no more,
+    // whoever has that terminal by now; so was one that leads nowhere.
+    let stale = fs::read_link(path).is_ok_and(|to| to.starts_with(TERMINALS) || !path.exists());
     if stale {
         fs::remove_file(path).map_err(failed)?;
     }
     symlink(target, path).map_err(failed)?;
-    SocketFile::new(path).map_err(failed)
+    SocketFile::new(path, lock).map_err(failed)
 }
 
 #[cfg(test)]

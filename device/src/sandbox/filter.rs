@@ -4,7 +4,8 @@
 //!
 //! Two filters, of which the stricter answer counts. One lists what is allowed. The other makes a
 //! few calls that the C library and Rust's runtime try by themselves, and can do without, look as
-//! if the kernel did not have them. No call here opens a file, starts a program, reaches another
+//! if the kernel did not have them. No call here opens a file (but by a name that [`super::landlock`]
+//! confines), starts a program, reaches another
 //! process or the network, or makes memory executable.
 
 use std::collections::BTreeMap;
@@ -20,7 +21,9 @@ use seccompiler::SeccompCondition;
 use seccompiler::SeccompFilter;
 use seccompiler::SeccompRule;
 
+use super::Landlock;
 use super::Needs;
+use super::Sandbox;
 
 /// Allowed with any argument.
 const ALLOWED: &[i64] = &[
@@ -103,6 +106,9 @@ const ABSENT_OLD: &[i64] = &[libc::SYS_open];
 #[cfg(not(target_arch = "x86_64"))]
 const ABSENT_OLD: &[i64] = &[];
 
+/// Whether two descriptors stand for one open file.
+const F_DUPFD_QUERY: c_int = 1027;
+
 const NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -112,16 +118,38 @@ const NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWNET;
 
 /// Puts all threads of this process under the filters, and those to come.
-pub fn install(needs: Needs) -> Result<(), seccompiler::Error> {
+pub fn install(
+    needs: &Needs,
+    sandbox: Sandbox,
+    landlock: Landlock,
+) -> Result<(), seccompiler::Error> {
+    // A filter cannot see which file is opened: where nothing else looks at that, none is.
+    let opens = !needs.reopened.is_empty() && landlock.confines_opening();
+    let otherwise = match sandbox {
+        Sandbox::Log => SeccompAction::Log,
+        Sandbox::Kill | Sandbox::None => SeccompAction::KillProcess,
+    };
     // In this order: the second one does not allow to install another.
-    seccompiler::apply_filter_all_threads(&absent()?)?;
-    seccompiler::apply_filter_all_threads(&allowed(needs)?)
+    seccompiler::apply_filter_all_threads(&absent(opens)?)?;
+    seccompiler::apply_filter_all_threads(&allowed(needs, otherwise)?)
 }
 
-fn absent() -> Result<BpfProgram, BackendError> {
+fn absent(opens: bool) -> Result<BpfProgram, BackendError> {
     let rules = [ABSENT, ABSENT_OLD].concat();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        rules.into_iter().map(|call| (call, Vec::new())).collect();
+    if opens {
+        // What is opened anew is opened for writing; there is nothing to be read.
+        rules.insert(
+            libc::SYS_openat,
+            vec![
+                masked(2, libc::O_ACCMODE, libc::O_RDONLY)?,
+                masked(2, libc::O_ACCMODE, libc::O_RDWR)?,
+            ],
+        );
+    }
     SeccompFilter::new(
-        rules.into_iter().map(|call| (call, Vec::new())).collect(),
+        rules,
         SeccompAction::Allow,
         SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
         std::env::consts::ARCH.try_into()?,
@@ -129,7 +157,7 @@ fn absent() -> Result<BpfProgram, BackendError> {
     .try_into()
 }
 
-fn allowed(needs: Needs) -> Result<BpfProgram, BackendError> {
+fn allowed(needs: &Needs, otherwise: SeccompAction) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [ALLOWED, ALLOWED_OLD, ABSENT, ABSENT_OLD]
         .concat()
         .into_iter()
@@ -142,13 +170,17 @@ fn allowed(needs: Needs) -> Result<BpfProgram, BackendError> {
     }
     let ioctls: Vec<_> = ioctls.into_iter().map(request).collect();
     rules.insert(libc::SYS_ioctl, one_of(1, &ioctls)?);
-    if needs.connect {
-        rules.insert(libc::SYS_socket, one_of(0, &[libc::AF_UNIX])?);
+    let unix = (!needs.connected.is_empty()).then_some(libc::AF_UNIX);
+    let tcp = (!needs.tcp_ports.is_empty()).then_some([libc::AF_INET, libc::AF_INET6]);
+    let families = unix.into_iter().chain(tcp.into_iter().flatten());
+    let sockets: Vec<_> = families.map(stream_of).collect::<Result<_, _>>()?;
+    if !sockets.is_empty() {
+        rules.insert(libc::SYS_socket, sockets);
         rules.insert(libc::SYS_connect, Vec::new());
     }
     SeccompFilter::new(
         rules,
-        SeccompAction::KillProcess,
+        otherwise,
         SeccompAction::Allow,
         std::env::consts::ARCH.try_into()?,
     )?
@@ -162,10 +194,11 @@ fn restricted() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
         (libc::SYS_getsockopt, one_of(1, &[libc::SOL_SOCKET])?),
         (
             libc::SYS_setsockopt,
-            vec![SeccompRule::new(vec![
-                argument(1, -1, libc::SOL_SOCKET)?,
-                argument(2, -1, libc::SO_SNDBUF)?,
-            ])?],
+            vec![
+                option(libc::SOL_SOCKET, libc::SO_SNDBUF)?,
+                option(libc::SOL_SOCKET, libc::SO_KEEPALIVE)?,
+                option(libc::IPPROTO_TCP, libc::TCP_NODELAY)?,
+            ],
         ),
         (libc::SYS_mmap, without(2, libc::PROT_EXEC)?),
         (libc::SYS_mprotect, without(2, libc::PROT_EXEC)?),
@@ -196,10 +229,24 @@ fn restricted() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
                     libc::F_SETFD,
                     libc::F_GETFL,
                     libc::F_SETFL,
+                    F_DUPFD_QUERY,
                 ],
             )?,
         ),
     ])
+}
+
+/// A new stream socket of a family.
+fn stream_of(family: c_int) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![
+        argument(0, -1, family)?,
+        argument(1, 0xf, libc::SOCK_STREAM)?,
+    ])
+}
+
+/// An option of a socket.
+fn option(level: c_int, name: c_int) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![argument(1, -1, level)?, argument(2, -1, name)?])
 }
 
 /// An ioctl's number as the kernel looks at it: 32 bits.

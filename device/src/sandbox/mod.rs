@@ -5,9 +5,15 @@
 //! The guest and every peer on a socket are hostile, and so is whoever finds a way to run code in
 //! this process. When everything that needs a right is open, and before anything that a peer sent
 //! is read, the process gives up its capabilities and all system calls but those that serving
-//! takes ([`filter`]). It must not know what is served.
+//! takes ([`filter`]), and of the files and ports those could reach all but its own ([`landlock`]). It
+//! must not know what is served.
 
 mod filter;
+mod landlock;
+
+use std::fmt;
+use std::fmt::Display;
+use std::path::PathBuf;
 
 use caps::CapSet;
 use caps::Capability;
@@ -17,8 +23,10 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
-/// Most files open at once. A VMM brings three eventfds for each of 64 queues and a file for each
-/// of 32 pieces of memory; a FIFO has a handful.
+pub use self::landlock::Landlock;
+
+/// Most files open at once. A VMM brings three eventfds for each of 64 queues (192) and a file for each
+/// of at most 509 pieces of memory; each of 31 FIFOs has at most 5 (155), each of 16 control clients one.
 const MAX_FILES: u64 = 1024;
 
 /// Most memory of its own beside the rings: thread stacks, messages, lines.
@@ -53,28 +61,77 @@ pub enum SandboxError {
          to serve without a sandbox, which is less safe, use --sandbox none"
     )]
     Filter(#[from] seccompiler::Error),
+    /// The kernel has Landlock, and does not take the rules.
+    #[error(
+        "cannot confine file access by Landlock: {0}; to serve without a sandbox, which is less safe, \
+         use --sandbox none"
+    )]
+    Landlock(#[from] ::landlock::RulesetError),
 }
 
 /// How much the process gives up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sandbox {
-    /// Nothing.
-    None,
     /// Capabilities, new privileges, most memory and files, and all system calls but a few: another
     /// one ends the process with SIGSYS
     #[default]
-    Seccomp,
+    #[value(alias = "seccomp")]
+    Kill,
+    /// As much, but a system call that would end the process is only written to the kernel's log
+    Log,
+    /// Nothing.
+    None,
+}
+
+/// What a process has given up, for those who ask later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// As it was told.
+    pub sandbox: Sandbox,
+    /// As much of the other half as the kernel has.
+    pub landlock: Landlock,
+}
+
+impl Confinement {
+    /// Whether files can be opened anew by their names.
+    pub fn may_reopen(self) -> bool {
+        self.sandbox == Sandbox::None || self.landlock.confines_opening()
+    }
+}
+
+impl Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sandbox {
+            Sandbox::None => return f.write_str("none"),
+            Sandbox::Kill => f.write_str("seccomp")?,
+            Sandbox::Log => f.write_str("seccomp that only logs")?,
+        }
+        match self.landlock {
+            Landlock { abi: 0, .. } => f.write_str(", no Landlock in this kernel"),
+            Landlock { abi, full: true } => write!(f, ", Landlock {abi}"),
+            Landlock { abi, .. } => write!(
+                f,
+                ", Landlock {abi} (an older kernel's: not all that is wanted)"
+            ),
+        }
+    }
 }
 
 /// What serving takes that depends on what is served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Memory that the FIFOs take.
     pub ring_bytes: u64,
-    /// Connecting to UNIX sockets: not to be had for nothing, since other daemons listen there.
-    pub connect: bool,
     /// Setting up terminals.
     pub terminals: bool,
+    /// Files that are removed at the end.
+    pub removed: Vec<PathBuf>,
+    /// Files that are opened anew, for writing, when they were renamed.
+    pub reopened: Vec<PathBuf>,
+    /// UNIX sockets to connect to: not to be had for nothing, since other daemons listen there.
+    pub connected: Vec<PathBuf>,
+    /// TCP ports to connect to.
+    pub tcp_ports: Vec<u16>,
 }
 
 impl Sandbox {
@@ -84,17 +141,19 @@ impl Sandbox {
     /// # Errors
     ///
     /// What the kernel refuses; the process may have lost some of its rights by then.
-    pub fn enter(self, needs: Needs) -> Result<(), SandboxError> {
-        match self {
-            Self::None => Ok(()),
-            Self::Seccomp => {
-                limit_resources(needs.ring_bytes)?;
-                drop_capabilities()?;
-                prctl::set_no_new_privs().map_err(SandboxError::NoNewPrivs)?;
-                filter::install(needs)?;
-                Ok(())
-            }
+    pub fn enter(self, needs: &Needs) -> Result<Confinement, SandboxError> {
+        let mut landlock = Landlock::NONE;
+        if self != Self::None {
+            limit_resources(needs.ring_bytes)?;
+            drop_capabilities()?;
+            prctl::set_no_new_privs().map_err(SandboxError::NoNewPrivs)?;
+            landlock = landlock::confine(needs)?;
+            filter::install(needs, self, landlock)?;
         }
+        Ok(Confinement {
+            sandbox: self,
+            landlock,
+        })
     }
 }
 

@@ -12,6 +12,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -624,6 +628,30 @@ impl Driver {
     /// Tells the device even if it does not want to know.
     pub fn kick(&mut self, queue: u16) {
         self.queues[usize::from(queue)].kick.write(1).unwrap();
+    }
+
+    /// Has the device wait for kicks of a queue at a descriptor that cannot be read.
+    pub fn break_kick(&mut self, queue: u16) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        // A socket whose peer goes without reading what it was sent fails with ECONNRESET.
+        std::io::Write::write_all(&mut &ours, b"unread").unwrap();
+        let ours = OwnedFd::from(ours).into_raw_fd();
+        // SAFETY: it was just given up by its owner.
+        let broken = unsafe { EventFd::from_raw_fd(ours) };
+        self.frontend
+            .set_vring_kick(usize::from(queue), &broken)
+            .unwrap();
+        drop(theirs);
+    }
+
+    /// Waits until the device has ended the connection.
+    pub fn wait_disconnected(&mut self) {
+        let fd = self.frontend.as_raw_fd();
+        // SAFETY: the frontend has it open for longer than this.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        let count = poll(&mut fds, PollTimeout::from(PATIENCE_MS)).unwrap();
+        assert_eq!(count, 1, "still connected");
     }
 
     /// The next used buffer, if there is one: head and used length.

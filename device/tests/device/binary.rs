@@ -54,7 +54,16 @@ impl Daemon {
 
     /// As [`Daemon::start`], with the line of the log that says so.
     fn start_with_line(args: &[&str]) -> (Self, String) {
-        let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(args))
+    }
+
+    /// As [`Daemon::start`], with a command of the test's own.
+    pub fn start_command(command: Command) -> Self {
+        Self::spawn(command).0
+    }
+
+    fn spawn(mut command: Command) -> (Self, String) {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut daemon = Self {
             stderr: BufReader::new(child.stderr.take().unwrap()),
             child,

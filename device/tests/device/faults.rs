@@ -124,8 +124,11 @@ fn a_spurious_interrupt_comes_for_nothing(#[case] place: &str, #[case] queue: u1
     let driver = driver(&host);
     driver.interrupts(queue);
     host.fault(&format!("spurious-interrupt,{place},every=5ms,count=3"));
-    for _ in 0..2 {
-        driver.wait_interrupt(queue);
+    // Several may have come by the time this thread looks.
+    let mut interrupts = 0;
+    while interrupts < 2 {
+        wait_readable(driver.call(queue), "a spurious interrupt");
+        interrupts += driver.interrupts(queue);
     }
     assert_eq!(driver.used_count(queue), 0);
 }

@@ -15,12 +15,15 @@ mod common;
 
 mod binary;
 mod control;
+mod conventions;
 mod ctl;
 mod ctl_program;
 mod endpoints;
 mod faults;
 mod hostile;
+mod landlock;
 mod notification;
+mod recovery;
 mod reset;
 mod sandbox;
 mod streams;

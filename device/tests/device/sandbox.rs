@@ -31,13 +31,14 @@ const TASK: &str = "CONFINED_TASK";
 fn confined() {
     let task = env::var(TASK).expect("it is for other tests to run this one");
     let mut words = task.split(' ');
+    let connects = words.next() == Some("connect");
     let needs = Needs {
-        connect: words.next() == Some("connect"),
+        connected: connects.then(|| "/no/where".into()).into_iter().collect(),
         ..Needs::default()
     };
     let numbers: Vec<c_long> = words.map(|word| word.parse().unwrap()).collect();
     log::init();
-    Sandbox::Seccomp.enter(needs).unwrap();
+    Sandbox::Kill.enter(&needs).unwrap();
     match numbers[..] {
         [number, first, second, third] => call(number, [first, second, third]),
         _ => everyday_life(),

@@ -15,7 +15,7 @@ use vhost_device_fifo::virtqueue::GuestRam;
 use vhost_device_fifo::virtqueue::SharedRam;
 use vhost_device_fifo::virtqueue::Vring;
 use vhost_device_fifo::worker;
-use vhost_device_fifo::worker::Mailbox;
+use vhost_device_fifo::mailbox::Mailbox;
 use vhost_device_fifo::worker::Wake;
 use vhost_device_fifo::worker::Worker;
 use vhost_user_backend::VringT;

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the control socket says of a device: all of it at one moment, and what changes.
+//!
+//! Types alone; it must not know requests, or where the figures come from.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::fifo::Connection;
+
+/// The device at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What belongs to no FIFO.
+    pub device: DeviceStatus,
+    /// Every FIFO, in order.
+    pub fifos: Vec<FifoStatus>,
+    /// Every fault, in the order in which they were added.
+    pub faults: Vec<FaultStatus>,
+}
+
+/// A fault at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultStatus {
+    /// Its number.
+    pub fault: u32,
+    /// What goes wrong, as for `--fault`.
+    pub spec: String,
+    /// How often it could have struck.
+    pub opportunities: u64,
+    /// How often it did.
+    pub strikes: u64,
+    /// It never strikes again.
+    pub over: bool,
+}
+
+/// What belongs to no FIFO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Version of the daemon.
+    pub version: String,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// A VMM is connected.
+    pub connected: bool,
+    /// VMMs that have connected so far.
+    pub connections: u64,
+    /// Interrupts for the control queue.
+    pub control_interrupts: u64,
+    /// Interrupts for the event queue.
+    pub event_interrupts: u64,
+    /// What was refused on these queues, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// What the daemon's process has given up.
+    #[serde(default)]
+    pub sandbox: String,
+}
+
+/// A FIFO at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FifoStatus {
+    /// Its number.
+    pub fifo: u16,
+    /// As in its SPEC.
+    pub kind: String,
+    /// Bytes that each direction holds.
+    pub capacity: usize,
+    /// What its host side is like.
+    pub host: HostSide,
+    /// Peers that its host side has had so far.
+    pub peers: u64,
+    /// The driver is told that the host side has hung up.
+    pub hangup: bool,
+    /// It was hung up through the control socket.
+    pub hangup_by_control: bool,
+    /// It has failed and waits for a reset of the device.
+    pub error: bool,
+    /// From the host side to the driver.
+    pub rx: DirectionStatus,
+    /// From the driver to the host side.
+    pub tx: DirectionStatus,
+    /// What was refused from the driver, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// One direction of a FIFO at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionStatus {
+    /// Bytes inside.
+    pub level: usize,
+    /// Bytes that came in so far.
+    pub entered: u64,
+    /// Bytes that went out or were discarded so far.
+    pub left: u64,
+    /// Messages to or from the driver that carried any.
+    pub messages: u64,
+    /// Interrupts for its queue.
+    pub interrupts: u64,
+}
+
+/// What the host side of a FIFO is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostSide {
+    /// There, and will be as long as the device.
+    Lasting,
+    /// Nobody was there yet.
+    Awaited,
+    /// A peer is there.
+    Connected,
+    /// A peer is there that sends nothing more.
+    HalfClosed,
+    /// The last peer is gone.
+    Gone,
+}
+
+impl From<Connection> for HostSide {
+    fn from(connection: Connection) -> Self {
+        match connection {
+            Connection::Lasting => Self::Lasting,
+            Connection::Awaited => Self::Awaited,
+            Connection::Connected => Self::Connected,
+            Connection::HalfClosed => Self::HalfClosed,
+            Connection::Gone => Self::Gone,
+        }
+    }
+}
+
+/// Something that happened, for a watcher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A VMM has come, or gone.
+    Vmm {
+        /// It is there.
+        connected: bool,
+        /// VMMs that have connected so far.
+        connections: u64,
+    },
+    /// Bytes moved.
+    Level {
+        /// In which FIFO.
+        fifo: u16,
+        /// Bytes inside from the host side to the driver.
+        rx: usize,
+        /// Bytes inside from the driver to the host side.
+        tx: usize,
+        /// Bytes that came into rx since the event before.
+        rx_entered: u64,
+        /// Bytes that came into tx since the event before.
+        tx_entered: u64,
+    },
+    /// The host side is like this now.
+    Host {
+        /// Of which FIFO.
+        fifo: u16,
+        /// What it is like.
+        host: HostSide,
+        /// Peers so far.
+        peers: u64,
+    },
+    /// What the driver is told of the state has changed.
+    State {
+        /// Of which FIFO.
+        fifo: u16,
+        /// The host side has hung up.
+        hangup: bool,
+        /// The FIFO has failed.
+        error: bool,
+    },
+    /// The driver sent what was refused.
+    Refused {
+        /// On which FIFO; `None` on the control or event queue.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fifo: Option<u16>,
+        /// Why.
+        reason: String,
+        /// How often since the event before.
+        count: u64,
+    },
+    /// A fault struck, was added, or strikes no more.
+    Fault {
+        /// Its number.
+        fault: u32,
+        /// What goes wrong.
+        spec: String,
+        /// How often it struck so far.
+        strikes: u64,
+        /// It never strikes again, or was taken away.
+        over: bool,
+    },
+    /// Events that this watcher was too slow for.
+    Lost {
+        /// How many since the last one it got.
+        lost: u64,
+    },
+}
