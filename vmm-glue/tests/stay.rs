@@ -9,6 +9,8 @@
 )]
 
 mod common;
+#[path = "common/pty.rs"]
+mod pty;
 
 use std::fs;
 use std::io::BufRead;
@@ -26,6 +28,9 @@ use std::time::Instant;
 use common::command;
 use rustix::process::Pid;
 use rustix::process::Signal;
+use rustix::termios::SpecialCodeIndex;
+
+use crate::pty::Terminal;
 
 /// A machine, ended with the test that failed.
 struct Machine {
@@ -285,6 +290,53 @@ fn megabytes_pass_whole_beside_a_command_whose_output_nobody_reads_and_a_command
         started.elapsed()
     });
     assert!(took.any(|took| took.as_millis() <= 150));
+    machine.down();
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_terminal_of_an_exec_is_the_hosts_and_ctrl_c_is_for_its_command() {
+    let machine = Machine::up("terminal", &[]);
+    let mut terminal = Terminal::new();
+    terminal.resize(30, 90);
+    let mut modes = terminal.modes();
+    modes.special_codes[SpecialCodeIndex::VKILL] = 0x18;
+    terminal.set_modes(&modes);
+    let mut beside = Terminal::new();
+    beside.start(&machine.command(&["exec"], &["-t", "--", "sh", "-c", "echo up; exec cat"]));
+    beside.wait_for("up\r\n");
+    let mut shell = machine.command(&["exec", "-t"], &["--env", "A=b c"]);
+    shell.env("TERM", "xterm-kitty");
+    terminal.start(&shell);
+    terminal.wait_for("# ");
+    terminal.keys("stty size; e''cho \"<$A|$TERM>\"\n");
+    terminal.wait_for("30 90\r\n");
+    terminal.wait_for("<b c|xterm-256color>");
+    terminal.keys("stty -a | grep -o 'kill = [^;]*'\n");
+    terminal.wait_for("kill = ^X\r\n");
+    terminal.resize(50, 100);
+    terminal.keys("until stty size | grep '50 100'; do :; done\n");
+    terminal.wait_for("50 100\r\n");
+    // The command itself says that it has the terminal. A shell that is interrupted between its fork and the change of the terminal's foreground
+    // group takes the interrupt for its own, and its child sleeps on: bash does so on any terminal.
+    terminal.keys("sh -c \"echo g''o; exec sleep 1000\"\n");
+    terminal.wait_for("go\r\n");
+    terminal.keys("\x03");
+    terminal.wait_for("# ");
+    terminal.keys("exit 7\n");
+    assert_eq!(terminal.wait(), Some(7));
+    assert_eq!(format!("{:?}", terminal.modes()), format!("{modes:?}"));
+    beside.keys("echoed\n");
+    beside.wait_for("echoed\r\nechoed\r\n");
+    beside.keys("\x1d\x1d\x1d");
+    assert_eq!(beside.wait(), Some(130));
+
+    // Without a terminal in the guest, Ctrl-C is a signal of the command's.
+    let mut plain = Terminal::new();
+    plain.start(&machine.exec(&["sh", "-c", "echo up; exec sleep 1000"]));
+    plain.wait_for("up\r\n");
+    plain.keys("\x03");
+    assert_eq!(plain.wait(), Some(130));
     machine.down();
 }
 
