@@ -10,9 +10,11 @@
 #   guest.sh leaks                  what kmemleak has found; of the debug kernel
 #   guest.sh answer                 nothing
 #
-# Each call ends with the line `--- kernel` and what the kernel has logged meanwhile.
+# A rmmod or insmod that does not return is left alone after LIMIT seconds: status 124. Lines `stack: ` say where in the kernel a process
+# of the call still waits. Each call ends with the line `--- kernel` and what the kernel has logged meanwhile.
 
 STATE=/run/lab/grader
+LIMIT=$((20 * ${GLOBALFIFO_PATIENCE:-1}))
 mkdir -p $STATE
 
 characters() { ls /sys/dev/char | sort; }
@@ -44,17 +46,44 @@ keep_state() {
     dmesg -c >/dev/null
 }
 
+# Where in the kernel processes wait in a module's code.
+stacks() {
+    grep -l '\[[a-zA-Z0-9_]*\]$' /proc/[0-9]*/stack 2>/dev/null | xargs -r sed 's/^/stack: /' 2>/dev/null
+}
+
+# Runs a command that may never return; its status, or 124. It has none of this script's streams: those end with the script.
+within() {
+    rm -f $STATE/end
+    mkfifo $STATE/end
+    exec 8<>$STATE/end
+    ("$@" 8>&-; echo $? >&8) >$STATE/said 2>&1 </dev/null &
+    read -r -t $LIMIT ended <&8 || ended=124
+    exec 8>&-
+    cat $STATE/said
+    if [ "$ended" = 124 ]; then
+        echo "$1 has not returned after $LIMIT s"
+        stacks
+    fi
+    return "$ended"
+}
+
 load() {
     ko=$1
     shift
     for needed in $(modinfo -F depends "$ko" | tr , ' '); do
         modprobe "$needed"
     done
-    insmod "$ko" "$@" 2>&1 || return 1
+    within insmod "$ko" "$@" || return
     udevadm settle --timeout=20
     found=$(nodes)
     [ -n "$found" ] || found=$(make_node)
     echo "$found"
+    # Whether there is a virtio device behind a node.
+    characters | comm -13 $STATE/characters - | while read -r device; do
+        case $(realpath "/sys/dev/char/$device") in
+        */virtio[0-9]*) echo "device $device" ;;
+        esac
+    done
 }
 
 # What is there now and was not before the module was loaded.
@@ -73,8 +102,8 @@ again() {
     round=0
     while [ $round -lt "$count" ]; do
         round=$((round + 1))
-        rmmod "$module" 2>&1 || { echo "rmmod fails the $round. time"; return 1; }
-        insmod "$ko" "$@" 2>&1 || { echo "insmod fails the $round. time again"; return 1; }
+        within rmmod "$module" || { status=$?; echo "rmmod fails the $round. time"; return $status; }
+        within insmod "$ko" "$@" || { status=$?; echo "insmod fails the $round. time again"; return $status; }
     done
     udevadm settle --timeout=20
     nodes
@@ -87,12 +116,12 @@ case $what in
 load)
     keep_state
     echo "grader: insmod" >/dev/kmsg
-    load "$@" || status=1
+    load "$@" || status=$?
     ;;
 unload)
     echo "grader: rmmod" >/dev/kmsg
-    rmmod "$1" 2>&1 || status=1
-    left "$1"
+    within rmmod "$1" || status=$?
+    [ $status = 124 ] || left "$1"
     ;;
 busy)
     echo "grader: rmmod of a module in use" >/dev/kmsg
@@ -104,7 +133,7 @@ busy)
     ;;
 again)
     echo "grader: rmmod and insmod" >/dev/kmsg
-    again "$@" || status=1
+    again "$@" || status=$?
     ;;
 answer)
     ;;
@@ -115,6 +144,8 @@ run)
     echo "grader: $1" >/dev/kmsg
     RULE_LIMIT=$2 "/mnt/rules/$1" "$3" 2>&1
     status=$?
+    # A process that SIGKILL does not end.
+    [ $status = 3 ] && stacks
     ;;
 esac
 echo "--- kernel"

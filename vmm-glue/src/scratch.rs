@@ -26,8 +26,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What all names begin with; the kind and random letters follow.
 const PREFIX: &str = "globalfifo-";
 /// All kinds: nothing else is ever removed.
-const KINDS: [&str; 9] = [
-    RUN, TEST, "soak", "bench", "alone", "module", "grade", "mutants", DEBIAN,
+const KINDS: [&str; 10] = [
+    RUN, TEST, "soak", "bench", "alone", "module", "grade", "mutants", "hostile", DEBIAN,
 ];
 /// A machine's sockets and logs.
 pub const RUN: &str = "run";

@@ -3,10 +3,14 @@
 //! The command line of `cargo lab grade`.
 
 use std::num::NonZeroU8;
+use std::num::NonZeroU32;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::ValueEnum;
 
+use crate::grading::batch::Partition;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::System;
@@ -21,7 +25,7 @@ use crate::vm::config::Config;
 #[derive(Debug, Args)]
 pub struct GradeArgs {
     /// The driver.
-    #[arg(required_unless_present_any = ["list", "show"])]
+    #[arg(required_unless_present_any = ["list", "show", "batch", "table"])]
     pub path: Option<PathBuf>,
     /// Only rules of this name, with wildcards: `fasync.*`; may be repeated.
     #[arg(long, value_name = "GLOB")]
@@ -29,6 +33,37 @@ pub struct GradeArgs {
     /// Stop at the first M rule that fails, and explain that one.
     #[arg(long)]
     pub next: bool,
+    /// Grade again whenever a source is saved, until Ctrl-C.
+    #[arg(long, requires = "path")]
+    pub watch: bool,
+    /// Grade each entry of this folder, a source or a folder with one, in a machine of its own.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["path", "next", "json", "junit", "html", "list", "show", "console"])]
+    pub batch: Option<PathBuf>,
+    /// Where --batch writes: table.csv and table.html of all results in it, and NAME.json, NAME.html, NAME.log of each entry.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        default_value = "grades",
+        requires = "batch"
+    )]
+    pub output: PathBuf,
+    /// Entries that --batch grades at once; a machine has 1 GB of memory.
+    #[arg(long, value_name = "N", default_value = "1", requires = "batch")]
+    pub jobs: NonZeroUsize,
+    /// The I-th of N parts of --batch, from 1/N to N/N: each on another machine, with a common --output.
+    #[arg(long, value_name = "I/N", requires = "batch")]
+    pub partition: Option<Partition>,
+    /// Seconds that an entry of --batch may take in all.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "1800",
+        requires = "batch"
+    )]
+    pub limit: NonZeroU32,
+    /// Put the table of the results in this folder together again: of parts that were graded elsewhere.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["path", "batch", "list", "show"])]
+    pub table: Option<PathBuf>,
     /// List the rules.
     #[arg(long, conflicts_with_all = ["path", "show"])]
     pub list: bool,
@@ -84,6 +119,25 @@ impl GradeArgs {
             console: console.map(crate::options::console).transpose()?,
             ..Config::default()
         })
+    }
+
+    /// The options that a grading of one entry of --batch has too.
+    pub fn for_each_entry(&self) -> Vec<String> {
+        let choice = |value: Option<clap::builder::PossibleValue>| {
+            value.map_or(String::new(), |value| value.get_name().to_owned())
+        };
+        let mut words = vec![
+            format!("--kernel={}", choice(self.kernel.to_possible_value())),
+            format!("--accel={}", choice(self.accel.to_possible_value())),
+            format!("--smp={}", self.smp),
+        ];
+        words.extend(self.rule.iter().map(|glob| format!("--rule={glob}")));
+        words.extend(
+            self.parameters
+                .iter()
+                .map(|one| format!("--driver-arg={one}")),
+        );
+        words
     }
 
     /// Files that are to be written.

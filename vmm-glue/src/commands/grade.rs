@@ -7,13 +7,14 @@ use std::path::Path;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::batch;
+use crate::cancel;
 use crate::cli::GradeArgs;
 use crate::exit;
 use crate::grading::catalog::Catalog;
 use crate::grading::catalog::Rule;
 use crate::grading::course::Course;
 use crate::grading::html;
-use crate::grading::outcome::End;
 use crate::grading::outcome::Outcome;
 use crate::grading::outcome::Verdict;
 use crate::grading::programs;
@@ -22,6 +23,8 @@ use crate::grading::report::Grading;
 use crate::grading::session::Site;
 use crate::grading::subject;
 use crate::grading::trace::Module;
+use crate::grading::trace::Tools;
+use crate::grading::watch::Watch;
 use crate::stages;
 use crate::stages::Driver;
 use crate::stages::Wanted;
@@ -42,11 +45,38 @@ pub fn grade(args: &GradeArgs) -> Result<u8> {
         ui::print(catalog.show(catalog.find(id)?)?.trim_end());
         return Ok(0);
     }
+    if let Some(folder) = &args.table {
+        return batch::table(folder).map(|_| 0);
+    }
+    if let Some(folder) = &args.batch {
+        return batch::grade(args, folder, &catalog);
+    }
     let Some(path) = &args.path else {
         return Err(exit::usage("grade: name a driver"));
     };
-    let rules = catalog.select(&args.rule)?;
     check_files(args)?;
+    catalog.select(&args.rule)?;
+    if !args.watch {
+        return once(args, path, &catalog);
+    }
+    loop {
+        // From before the grading, so that no change during it is missed.
+        let watch = Watch::on(path)?;
+        if let Err(err) = once(args, path, &catalog) {
+            cancel::check()?;
+            ui::error(&exit::of(&err).1);
+        }
+        ui::say(&format!(
+            "waiting for a change of {}; Ctrl-C ends",
+            path.display()
+        ));
+        watch.wait()?;
+    }
+}
+
+/// Grades one driver.
+fn once(args: &GradeArgs, path: &Path, catalog: &Catalog) -> Result<u8> {
+    let rules = catalog.select(&args.rule)?;
     let quiet = args.json.as_deref() == Some(Path::new("-"));
     let mut outcomes = Vec::new();
     let mut each = |outcome: Outcome| {
@@ -57,12 +87,12 @@ pub fn grade(args: &GradeArgs) -> Result<u8> {
         outcomes.push(outcome);
         goes_on
     };
-    run(args, path, &catalog, &rules, &mut each)?;
+    run(args, path, catalog, &rules, &mut each)?;
     let grading = Grading::new(path, args.system().kernel.name(), outcomes);
     if !quiet {
-        ui::print(&format!("\n{}", grading.summary(&catalog)));
+        ui::print(&format!("\n{}", grading.summary(catalog)));
     }
-    write(args, &grading, &catalog)?;
+    write(args, &grading, catalog)?;
     Ok(u8::from(!grading.passed))
 }
 
@@ -90,14 +120,21 @@ fn run(
     let programs = programs::obtain(&shop, &ready.tree)?;
     let subject = match subject::obtain(&shop, (&ready.tree, &ready.kernel), system, path)? {
         Ok(subject) => subject,
-        Err(end) => {
-            not_built(rules, &end, each);
+        Err(failed) => {
+            if rules.iter().all(|rule| !rule.id.starts_with("build.")) {
+                ui::error(&failed.end.seen);
+            }
+            subject::not_built(rules, &failed, each);
             return Ok(());
         }
     };
     let site = Site::new(&shop, config, Paths::new(&ready), programs.path())?;
     let module = Module {
-        tools: Some((&shop, &ready.tree)),
+        tools: Some(Tools {
+            shop: &shop,
+            tree: &ready.tree,
+            kernel: &ready.kernel,
+        }),
         name: &subject.name,
         ko: &subject.ko,
         given: &subject.given,
@@ -116,23 +153,6 @@ fn run(
         }
     }
     Ok(())
-}
-
-/// What does not compile fails one rule, and reaches no other.
-fn not_built(rules: &[&Rule], end: &End, each: &mut dyn FnMut(Outcome) -> bool) {
-    for rule in rules {
-        let end = if rule.id == "build.compiles" {
-            end.clone()
-        } else {
-            End::unreached("the driver does not compile")
-        };
-        if !each(end.outcome(&rule.id, rule.must, std::time::Duration::ZERO)) {
-            return;
-        }
-    }
-    if rules.iter().all(|rule| rule.id != "build.compiles") {
-        ui::error(&end.seen);
-    }
 }
 
 fn check_files(args: &GradeArgs) -> Result<()> {

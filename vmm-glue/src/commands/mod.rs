@@ -2,6 +2,7 @@
 
 //! One file a command: what the user asked for, in terms of set-up and machine.
 
+mod batch;
 pub mod bench;
 pub mod cc;
 pub mod clean;

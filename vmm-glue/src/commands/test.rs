@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::cli::TestArgs;
 use crate::exit;
-use crate::grading::mutants;
+use crate::grading::graded;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -61,8 +61,8 @@ pub fn test(args: &TestArgs) -> Result<u8> {
         results.doing("running the lab's own tests that boot machines");
         host::boot_tests(&programs, &filter, &mut results)?;
     }
-    if system.is_usual() && filter.may_want_below(mutants::PLACE) {
-        mutants::run(&shop, args.accel, &filter, &mut results)?;
+    if system.is_usual() && filter.may_want_below(graded::PLACE) {
+        graded::run(&shop, args.accel, &filter, &mut results)?;
     }
     if system.is_usual() {
         for (part, system) in second_runs() {

@@ -17,8 +17,8 @@ use crate::exit::usage;
 
 /// Folder of the grader in the repository.
 pub const FOLDER: &str = "grader";
-/// Frame of the rules' programs.
-pub const FRAME: &str = "rule.h";
+/// Headers of the rules' programs: the frame, and what some rules have in common.
+const HEADERS: [&str; 3] = ["rule.h", "device.h", "uring.h"];
 /// Seconds after which a rule hangs, unless it says otherwise.
 const SECONDS: u64 = 45;
 
@@ -46,6 +46,9 @@ pub struct Rule {
     pub source: String,
     /// The chapter's lesson.
     pub lesson: Option<String>,
+    /// What the device does wrong meanwhile, for rules about such devices: they have a machine of their own.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Seconds after which it hangs.
     #[serde(default = "seconds")]
     seconds: u64,
@@ -171,13 +174,17 @@ impl Catalog {
         );
         match self.program(rule) {
             Some(path) => {
-                let frame = path.with_file_name(FRAME);
                 let read = |path: &Path| {
                     std::fs::read_to_string(path)
                         .with_context(|| format!("cannot read {}", path.display()))
                 };
-                let program =
-                    read(&path)?.replace("#include \"rule.h\"\n", read(&frame)?.as_str());
+                let mut program = read(&path)?;
+                for name in HEADERS {
+                    let line = format!("#include \"{name}\"\n");
+                    if program.contains(&line) {
+                        program = program.replace(&line, &read(&path.with_file_name(name))?);
+                    }
+                }
                 text.push_str(&program);
             }
             None => text.push_str(
@@ -312,5 +319,9 @@ mod tests {
         let text = catalog.show(rule).unwrap();
         assert!(text.contains("int main(") && text.contains("static void rule(void)\n{"));
         assert!(!text.contains("#include \"rule.h\""));
+        for rule in &catalog.rules {
+            let text = catalog.show(rule).unwrap();
+            assert!(!text.contains("#include \""), "{}", rule.id);
+        }
     }
 }

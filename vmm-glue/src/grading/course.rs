@@ -17,6 +17,7 @@ use super::outcome::Verdict;
 use super::session::Call;
 use super::session::Session;
 use super::session::Site;
+use super::style;
 use super::subject::Subject;
 use super::trace;
 use super::trace::Module;
@@ -26,6 +27,8 @@ use crate::stages::KernelChoice;
 const LOST_MAX: usize = 6;
 /// For insmod and rmmod, which may wait for a device.
 const MODULE_LIMIT: Duration = Duration::from_secs(30);
+/// guest.sh's status of an insmod or rmmod that does not return.
+const HANGS: u8 = 124;
 /// Rounds of `module.reload`.
 const RELOADS: &str = "10";
 /// kmemleak tells what it has found unreferenced twice, not changed in between, and older than five seconds.
@@ -42,6 +45,8 @@ pub struct Course<'a> {
     parameters: &'a [String],
     session: Option<Session>,
     node: Option<String>,
+    /// Whether there is a virtio device behind the node.
+    has_device: bool,
     is_loaded: bool,
     /// Ends of the first loading.
     loads: Option<(End, End)>,
@@ -72,6 +77,7 @@ impl<'a> Course<'a> {
             parameters,
             session: None,
             node: None,
+            has_device: false,
             is_loaded: false,
             loads: None,
             blocked: None,
@@ -107,6 +113,11 @@ impl<'a> Course<'a> {
         let end = match rule.id.as_str() {
             "build.compiles" => End::pass(),
             "build.license" => self.subject.license(),
+            "build.warnings" => self.subject.warnings(),
+            "build.style" => match self.module.tools {
+                Some(tools) => style::judge(tools, self.subject)?,
+                None => End::absent("there is nothing to check it with"),
+            },
             "kernel.clean" => self.clean()?,
             "kernel.alive" => self.alive()?,
             _ => {
@@ -135,7 +146,7 @@ impl<'a> Course<'a> {
     fn load(&mut self) -> Result<()> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.site.boot()?,
+            None => self.site.boot(&[])?,
         };
         let ko = self.site.put(&self.subject.ko, &self.subject.name)?;
         let mut words = vec!["load", ko.as_str()];
@@ -143,18 +154,16 @@ impl<'a> Course<'a> {
         let done = format!("insmod {}", self.subject.name);
         let (loads, text) = match session.call(&words, MODULE_LIMIT)? {
             Call::Ended { status, text, log } => {
-                let report = self.note("insmod", &log);
-                let end = if status == 0 {
-                    End::pass()
-                } else {
-                    End::fail(&done, "a loaded module", text.trim())
+                let end = match status {
+                    _ if trace::is_fatal(&log) => End::fail(&done, "no oops", "an oops"),
+                    0 => End::pass(),
+                    _ => End::fail(&done, "a loaded module", said(&text)),
                 };
-                let end = if trace::is_fatal(&log) && status == 0 {
-                    End::fail(&done, "no oops", "an oops")
+                let waits = trace::waits(&text, &self.module);
+                let report = self.note("insmod", &log).or(waits);
+                if trace::is_fatal(&log) || status == HANGS {
+                    self.lost.push("module.loads".to_owned());
                 } else {
-                    end
-                };
-                if !trace::is_fatal(&log) {
                     self.session = Some(session);
                 }
                 (
@@ -184,6 +193,7 @@ impl<'a> Course<'a> {
             self.blocked = Some("the module does not load".to_owned());
         }
         self.node = node;
+        self.has_device = text.lines().any(|line| line.starts_with("device "));
         // What the log says of a loading that went well is of no interest.
         let loads = if self.is_loaded { End::pass() } else { loads };
         self.loads.get_or_insert((loads, has_node));
@@ -207,6 +217,7 @@ impl<'a> Course<'a> {
             ("module.leak", _) => self.leak(&name),
             (_, None) => Ok(End::unreached("the module makes no device node")),
             ("module.busy", Some(node)) => self.busy(&name, &node),
+            _ if !rule.faults.is_empty() => self.with_faults(rule),
             (_, Some(node)) if self.catalog.program(rule).is_some() => self.program(rule, &node),
             _ => Ok(End::unreached("this lab does not know how to try it")),
         }
@@ -232,6 +243,13 @@ impl<'a> Course<'a> {
                     let end = End::fail(&said.done, "a kernel without an oops", "an oops");
                     return Ok((None, end.with_kernel(report)));
                 }
+                if status == HANGS {
+                    self.lost.push(rule.to_owned());
+                    self.is_loaded = false;
+                    let waits = trace::waits(&text, &self.module).unwrap_or_default();
+                    let end = End::fail(&format!("run {rule}"), "a call that returns", said(&text));
+                    return Ok((None, end.with_kernel(waits)));
+                }
                 self.session = Some(session);
                 Ok((Some((status, text)), End::pass()))
             }
@@ -252,13 +270,48 @@ impl<'a> Course<'a> {
         let Some((status, text)) = answer else {
             return Ok(end);
         };
-        if status == 3 {
-            // A process that does not end keeps the file open: no rule after it would have the FIFO to itself.
-            self.lost.push(rule.id.clone());
-            self.session = None;
-            self.is_loaded = false;
+        let end = End::from_program(status, rule.must, &text);
+        if status != 3 {
+            return Ok(end);
         }
-        Ok(End::from_program(status, rule.must, &text))
+        // A process that does not end keeps the file open: no rule after it would have the FIFO to itself.
+        self.lost.push(rule.id.clone());
+        self.session = None;
+        self.is_loaded = false;
+        let waits = trace::waits(&text, &self.module);
+        Ok(end.with_kernel(waits.unwrap_or_default()))
+    }
+
+    /// A rule about a device with faults, on a machine of its own; the other one stays.
+    fn with_faults(&mut self, rule: &Rule) -> Result<End> {
+        if !self.has_device {
+            return Ok(End::absent("there is no virtio device behind the node"));
+        }
+        let usual = self.session.take();
+        let node = self.node.take();
+        self.session = Some(self.site.boot(&rule.faults)?);
+        self.is_loaded = false;
+        let end = self.beside(rule);
+        self.is_loaded = usual.is_some();
+        self.session = usual;
+        self.node = node;
+        end
+    }
+
+    /// Loads the module on the machine that there is, and runs the rule.
+    fn beside(&mut self, rule: &Rule) -> Result<End> {
+        let name = self.subject.name.clone();
+        let ko = self.site.put(&self.subject.ko, &name)?;
+        let mut words = vec!["load", ko.as_str()];
+        words.extend(self.parameters.iter().map(String::as_str));
+        let (answer, end) = self.call(&rule.id, &words, MODULE_LIMIT)?;
+        let Some((_, text)) = answer else {
+            return Ok(end);
+        };
+        match nodes(&text).first() {
+            Some(node) => self.program(rule, node),
+            None => Ok(End::absent("with this device the driver makes no node")),
+        }
     }
 
     fn busy(&mut self, name: &str, node: &str) -> Result<End> {
@@ -335,11 +388,8 @@ impl<'a> Course<'a> {
         if self.kernel == KernelChoice::Debug && self.session.is_some() {
             let words = ["leaks"];
             if let (Some((_, text)), _) = self.call("kernel.clean", &words, LEAKS_LIMIT)?
-                && !text.trim().is_empty()
+                && let Some(report) = trace::leaks(&text, &self.module)
             {
-                let first: Vec<_> = text.trim().lines().take(12).collect();
-                let what = "kmemleak: memory to which nothing points any more was not freed";
-                let report = format!("{what}\n{}", first.join("\n"));
                 self.reports.push(("the whole grading".to_owned(), report));
             }
         }
@@ -398,6 +448,12 @@ fn nodes(text: &str) -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
+}
+
+/// What a call of guest.sh said, without stacks.
+fn said(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with("stack: "));
+    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
 /// What the driver itself said last.

@@ -9,13 +9,19 @@
 //! The catalog knows words and no machine; a session knows a machine and no rule; a report knows outcomes and no machine. See
 //! docs/grader.md.
 
+pub mod batch;
 pub mod catalog;
 pub mod course;
+pub mod graded;
+mod hostile;
 pub mod html;
-pub mod mutants;
+mod meanings;
+mod mutants;
 pub mod outcome;
 pub mod programs;
 pub mod report;
 pub mod session;
+mod style;
 pub mod subject;
 pub mod trace;
+pub mod watch;

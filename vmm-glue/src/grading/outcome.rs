@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::Serialize;
 
 /// The verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It holds.
@@ -104,6 +105,14 @@ impl End {
         Self {
             seen: why.into(),
             ..Self::of(Verdict::Unreached)
+        }
+    }
+
+    /// The driver does not have what an optional rule is about.
+    pub fn absent(why: impl Into<String>) -> Self {
+        Self {
+            seen: why.into(),
+            ..Self::of(Verdict::Absent)
         }
     }
 

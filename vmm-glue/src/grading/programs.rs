@@ -17,7 +17,7 @@ const SOURCES: &str = "/lab/rules";
 /// Static, so that a program starts at once wherever it runs. -P2: the machine's CPUs may be few, and are shared.
 const COMPILE: &str = r#"
 cd /lab/rules
-ls *.c | sed 's/\.c$//' | xargs -P2 -I@ gcc -O1 -Wall -Wno-unused-result -static -s @.c -o /lab/work/@ -lrt
+ls *.c | sed 's/\.c$//' | xargs -P2 -I@ gcc -O1 -Wall -Wno-unused-result -static -s @.c -o /lab/work/@ -lrt -luring
 "#;
 
 /// A folder with a program for each rule that has one.

@@ -5,6 +5,9 @@
 //! It must not know any rule.
 
 use std::fs;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use anyhow::Context;
 use anyhow::Result;
 
 use super::catalog;
+use super::trace;
 use crate::cancel;
 use crate::exit;
 use crate::scratch::Scratch;
@@ -33,6 +37,12 @@ const MARK: &str = "grader: ";
 const SCRIPT: &str = "guest.sh";
 /// What a guest has besides a call's own limit, for what is not the driver's: starting a process, an emulated CPU.
 const SLACK: Duration = Duration::from_secs(20);
+/// Longest pause between two looks at the console.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time for a call to end, and for a report to be printed whole, once the kernel has reported something that it may not survive.
+const LAST_WORDS: Duration = Duration::from_secs(15);
+/// Bytes of a machine's console above which the driver is taken to log without end. An emulated serial port needs minutes for them.
+const CONSOLE_MAX: u64 = 64 << 20;
 
 /// What machines are made from, all alike.
 #[derive(Debug)]
@@ -68,6 +78,8 @@ pub enum Call {
 pub struct Session {
     guest: Guest,
     patience: crate::stages::KernelChoice,
+    /// Bytes of the console that have been looked through.
+    looked_at: u64,
 }
 
 impl Site {
@@ -107,11 +119,16 @@ impl Site {
         Ok(PathBuf::from("/mnt/grade").join(file).display().to_string())
     }
 
-    /// Boots a machine; the module is not loaded yet.
-    pub fn boot(&self) -> Result<Session> {
+    /// Boots a machine whose device has these faults; the module is not loaded yet.
+    pub fn boot(&self, faults: &[String]) -> Result<Session> {
+        let config = Config {
+            faults: faults.to_vec(),
+            ..self.config.clone()
+        };
         Ok(Session {
-            guest: Guest::boot(&self.config, &self.paths)?,
+            guest: Guest::boot(&config, &self.paths)?,
             patience: self.config.system.kernel,
+            looked_at: 0,
         })
     }
 }
@@ -122,12 +139,16 @@ impl Session {
         let script = format!("/mnt/grade/{SCRIPT}");
         let argv = std::iter::once(script.as_str()).chain(words.iter().copied());
         self.guest.request(argv.map(str::to_owned).collect())?;
-        let deadline = Instant::now() + self.patience.limit(limit + SLACK);
+        let mut deadline = Instant::now() + self.patience.limit(limit + SLACK);
+        let mut why = format!(
+            "the machine did not answer for {} s",
+            self.patience.limit(limit + SLACK).as_secs()
+        );
+        let mut is_sick = false;
         let mut text = String::new();
         loop {
-            let step = self
-                .guest
-                .step(deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let step = self.guest.step(left.min(LOOK));
             for line in self.guest.lines(matches!(step, Ok(Some(_)))) {
                 text.push_str(&line);
                 text.push('\n');
@@ -141,11 +162,14 @@ impl Session {
                         log: log.to_owned(),
                     });
                 }
-                Ok(None) if Instant::now() < deadline => {}
+                Ok(None) if Instant::now() >= deadline => return Ok(self.lost(why)),
                 Ok(None) => {
-                    let seconds = self.patience.limit(limit + SLACK).as_secs();
-                    let why = format!("the machine did not answer for {seconds} s");
-                    return Ok(self.lost(why));
+                    let Some(ill) = self.look().filter(|_| !is_sick) else {
+                        continue;
+                    };
+                    is_sick = true;
+                    why = ill;
+                    deadline = deadline.min(Instant::now() + self.patience.limit(LAST_WORDS));
                 }
                 Err(err) => {
                     cancel::check()?;
@@ -156,6 +180,28 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// What the console has of a kernel that no longer works, since it was last looked through.
+    fn look(&mut self) -> Option<String> {
+        let path = self.guest.machine.run.console();
+        let size = fs::metadata(&path).map_or(0, |file| file.len());
+        if size > CONSOLE_MAX {
+            return Some(format!(
+                "the kernel has logged more than {} MB",
+                CONSOLE_MAX >> 20
+            ));
+        }
+        let mut fresh = Vec::new();
+        let mut file = fs::File::open(path).ok()?;
+        file.seek(SeekFrom::Start(self.looked_at)).ok()?;
+        file.read_to_end(&mut fresh).ok()?;
+        // A line that is not complete is left for the next time.
+        let end = fresh.iter().rposition(|byte| *byte == b'\n')? + 1;
+        fresh.truncate(end);
+        self.looked_at += end as u64;
+        trace::may_hang(&String::from_utf8_lossy(&fresh))
+            .then(|| "the call did not return after a report of the kernel's".to_owned())
     }
 
     fn lost(&self, why: String) -> Call {

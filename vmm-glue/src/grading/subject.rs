@@ -6,11 +6,14 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
 
+use super::catalog::Rule;
 use super::outcome::End;
+use super::outcome::Outcome;
 use crate::cache::Entry;
 use crate::child;
 use crate::exit;
@@ -23,6 +26,7 @@ use crate::stages::own;
 use crate::stages::own::source::Source;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
+use crate::testing::checkpatch;
 
 /// Licences that the kernel takes for compatible with its own (include/linux/license.h).
 const LICENSES: [&str; 6] = [
@@ -34,6 +38,9 @@ const LICENSES: [&str; 6] = [
     "Dual MPL/GPL",
 ];
 
+/// What modpost says of a module without one.
+const NO_LICENSE: &str = "missing MODULE_LICENSE";
+
 /// A module, and where it comes from.
 #[derive(Debug)]
 pub struct Subject {
@@ -44,7 +51,42 @@ pub struct Subject {
     /// The module's name.
     pub name: String,
     license: Option<String>,
+    /// What the compilers said, if it was built here.
+    messages: Option<Vec<String>>,
+    /// C, Rust and Kbuild files of the source, by their names in it.
+    pub sources: Vec<(PathBuf, PathBuf)>,
     _entry: Option<Entry>,
+}
+
+/// A source of which no module has come.
+#[derive(Debug)]
+pub struct NotBuilt {
+    /// How `build.compiles` fails.
+    pub end: End,
+    /// It is for want of MODULE_LICENSE.
+    has_no_license: bool,
+}
+
+/// The ends of all rules for a source that does not compile: one of them fails, or two, and no other is reached.
+pub fn not_built(rules: &[&Rule], failed: &NotBuilt, each: &mut dyn FnMut(Outcome) -> bool) {
+    for rule in rules {
+        let end = match rule.id.as_str() {
+            "build.compiles" => failed.end.clone(),
+            "build.license" if failed.has_no_license => no_license(None),
+            _ => End::unreached("the driver does not compile"),
+        };
+        if !each(end.outcome(&rule.id, rule.must, Duration::ZERO)) {
+            return;
+        }
+    }
+}
+
+fn no_license(found: Option<&str>) -> End {
+    End::fail(
+        "modinfo -F license",
+        "a licence that the kernel takes for GPL-compatible",
+        found.unwrap_or("no MODULE_LICENSE at all"),
+    )
 }
 
 /// The module of a path, or how `build.compiles` fails.
@@ -53,10 +95,21 @@ pub fn obtain(
     (tree, kernel): (&Entry, &Kernel),
     system: System,
     given: &Path,
-) -> Result<Result<Subject, End>> {
+) -> Result<Result<Subject, NotBuilt>> {
     let path = given
         .canonicalize()
         .map_err(|err| usage(format!("{}: {err}", given.display())))?;
+    let mut has_no_license = false;
+    let mut messages = None;
+    let mut sources = Vec::new();
+    if path.extension().is_none_or(|ext| ext != "ko") {
+        let source = Source::of(given, &shop.repository)?;
+        let files = source.files.iter().filter_map(|(name, from)| {
+            let name = name.strip_prefix(&source.place).ok()?;
+            checkpatch::is_checked(name).then(|| (name.to_owned(), from.clone()))
+        });
+        sources.extend(files);
+    }
     let built = if own::is_ours(&path, &shop.repository) {
         ours(shop, tree, kernel, system)
     } else if path.extension().is_some_and(|ext| ext == "ko") {
@@ -64,12 +117,22 @@ pub fn obtain(
     } else {
         let source = Source::of(given, &shop.repository)?;
         own::obtain(shop, tree, kernel, system.kernel, &source)
-            .map_err(|err| own::explained(shop, &source, err))
-            .and_then(|built| built.only(given))
+            .map_err(|err| {
+                has_no_license = own::said(&err).is_some_and(|said| said.contains(NO_LICENSE));
+                own::explained(shop, &source, err)
+            })
+            .and_then(|built| {
+                messages = Some(built.messages.clone());
+                built.only(given)
+            })
             .map(|(entry, inside)| (entry.join(inside), Some(entry)))
     };
     match built {
-        Ok((ko, entry)) => Ok(Ok(describe(shop, tree, given, ko, entry)?)),
+        Ok((ko, entry)) => Ok(Ok(Subject {
+            messages,
+            sources,
+            ..describe(shop, tree, given, ko, entry)?
+        })),
         Err(err) => {
             crate::cancel::check()?;
             let (status, message) = exit::of(&err);
@@ -82,7 +145,10 @@ pub fn obtain(
                 message
             };
             let done = format!("cargo lab module {}", given.display());
-            Ok(Err(End::fail(&done, "a module", seen)))
+            Ok(Err(NotBuilt {
+                end: End::fail(&done, "a module", seen),
+                has_no_license,
+            }))
         }
     }
 }
@@ -118,21 +184,32 @@ pub fn describe(
         given: given.to_owned(),
         name: field("name").unwrap_or_else(|| stem.replace('-', "_")),
         license: field("license"),
+        messages: None,
+        sources: Vec::new(),
         ko,
         _entry: entry,
     })
 }
 
 impl Subject {
+    /// `build.warnings`.
+    pub fn warnings(&self) -> End {
+        match &self.messages {
+            None => End::absent("it was not built by `cargo lab module`"),
+            Some(lines) if lines.is_empty() => End::pass(),
+            Some(lines) => End::fail(
+                &format!("cargo lab module {}", self.given.display()),
+                "a compiler that says nothing",
+                lines.join("\n"),
+            ),
+        }
+    }
+
     /// `build.license`.
     pub fn license(&self) -> End {
         match &self.license {
             Some(name) if LICENSES.contains(&name.as_str()) => End::pass(),
-            other => End::fail(
-                "modinfo -F license",
-                "a licence that the kernel takes for GPL-compatible",
-                other.as_deref().unwrap_or("no MODULE_LICENSE at all"),
-            ),
+            other => no_license(other.as_deref()),
         }
     }
 }

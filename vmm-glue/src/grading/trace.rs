@@ -8,14 +8,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::meanings;
 use crate::cache::Entry;
 use crate::child;
+use crate::stages::kernel::Kernel;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 use crate::vm::console;
 
 /// Lines of a report that are kept.
 const LINES: usize = 16;
+/// "rcu: INFO: rcu_preempt self-detected stall on CPU", "… detected stalls on CPUs/tasks".
+const STALL: &str = "rcu: INFO:";
+/// Lines of a report that say of which kind it is.
+const HEADING: usize = 6;
+/// How guest.sh marks a line of a process's stack in the kernel.
+const STACK: &str = "stack: ";
 
 /// Kinds of reports after which the kernel cannot be trusted any more.
 const FATAL: [&str; 8] = [
@@ -29,72 +37,20 @@ const FATAL: [&str; 8] = [
     "INFO: task",
 ];
 
-/// What reports mean, in plain words.
-const MEANINGS: [(&str, &str); 14] = [
-    (
-        "BUG: kernel NULL pointer",
-        "a pointer that is NULL was followed",
-    ),
-    (
-        "BUG: unable to handle",
-        "an address was used where no memory is",
-    ),
-    (
-        "general protection fault",
-        "a pointer that is no address was followed, often of memory that has been freed",
-    ),
-    (
-        "possible circular locking",
-        "two locks are taken in one order here and in the other order there: both may wait for each other for ever",
-    ),
-    (
-        "possible recursive locking",
-        "a lock is taken by the one that holds it already: it waits for itself for ever",
-    ),
-    (
-        "inconsistent lock state",
-        "a lock is taken in an interrupt and also with interrupts on: the interrupt may wait for what it has interrupted",
-    ),
-    (
-        "sleeping function called from invalid context",
-        "something that may sleep was called with a spin lock held or in an interrupt",
-    ),
-    (
-        "scheduling while atomic",
-        "schedule() was called with a spin lock held or in an interrupt",
-    ),
-    (
-        "KASAN: slab-use-after-free",
-        "memory was used after kfree()",
-    ),
-    (
-        "KASAN: slab-out-of-bounds",
-        "memory was used past the end of what kmalloc() gave",
-    ),
-    (
-        "kmemleak",
-        "memory to which nothing points any more was not freed",
-    ),
-    (
-        "soft lockup",
-        "the kernel has not left a loop of its own for many seconds",
-    ),
-    (
-        "do not call blocking ops when",
-        "something that may sleep was called between setting the task's state and schedule()",
-    ),
-    (
-        "suspicious RCU usage",
-        "data that RCU guards was used without rcu_read_lock()",
-    ),
-];
-
 /// Whether the machine should be started anew after this.
 pub fn is_fatal(log: &str) -> bool {
     let complaints = console::complaints_in(log);
     complaints
         .iter()
         .any(|line| FATAL.iter().any(|kind| line.contains(kind)))
+}
+
+/// Whether a call that has not returned after this may never do so. A stall alone may come of a host that had no time for its guest.
+pub fn may_hang(log: &str) -> bool {
+    is_fatal(log)
+        || console::complaints_in(log)
+            .iter()
+            .any(|line| line.contains(STALL))
 }
 
 /// What the kernel complained of, if it did: the complaint, its meaning, and the trace's lines in the module.
@@ -105,33 +61,35 @@ pub fn report(log: &str, module: &Module<'_>) -> Option<String> {
         .find(|line| !line.contains("Call Trace"))
         .or(complaints.first())?;
     let mut lines = vec![message(first).to_owned()];
-    let meaning = MEANINGS
-        .iter()
-        .find(|(kind, _)| log.contains(kind))
-        .map(|(_, meaning)| format!("that is: {meaning}"));
-    lines.extend(meaning);
-    let after = log.lines().skip_while(|line| *line != first.as_str());
-    let mark = format!("[{}]", module.name);
-    let inside: Vec<_> = after
-        .map(message)
-        .filter(|line| line.contains(&mark))
-        .filter_map(place)
-        .take(LINES)
-        .collect();
-    let places = module.lines(&inside);
-    let mut seen = Vec::new();
-    for (function, offset) in inside {
-        let place = places.get(&(function.clone(), offset));
-        let line = match place {
-            Some(place) => format!("in {function}(), {place}"),
-            None => format!("in {function}()+0x{offset:x}"),
-        };
-        if !seen.contains(&line) {
-            seen.push(line);
-        }
-    }
-    lines.extend(seen);
+    let after = || log.lines().skip_while(|line| *line != first.as_str());
+    // Lockdep's first line only frames the next ones.
+    let heading: Vec<_> = after().take(HEADING).collect();
+    let meaning = meanings::of(&heading.join("\n"));
+    lines.extend(meaning.map(|meaning| format!("that is: {meaning}")));
+    lines.extend(module.places(after()));
     Some(lines.join("\n"))
+}
+
+/// What kmemleak has found, with the module's own lines of where it was allocated.
+pub fn leaks(found: &str, module: &Module<'_>) -> Option<String> {
+    let first = found.lines().find(|line| !line.trim().is_empty())?;
+    let mut lines = vec![
+        format!("kmemleak: {}", first.trim()),
+        format!("that is: {}", meanings::of("kmemleak").unwrap_or_default()),
+    ];
+    let places = module.places(found.lines());
+    if places.is_empty() {
+        lines.extend(found.lines().skip(1).take(LINES).map(str::to_owned));
+    }
+    lines.extend(places.iter().map(|place| format!("allocated {place}")));
+    Some(lines.join("\n"))
+}
+
+/// Where a call that does not return waits: guest.sh's lines `stack: `, as far as they are in the module.
+pub fn waits(text: &str, module: &Module<'_>) -> Option<String> {
+    let stack = text.lines().filter_map(|line| line.strip_prefix(STACK));
+    let places = module.places(stack);
+    (!places.is_empty()).then(|| format!("a call that does not return\n{}", places.join("\n")))
 }
 
 /// A line of the kernel's log without its time.
@@ -151,11 +109,22 @@ fn place(line: &str) -> Option<(String, u64)> {
     Some((function.to_owned(), u64::from_str_radix(offset, 16).ok()?))
 }
 
+/// What a module is looked into with.
+#[derive(Debug, Clone, Copy)]
+pub struct Tools<'a> {
+    /// Cache and recipe.
+    pub shop: &'a Shop,
+    /// The tree, with its binutils.
+    pub tree: &'a Entry,
+    /// The kernel, with its source.
+    pub kernel: &'a Kernel,
+}
+
 /// The module that reports are about.
 #[derive(Debug)]
 pub struct Module<'a> {
-    /// Shop and tree, for the binutils; without them there are no lines.
-    pub tools: Option<(&'a Shop, &'a Entry)>,
+    /// Without them there are no lines.
+    pub tools: Option<Tools<'a>>,
     /// The module's name.
     pub name: &'a str,
     /// The module's file.
@@ -165,10 +134,34 @@ pub struct Module<'a> {
 }
 
 impl Module<'_> {
+    /// The module's own functions in lines of a trace, each place once.
+    fn places<'l>(&self, trace: impl Iterator<Item = &'l str>) -> Vec<String> {
+        let mark = format!("[{}]", self.name);
+        let inside: Vec<_> = trace
+            .map(message)
+            .filter(|line| line.contains(&mark))
+            .filter_map(place)
+            .take(LINES)
+            .collect();
+        let places = self.lines(&inside);
+        let mut seen = Vec::new();
+        for (function, offset) in inside {
+            let place = places.get(&(function.clone(), offset));
+            let line = match place {
+                Some(place) => format!("in {function}(), {place}"),
+                None => format!("in {function}()+0x{offset:x}"),
+            };
+            if !seen.contains(&line) {
+                seen.push(line);
+            }
+        }
+        seen
+    }
+
     /// File and line of each place, as far as the module has debug information.
     fn lines(&self, places: &[(String, u64)]) -> BTreeMap<(String, u64), String> {
         let mut found = BTreeMap::new();
-        let Some((shop, tree)) = self.tools else {
+        let Some(Tools { shop, tree, .. }) = self.tools else {
             return found;
         };
         if places.is_empty() {
@@ -257,6 +250,15 @@ mod tests {
              that is: a pointer that is NULL was followed\nin fifo_read()+0x12"
         );
         assert_eq!(report("[ 1.0] fifo: hello\n", &module()), None);
+    }
+
+    #[test]
+    fn a_leak_names_where_its_memory_was_allocated() {
+        let found = "unreferenced object 0xffff888 (size 64):\n  comm \"insmod\", pid 9\n  backtrace (crc 0):\n    kmalloc+0x1/0x2\n    fifo_init+0x12/0x80 [fifo]\n";
+        let text = leaks(found, &module()).unwrap();
+        assert!(text.starts_with("kmemleak: unreferenced object"), "{text}");
+        assert!(text.contains("was not freed") && text.ends_with("allocated in fifo_init()+0x12"));
+        assert_eq!(leaks("\n", &module()), None);
     }
 
     #[test]

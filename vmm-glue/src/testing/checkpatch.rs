@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// Where it is in the kernel's source.
 pub const SCRIPT: &str = "source/scripts/checkpatch.pl";
+/// The cache's name for Perl, which lies over the tree.
+pub const PERL_STAGE: &str = "checkpatch-perl";
 /// How it is called, before the files. No message type is ignored.
 pub const OPTIONS: [&str; 5] = [
     "--strict",

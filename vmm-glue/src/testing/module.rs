@@ -26,8 +26,6 @@ use crate::stages::module;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 
-/// The cache's name for Perl, which lies over the tree.
-const PERL_STAGE: &str = "checkpatch-perl";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
@@ -69,7 +67,7 @@ fn checkpatch(shop: &Shop, ready: &Ready, name: String, mut view: View) -> Resul
     let perl = layer::obtain(
         shop,
         &ready.tree,
-        PERL_STAGE,
+        checkpatch::PERL_STAGE,
         &shop.recipe.checkpatch.packages,
         "checkpatch",
     )?;

@@ -66,6 +66,8 @@ pub struct Built {
     entry: Entry,
     /// Its modules.
     pub modules: Vec<PathBuf>,
+    /// What the compilers said, with the user's paths.
+    pub messages: Vec<String>,
 }
 
 impl Built {
@@ -136,10 +138,14 @@ pub fn obtain(
         keep(bench.dir, &said, source)
     })?;
     let said = fs::read_to_string(entry.join(SAID)).unwrap_or_default();
-    show(shop, &said, source)?;
+    let messages = show(shop, &said, source)?;
     let mut modules = crate::cache::entries(&entry.join(MODULES));
     modules.sort();
-    Ok(Built { entry, modules })
+    Ok(Built {
+        entry,
+        modules,
+        messages,
+    })
 }
 
 /// What make says in several runs on one copy, each with RUN set to its name; runs may fail, all of them go through what can be built, and
@@ -235,6 +241,12 @@ pub struct Failed {
     said: String,
 }
 
+/// All that a failed build has said.
+pub fn said(err: &anyhow::Error) -> Option<&str> {
+    err.downcast_ref::<Failed>()
+        .map(|failed| failed.said.as_str())
+}
+
 /// Keeps the modules and what was said.
 fn keep(dir: &Path, said: &str, source: &Source) -> Result<()> {
     let copy = dir.join(sandbox::COPY);
@@ -269,15 +281,15 @@ fn keep(dir: &Path, said: &str, source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Prints what compilers said, on standard error, with explanations.
-fn show(shop: &Shop, said: &str, source: &Source) -> Result<()> {
+/// Prints what compilers said, on standard error, with explanations; the lines without those.
+fn show(shop: &Shop, said: &str, source: &Source) -> Result<Vec<String>> {
     let names = Names::of(source);
     let lines: Vec<String> = said.lines().filter_map(|line| names.line(line)).collect();
     if !lines.is_empty() {
         let table = Table::load(&shop.repository)?;
         table.explain(&lines).iter().for_each(|line| ui::tell(line));
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// A failed build's messages are printed and its error made one line; any other error stays what it is.

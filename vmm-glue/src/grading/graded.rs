@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The grader graded: right drivers, which pass every M rule; mutants of one of them; drivers that fail in hard ways. Part `grade/` of
+//! `cargo lab test`. It must not know what is wrong with a driver.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::catalog;
+use super::catalog::Catalog;
+use super::course::Course;
+use super::hostile;
+use super::mutants;
+use super::outcome::Verdict;
+use super::programs;
+use super::report;
+use super::session::Site;
+use super::subject;
+use super::subject::Subject;
+use super::trace::Module;
+use super::trace::Tools;
+use crate::cancel;
+use crate::exit;
+use crate::stages;
+use crate::stages::Driver;
+use crate::stages::Edition;
+use crate::stages::KernelChoice;
+use crate::stages::Ready;
+use crate::stages::System;
+use crate::stages::Wanted;
+use crate::stages::module;
+use crate::stages::programs::Need;
+use crate::stages::shop::Shop;
+use crate::testing::report as tests;
+use crate::testing::report::Filter;
+use crate::testing::report::Results;
+use crate::vm::config::AccelChoice;
+use crate::vm::config::Config;
+use crate::vm::config::Paths;
+
+/// First part of the tests' names.
+pub const PLACE: &str = "grade/";
+/// A run of everything has one mutant in so many.
+const SAMPLE: usize = 8;
+/// Folder of right drivers in other shapes, in that of the grader.
+const SHAPES: &str = "shapes";
+
+/// A right driver.
+struct Right {
+    name: String,
+    path: PathBuf,
+    edition: Edition,
+    /// Part of a run of everything.
+    is_usual: bool,
+}
+
+impl Right {
+    fn test(&self) -> String {
+        format!("{PLACE}right/{}", self.name)
+    }
+}
+
+/// The base of the mutants, the textbook's driver, ours in both editions, and each file and folder of shapes/.
+fn rights(repository: &Path) -> Vec<Right> {
+    let folder = repository.join(catalog::FOLDER);
+    let right = |name: &str, path: PathBuf, edition| Right {
+        name: name.to_owned(),
+        path,
+        edition,
+        is_usual: true,
+    };
+    let ours = repository.join(module::DRIVER);
+    let mut rights = vec![
+        right(
+            "memory",
+            folder.join(mutants::FOLDER).join("textbook.c"),
+            Edition::Fast,
+        ),
+        right(
+            "textbook",
+            repository.join("examples/textbook"),
+            Edition::Fast,
+        ),
+        right("ours", ours.clone(), Edition::Fast),
+        right("ours-teaching", ours, Edition::Teaching),
+    ];
+    let mut shapes = crate::cache::entries(&folder.join(SHAPES));
+    shapes.sort();
+    for path in shapes {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        rights.push(Right {
+            is_usual: false,
+            ..right(&name, path.clone(), Edition::Fast)
+        });
+    }
+    rights
+}
+
+/// Runs what the filter wants: without one, a sample.
+pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Results) -> Result<()> {
+    let is_whole = filter.text().is_some();
+    let folder = shop.repository.join(catalog::FOLDER);
+    let (base, all) = mutants::load(&folder.join(mutants::FOLDER))?;
+    let is_wanted = |(number, mutant): &(usize, &mutants::Mutant)| {
+        filter.wants(&mutant.test()) && (is_whole || number.is_multiple_of(SAMPLE))
+    };
+    let wrong: Vec<_> = all
+        .iter()
+        .enumerate()
+        .filter(is_wanted)
+        .map(|(_, mutant)| mutant)
+        .collect();
+    let mut rights = rights(&shop.repository);
+    rights.retain(|right| filter.wants(&right.test()) && (is_whole || right.is_usual));
+    let mut cases = hostile::load(&folder)?;
+    cases.retain(|case| filter.wants(&case.test()) && (is_whole || case.quick));
+    let count = wrong.len() + rights.len() + cases.len();
+    if count == 0 {
+        return Ok(());
+    }
+    results.expect(count);
+    let grader = Grader::new(shop, accel)?;
+    for right in rights {
+        test(results, right.test(), || {
+            grader.right(&right.path, right.edition)
+        })?;
+    }
+    let mut session = None;
+    for case in cases {
+        test(results, case.test(), || {
+            grader.hostile(&case, &base, &mut session)
+        })?;
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    results.doing("building the mutants");
+    let built = grader.build_mutants(&base, &wrong)?;
+    for mutant in wrong {
+        test(results, mutant.test(), || {
+            grader.mutant(mutant, &built, &mut session)
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs a test and adds what came of it.
+fn test(results: &mut Results, name: String, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    results.doing(&name);
+    let started = Instant::now();
+    let outcome = work();
+    cancel::check()?;
+    let verdict = match outcome {
+        Ok(()) => tests::Verdict::Passed,
+        Err(err) => tests::Verdict::Failed(exit::of(&err).1),
+    };
+    results.add(tests::Outcome {
+        name,
+        time: started.elapsed(),
+        verdict,
+    });
+    Ok(())
+}
+
+/// What all gradings of this part have in common.
+#[derive(Debug)]
+pub struct Grader<'a> {
+    /// Tools and cache.
+    pub shop: &'a Shop,
+    /// Tree and kernel.
+    pub ready: Ready,
+    /// The rules.
+    pub catalog: Catalog,
+    /// The machines.
+    pub site: Site,
+}
+
+impl<'a> Grader<'a> {
+    fn new(shop: &'a Shop, accel: AccelChoice) -> Result<Self> {
+        let wanted = Wanted {
+            install: Vec::new(),
+            driver: Driver::None,
+            system: System::default(),
+            programs: Need::IfTheyBuild,
+        };
+        let ready = stages::set_up(shop, &wanted)?;
+        let programs = programs::obtain(shop, &ready.tree)?;
+        let config = Config {
+            smp: 2,
+            accel,
+            ..Config::default()
+        };
+        let site = Site::new(shop, config, Paths::new(&ready), programs.path())?;
+        Ok(Self {
+            shop,
+            catalog: Catalog::load(&shop.repository)?,
+            ready,
+            site,
+        })
+    }
+
+    /// A grading of this subject.
+    pub fn course<'b>(&'b self, subject: &'b Subject) -> Course<'b> {
+        let module = Module {
+            tools: Some(Tools {
+                shop: self.shop,
+                tree: &self.ready.tree,
+                kernel: &self.ready.kernel,
+            }),
+            name: &subject.name,
+            ko: &subject.ko,
+            given: &subject.given,
+        };
+        Course::new(
+            &self.site,
+            &self.catalog,
+            subject,
+            module,
+            KernelChoice::Stock,
+            &[],
+        )
+    }
+
+    /// Every M rule passes, and no O rule fails.
+    fn right(&self, path: &Path, edition: Edition) -> Result<()> {
+        let system = System {
+            edition,
+            ..System::default()
+        };
+        let made = (&self.ready.tree, &self.ready.kernel);
+        let subject = subject::obtain(self.shop, made, system, path)?
+            .map_err(|failed| anyhow::anyhow!(failed.end.seen))?;
+        let mut course = self.course(&subject);
+        let mut wrong = String::new();
+        for rule in &self.catalog.rules {
+            let outcome = course.rule(rule)?;
+            let may_be = if rule.must {
+                [Verdict::Pass; 2]
+            } else {
+                [Verdict::Pass, Verdict::Absent]
+            };
+            if !may_be.contains(&outcome.verdict) {
+                wrong.push_str(&report::failure(&outcome, &self.catalog));
+            }
+        }
+        ensure!(wrong.is_empty(), "{wrong}");
+        Ok(())
+    }
+}
