@@ -68,7 +68,7 @@ pub(crate) trait FileOperations: Sized + Send + Sync + 'static {
     fn fsync(self: ArcBorrow<'_, Self>) -> Result;
 
     /// The file was put on its list of [`Open::open`], or taken off.
-    fn fasync_changed(self: ArcBorrow<'_, Self>, on: bool);
+    fn fasync_changed(self: ArcBorrow<'_, Self>, _on: bool) {}
 
     /// A process closed its last descriptor of this file.
     fn closed_by(self: ArcBorrow<'_, Self>, process: ProcessId);
