@@ -18,7 +18,6 @@
 #include <linux/virtio_config.h>
 #include <asm/ioctls.h>
 #include "include/uapi/linux/globalfifo.h"
-#include "trace.h"
 
 static const unsigned int GLOBALFIFO_FIONREAD = FIONREAD;
 static const unsigned int GLOBALFIFO_FIFO_CLEAR = FIFO_CLEAR;
