@@ -123,9 +123,11 @@ pub fn needs_fast_edition() -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel has PREEMPT_RT.
-pub fn is_real_time() -> bool {
-    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+/// Whether the kernel has PREEMPT_RT: `#1 SMP PREEMPT_RT …`
+pub fn is_real_time() -> Result<bool> {
+    let version =
+        fs::read_to_string("/proc/sys/kernel/version").context("reading the kernel's version")?;
+    Ok(version.split_whitespace().any(|word| word == "PREEMPT_RT"))
 }
 
 /// How many interrupts the line of `device` has raised, on all CPUs, and the line of /proc/interrupts.

@@ -235,7 +235,7 @@ fn busy_polls() -> Result<()> {
         }
         Ok(())
     };
-    if system::is_real_time() {
+    if system::is_real_time()? {
         // To poll would keep the CPU from whoever is more urgent.
         for _ in 0..10 {
             exchange()?;
