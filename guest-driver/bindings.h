@@ -55,6 +55,7 @@ dev_t globalfifo_devt(unsigned int major, unsigned int minor);
 struct device *globalfifo_create_node(const struct class *class, struct device *parent, dev_t devt,
 				      const char *name);
 int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
+bool globalfifo_mm_is_inhabited(const struct mm_struct *mm);
 bool globalfifo_use_mm(struct mm_struct *mm);
 struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high);
 void globalfifo_nofault_begin(void);

@@ -111,6 +111,16 @@ int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void
 	return iter_is_iovec(copy) && !*vector ? -ENOMEM : 0;
 }
 
+/* Whether a process lives in @mm: no more after its end, or its exec. */
+bool globalfifo_mm_is_inhabited(const struct mm_struct *mm)
+{
+#ifdef CONFIG_MEMCG
+	return READ_ONCE(mm->owner);
+#else
+	return atomic_read(&mm->mm_users);
+#endif
+}
+
 bool globalfifo_use_mm(struct mm_struct *mm)
 {
 	if (WARN_ON_ONCE(!(current->flags & PF_KTHREAD) || current->mm))

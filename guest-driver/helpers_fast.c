@@ -9,6 +9,7 @@
 #include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
 #include <linux/uio.h>
+#include <linux/userfaultfd_k.h>
 
 #ifdef CONFIG_X86
 #include <linux/cpufeature.h>
@@ -69,12 +70,19 @@ unsigned long globalfifo_iter_address(const struct iov_iter *iter)
 int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages)
 {
 	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	VMA_ITERATOR(vmi, mm, start);
+	bool watched = false;
 	long got;
 
 	/* Whoever has it for writing may wait for something. */
 	if (!mmap_read_trylock(mm))
 		return -EAGAIN;
-	got = pin_user_pages(start, count, FOLL_WRITE | FOLL_LONGTERM | FOLL_NOFAULT, pages);
+	/* Its user is told of accesses, and may forbid writing without a change of mappings. */
+	for_each_vma_range(vmi, vma, start + count * PAGE_SIZE)
+		watched |= userfaultfd_armed(vma);
+	got = watched ? -EAGAIN :
+		pin_user_pages(start, count, FOLL_WRITE | FOLL_LONGTERM | FOLL_NOFAULT, pages);
 	mmap_read_unlock(mm);
 	return got;
 }

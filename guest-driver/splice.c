@@ -99,6 +99,11 @@ ssize_t globalfifo_splice_read(struct file *in, struct pipe_inode_info *pipe, si
 	int err;
 
 	for (;;) {
+		/* Before anything is read: it could not be given back. */
+		if (!pipe->readers) {
+			send_sig(SIGPIPE, current, 0);
+			return -EPIPE;
+		}
 		ret = read_to_pipe(in, pipe, len);
 		if (ret != -EAGAIN || nowait)
 			return ret;
@@ -128,6 +133,8 @@ static int write_from_pipe(struct pipe_inode_info *pipe, struct pipe_buffer *buf
 	iov_iter_bvec(&from, ITER_SOURCE, &bvec, 1, sd->len);
 	init_sync_kiocb(&kiocb, out);
 	kiocb.ki_flags |= IOCB_NOWAIT;
+	/* That waits: it comes once the pipe is unlocked. */
+	kiocb.ki_flags &= ~IOCB_DSYNC;
 	return out->f_op->write_iter(&kiocb, &from);
 }
 
@@ -153,6 +160,12 @@ ssize_t globalfifo_splice_write(struct pipe_inode_info *pipe, struct file *out, 
 		ret = __splice_from_pipe(pipe, &sd, write_from_pipe);
 		pipe_unlock(pipe);
 		if (ret != -EAGAIN || nowait)
-			return ret;
+			break;
 	}
+	if (ret > 0 && (out->f_flags & O_DSYNC)) {
+		err = vfs_fsync(out, 1);
+		if (err)
+			return err;
+	}
+	return ret;
 }

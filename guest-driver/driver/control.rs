@@ -6,8 +6,9 @@
 //! checks the queue now and then, so that a lost interrupt costs a moment: when the first requests
 //! are made nothing is open, and the watchdog does not run.
 //!
-//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). A request
-//! waits for its return, and is sent again if it was under way.
+//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). Who wants to
+//! make a request waits until the device is in service again ([`Control::begin_service`]); who was
+//! at it is told to begin anew, as what the request said may not hold any more.
 
 use super::{
     stats::Counter,
@@ -76,6 +77,8 @@ struct Inner {
     line: Line,
     /// Number of times that the queue was set up.
     generation: u32,
+    /// The device is set up. Before that only what sets it up makes requests.
+    in_service: bool,
     /// Somebody makes a request.
     busy: bool,
     last: Sequence,
@@ -103,7 +106,7 @@ enum Progress {
     Waiting,
     /// The device answered; `None` if not with a response.
     Answered(Option<CtrlResponse>),
-    /// The queue was taken away meanwhile: to be sent again.
+    /// The device was reset meanwhile.
     Interrupted,
     /// The device is gone, or broke the queue.
     Failed(Error),
@@ -145,6 +148,7 @@ impl Control {
         let inner = Inner {
             line: Line::Closed,
             generation: 0,
+            in_service: false,
             busy: false,
             last: 0,
             answer: None,
@@ -160,15 +164,22 @@ impl Control {
         )
     }
 
-    /// Starts with `queue`, for the first time or again.
+    /// Starts with `queue`, for the first time or again: at first for what sets the device up.
     pub(crate) fn attach(&self, queue: Queue<Sequence>) {
         let before = {
             let mut inner = self.inner.lock();
             inner.generation += 1;
+            inner.in_service = false;
             core::mem::replace(&mut inner.line, Line::Open(queue))
         };
         self.wait.wake(Events::IN | Events::OUT);
         drop(before);
+    }
+
+    /// The device is set up.
+    pub(crate) fn begin_service(&self) {
+        self.inner.lock().in_service = true;
+        self.wait.wake(Events::OUT);
     }
 
     fn take(&self, instead: Line) -> Option<Queue<Sequence>> {
@@ -202,20 +213,22 @@ impl Control {
         Ok(Prepared(memory))
     }
 
-    /// Waits until nobody else makes a request, and the device is not being reset: for as many
-    /// bounded waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
+    /// Waits until nobody else makes a request, and the device is in service: for as many bounded
+    /// waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
     /// signal that kills.
     pub(crate) fn requester(&self) -> Result<Requester<'_>> {
-        self.requester_with(Signals::Kill)
+        self.requester_with(Signals::Kill, false)
     }
 
-    fn requester_with(&self, signals: Signals) -> Result<Requester<'_>> {
+    fn requester_with(&self, signals: Signals, at_setup: bool) -> Result<Requester<'_>> {
         let mut result = Ok(());
         self.wait.wait(WaitFor::Writable, signals, None, || {
             let mut inner = self.inner.lock();
             match inner.line {
                 Line::Closed => result = Err(ENODEV),
-                Line::Open(_) if !inner.busy => inner.busy = true,
+                Line::Open(_) if !inner.busy && (at_setup || inner.in_service) => {
+                    inner.busy = true;
+                }
                 Line::Open(_) | Line::Suspended => return false,
             }
             true
@@ -229,8 +242,9 @@ impl Control {
     /// Makes a request of a device that is being set up. No signal ends it.
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
         let memory = Self::prepare()?;
-        self.requester_with(Signals::Ignore)?
-            .request(memory, request, missed)
+        self.requester_with(Signals::Ignore, true)?
+            .request(memory, request, missed)?
+            .ok_or(EIO)
     }
 
     /// True the first time.
@@ -301,7 +315,8 @@ impl Control {
 }
 
 impl Requester<'_> {
-    /// Sends a request and waits for the FIFO's state after it. Counts lost interrupts in `missed`.
+    /// Sends a request and waits for the FIFO's state after it; `None` if the device was reset
+    /// meanwhile. Counts lost interrupts in `missed`.
     ///
     /// # Errors
     ///
@@ -312,35 +327,32 @@ impl Requester<'_> {
         memory: Prepared,
         request: CtrlRequest,
         missed: &Counter,
-    ) -> Result<State> {
+    ) -> Result<Option<State>> {
         let control = self.control;
-        let mut memory = memory;
-        let response = loop {
-            let (sequence, generation) = control.send(memory, &request)?;
-            let mut progress = Progress::Waiting;
-            let waited = control.wait.wait_rechecking(
-                WaitFor::Readable,
-                self.signals,
-                Deadline::in_seconds(CONTROL_SECONDS),
-                || control.check_missed(missed),
-                || {
-                    progress = control.progress(sequence, generation);
-                    !matches!(progress, Progress::Waiting)
-                },
-            )?;
-            if waited == Waited::TimedOut && control.may_complain() {
-                dev_err!(
-                    control.device,
-                    "no answer to control request {}\n",
-                    request.kind
-                );
-            }
-            match progress {
-                Progress::Answered(response) => break response.ok_or(EIO)?,
-                Progress::Interrupted => memory = Control::prepare()?,
-                Progress::Failed(error) => return Err(error),
-                Progress::Waiting => return Err(EIO),
-            }
+        let (sequence, generation) = control.send(memory, &request)?;
+        let mut progress = Progress::Waiting;
+        let waited = control.wait.wait_rechecking(
+            WaitFor::Readable,
+            self.signals,
+            Deadline::in_seconds(CONTROL_SECONDS),
+            || control.check_missed(missed),
+            || {
+                progress = control.progress(sequence, generation);
+                !matches!(progress, Progress::Waiting)
+            },
+        )?;
+        if waited == Waited::TimedOut && control.may_complain() {
+            dev_err!(
+                control.device,
+                "no answer to control request {}\n",
+                request.kind
+            );
+        }
+        let response = match progress {
+            Progress::Answered(response) => response.ok_or(EIO)?,
+            Progress::Interrupted => return Ok(None),
+            Progress::Failed(error) => return Err(error),
+            Progress::Waiting => return Err(EIO),
         };
         if response.status != CTRL_OK {
             if control.may_complain() {
@@ -349,6 +361,6 @@ impl Requester<'_> {
             }
             return Err(EIO);
         }
-        Ok(response.state)
+        Ok(Some(response.state))
     }
 }

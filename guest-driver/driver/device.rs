@@ -145,6 +145,8 @@ impl<H: Host> Driver for FifoDriver<H> {
             for fifo in bound.interrupts.fifos() {
                 fifo.as_arc_borrow().fail("no answer after its reset");
             }
+            // Who waits for it hears of that.
+            bound.interrupts.control.begin_service();
         })
     }
 
@@ -228,6 +230,7 @@ fn bring_up<H: Host>(
     // Last: what changed since a FIFO's state was read comes as an event.
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
 
+    interrupts.control.begin_service();
     watchdog.begin(interrupts.clone());
 
     let mut published = KVec::with_capacity(usize::from(num_fifos), GFP_KERNEL)?;
@@ -279,11 +282,12 @@ fn detach(interrupts: &Interrupts, watchdog: &Watchdog) {
 fn suspend(interrupts: &Interrupts) -> Result {
     let fifos = interrupts.fifos();
     let mut detached = KVec::<Detached>::with_capacity(fifos.len(), GFP_KERNEL)?;
+    // First: who finds a FIFO suspended waits for this.
+    let control = interrupts.control.suspend();
     for fifo in fifos {
         // There is room.
         let _ = detached.push_within_capacity(fifo.as_arc_borrow().suspend());
     }
-    let control = interrupts.control.suspend();
     let events = interrupts.detach_events();
     for (fifo, detached) in fifos.iter().zip(detached) {
         fifo.take_back(detached);
@@ -302,6 +306,7 @@ fn resume(device: &Device, interrupts: &Arc<Interrupts>) -> Result {
             .resume(queues_of(&mut queues, index)?)?;
     }
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
+    interrupts.control.begin_service();
     // An interrupt may have come while nobody had the queues.
     interrupts.as_arc_borrow().check_missed();
     Ok(())

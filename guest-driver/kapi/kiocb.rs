@@ -90,6 +90,12 @@ impl<'a, T: 'static> Request<'a, T> {
         self.has_flag(bindings::GLOBALFIFO_IOCB_NOWAIT) || file_flags & bindings::O_NONBLOCK != 0
     }
 
+    /// Whether the caller cannot wait for anything, however short: `RWF_NOWAIT`, io_uring. Unlike
+    /// `O_NONBLOCK`, which is about space and data.
+    pub(crate) fn cannot_sleep(&self) -> bool {
+        self.has_flag(bindings::GLOBALFIFO_IOCB_NOWAIT)
+    }
+
     /// Whether a write is over only once the device has its bytes: `O_DSYNC`, `O_SYNC`,
     /// `RWF_DSYNC`.
     pub(crate) fn is_synchronous(&self) -> bool {

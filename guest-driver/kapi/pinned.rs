@@ -203,7 +203,7 @@ impl Pinned {
             // SAFETY: By the type invariants.
             unsafe { bindings::globalfifo_page_is_mapped(piece.bv_page) }
         });
-        if pieces.is_empty() || changed || !is_mapped {
+        if pieces.is_empty() || changed || !is_mapped || !memory.is_inhabited() {
             return None;
         }
         let iter = Opaque::<bindings::iov_iter>::uninit();

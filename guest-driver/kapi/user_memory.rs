@@ -231,6 +231,13 @@ impl<D: Direction> UserMemory<D> {
             .is_some_and(|mm| ptr::eq(mm.as_raw(), self.mm.as_raw()))
     }
 
+    /// Whether the process still lives there: not after its end, nor after `exec`, even if a page
+    /// fault of another of its requests keeps the address space.
+    pub(super) fn is_inhabited(&self) -> bool {
+        // SAFETY: The address space is valid.
+        unsafe { bindings::globalfifo_mm_is_inhabited(self.mm.as_raw()) }
+    }
+
     /// The iterator.
     #[cfg(GLOBALFIFO_FAST)]
     pub(super) fn iter_raw(&self) -> *mut bindings::iov_iter {
@@ -241,6 +248,9 @@ impl<D: Direction> UserMemory<D> {
     /// is gone. From a kernel thread without memory of its own: elsewhere it warns and gives
     /// `None`.
     pub(crate) fn enter<R>(&mut self, work: impl FnOnce(&mut D::Iter) -> R) -> Option<R> {
+        if !self.is_inhabited() {
+            return None;
+        }
         let mm = self.mm.mmget_not_zero()?;
         // The last reference may be this one. Dropping it ends the process's AIO contexts, which
         // waits for requests that only the driver completes: that must happen somewhere else.

@@ -11,6 +11,7 @@ use super::{
     rx::Broken,
     state::{
         check_told,
+        Life,
         State, //
     },
     Fifo, //
@@ -109,16 +110,30 @@ impl Fifo {
     ///
     /// Those of [`Control::request`], and those of the FIFO's life.
     pub(crate) fn clear(self: ArcBorrow<'_, Self>) -> Result {
+        // Once more for each reset of the device that comes in between.
+        while !self.try_clear()? {}
+        Ok(())
+    }
+
+    /// As [`Fifo::clear`]; false if the device was reset meanwhile.
+    fn try_clear(self: ArcBorrow<'_, Self>) -> Result<bool> {
         let memory = Control::prepare()?;
-        // Nobody else clears meanwhile, and the device is not being reset.
+        // Nobody else clears meanwhile.
         let requester = self.control.requester()?;
-        let (posted, mut discard) = self.change(Origin::Task, |state, effects| {
+        let begun = self.change(Origin::Task, |state, effects| {
             state.check()?;
+            if state.life == Life::Suspended {
+                // Positions are not known until the device has told where it stands.
+                return Ok(None);
+            }
             state.clears += 1;
             effects.messages.append(state.tx.unsend_pending());
             let (sent, posted) = state.tx.positions();
-            Ok::<_, Error>((posted, state.requests.begin_discard(sent)))
+            Ok::<_, Error>(Some((posted, state.requests.begin_discard(sent))))
         })?;
+        let Some((posted, mut discard)) = begun else {
+            return Ok(false);
+        };
         // A bounded number in one hold.
         while self.change(Origin::Task, |state, _| {
             state.requests.discard(&mut discard, REQUESTS)
@@ -131,7 +146,14 @@ impl Fifo {
         // Without an answer it is still under way, for all that is known.
         let told = requester.request(memory, request, &self.stats.missed_interrupts)?;
         drop(requester);
+        let Some(told) = told else {
+            return Ok(false);
+        };
         self.change(Origin::Task, |state, effects| {
+            if state.life == Life::Suspended {
+                // The device tells again where it stands, after its reset.
+                return Ok(true);
+            }
             if let Err(error) = check_told(&told, self.index, self.capacity) {
                 state.fail(Broken("an impossible state"), effects);
                 return Err(error);
@@ -139,7 +161,7 @@ impl Fifo {
             state.apply(&told, effects);
             state.tx.note_consumed(state.rx.acknowledged(), false);
             state.pump(effects);
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -101,7 +101,11 @@ impl Fifo {
             // Counted first, so that a program that sees a completion sees it counted.
             self.count_done(origin, &done);
             left -= done.len();
+            let is_short = done.is_short;
             done.complete(&self.trace);
+            if is_short && self.state.lock().has_data_for_calls() {
+                self.notifier.notify(Events::IN, &self.stats, &self.trace);
+            }
         }
         self.state.lock().requests.end_completing();
         self.start_server();

@@ -99,12 +99,14 @@ impl Fifo {
                     }
                     start = if total > 0 { Start::At(next) } else { start };
                     if let Err(error) = self.fault_in_first(to) {
-                        return if total > 0 { Ok(total) } else { Err(error) };
+                        return self.end_short(total).ok_or(error);
                     }
                     continue;
                 }
                 // Another read what follows, or there is no more.
-                Ok(Transfer::Nothing) | Err(_) if total > 0 => return Ok(total),
+                Ok(Transfer::Nothing) | Err(_) if total > 0 => {
+                    return self.end_short(total).ok_or(EIO);
+                }
                 Ok(Transfer::Nothing) => {}
                 Err(error) => return Err(error),
             }
@@ -113,6 +115,14 @@ impl Fifo {
             }
             self.wait_for_data()?;
         }
+    }
+
+    /// Ends a read that has got `total` bytes before a page fault, if it has got any.
+    fn end_short(self: ArcBorrow<'_, Self>, total: usize) -> Option<usize> {
+        if total > 0 {
+            self.change(Origin::Task, |state, effects| state.end_short_read(effects));
+        }
+        (total > 0).then_some(total)
     }
 
     /// Faults the buffer of a call in, whose turn it was: others wait for that as for a request's
@@ -224,6 +234,9 @@ impl Fifo {
             // waits.
             Ok(Transfer::Read { bytes, fault, .. }) if bytes > 0 || !fault => {
                 self.stats.aio_at_submit.add(1);
+                if fault {
+                    self.end_short(bytes);
+                }
                 return request.answer(Ok(bytes));
             }
             Ok(_) => {}

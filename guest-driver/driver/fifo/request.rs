@@ -110,6 +110,8 @@ pub(crate) struct Done {
     /// Number of those that got bytes, and of those that ended otherwise.
     pub(crate) served: usize,
     pub(crate) ended: usize,
+    /// One has got bytes before a page fault, and perhaps not all that it asked for.
+    pub(super) is_short: bool,
 }
 
 impl Done {

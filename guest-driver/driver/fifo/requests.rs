@@ -428,6 +428,7 @@ impl Requests {
             requests: Tree::new(),
             served: 0,
             ended: 0,
+            is_short: false,
         };
         for _ in 0..most {
             let Some(first) = self.done.cursor_front_mut() else {
@@ -438,6 +439,7 @@ impl Requests {
                 Some(Ok(_)) => done.served += 1,
                 _ => done.ended += 1,
             }
+            done.is_short |= request.so_far > 0;
             self.index.remove(&(request.file, *id));
             done.requests.insert(first.remove_current().1);
         }

@@ -282,13 +282,21 @@ impl State {
         }
     }
 
-    /// Ends a reader's turn: consumes what it got, and acknowledges that. A `short` read that
-    /// leaves something is followed by an edge: its caller takes it for all there was.
+    /// A read has ended short of what was asked for: its caller takes that for all there was, so an
+    /// edge follows if there is more.
+    pub(crate) fn end_short_read(&mut self, effects: &mut Effects) {
+        if self.has_data_for_calls() {
+            effects.edges |= Events::IN;
+        }
+    }
+
+    /// Ends a reader's turn: consumes what it got, and acknowledges that. For a `short` read, as
+    /// [`State::end_short_read`].
     pub(crate) fn end_reading(&mut self, short: bool, effects: &mut Effects) {
         self.rx.consume_given();
         self.reader = Turn::Free;
-        if short && self.has_data_for_calls() {
-            effects.edges |= Events::IN;
+        if short {
+            self.end_short_read(effects);
         }
         let empty = self.rx.level() == 0;
         self.tx.note_consumed(self.rx.acknowledged(), empty);

@@ -67,6 +67,9 @@ impl Fifo {
         if request.can_be_deferred() {
             return self.submit_write(file, request, from);
         }
+        if request.is_synchronous() && request.cannot_sleep() {
+            return request.answer(Err(EAGAIN));
+        }
         let written = self.write_now(from, request.must_not_wait());
         let result = written.and_then(|(bytes, end)| {
             if request.is_synchronous() {

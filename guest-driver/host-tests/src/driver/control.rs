@@ -40,7 +40,9 @@ impl Control {
     }
 
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
-        self.requester()?.request(Prepared, request, missed)
+        self.requester()?
+            .request(Prepared, request, missed)?
+            .ok_or(EIO)
     }
 }
 
@@ -56,9 +58,9 @@ impl Requester<'_> {
         _memory: Prepared,
         request: CtrlRequest,
         _missed: &Counter,
-    ) -> Result<State> {
+    ) -> Result<Option<State>> {
         world::assert_unlocked("a request to the device");
         let answer = world::ask(&request.to_bytes()).ok_or(EIO)?;
-        Ok(State::from_bytes(answer))
+        Ok(Some(State::from_bytes(answer)))
     }
 }

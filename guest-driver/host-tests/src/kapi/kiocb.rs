@@ -108,6 +108,10 @@ impl<'a, T: 'static> Request<'a, T> {
         self.0.how.must_not_wait
     }
 
+    pub(crate) fn cannot_sleep(&self) -> bool {
+        false
+    }
+
     pub(crate) fn is_synchronous(&self) -> bool {
         self.0.how.is_synchronous
     }

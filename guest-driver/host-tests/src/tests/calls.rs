@@ -115,6 +115,75 @@ fn sigio_follows_a_read_that_met_another_readers_page_fault() {
     assert_eq!(machine.read(NOWAIT, 200).result(), Some(Ok(90)));
 }
 
+/// With so many bytes that have arrived.
+fn machine_with(bytes: u16) -> Rc<Machine> {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    machine.device.borrow_mut().host_write(bytes.into());
+    machine.device.borrow_mut().send(bytes.into());
+    machine.interrupts();
+    machine
+}
+
+/// Of these bytes, the first are there.
+fn buffer_with(length: usize, present: usize) -> Rc<UserBuffer> {
+    let buffer = UserBuffer::new(vec![0; length]);
+    buffer.present.set(present);
+    buffer
+}
+
+#[test]
+fn an_edge_and_sigio_follow_a_submission_that_a_page_fault_cut_short() {
+    let machine = machine_with(2000);
+    let counts = (machine.signals.count(), machine.fifo.notifier.wait.count());
+    let read = Call::read(&machine.file, AIO, buffer_with(2000, 100));
+    assert_eq!(read.result(), Some(Ok(100)));
+    assert!(machine.signals.signalled(counts.0, &[Band::In]));
+    assert!(machine.fifo.notifier.wait.woke(counts.1, Events::IN));
+}
+
+/// The time for which its line is held is over when the page comes, and somebody has read what followed.
+#[test]
+fn an_edge_and_sigio_follow_a_call_that_a_page_fault_and_another_reader_cut_short() {
+    let machine = machine_with(1000);
+    let (other, counts) = (machine.clone(), Rc::new(Cell::new((0, 0))));
+    let at_fault = counts.clone();
+    world::at(Point::Fault, move || {
+        world::pass(2_000_000);
+        other.fifo.as_arc_borrow().check_missed();
+        assert_eq!(other.read(NOWAIT, 10).result(), Some(Ok(10)));
+        at_fault.set((other.signals.count(), other.fifo.notifier.wait.count()));
+    });
+    let read = Call::read(&machine.file, WAIT, buffer_with(1000, 100));
+    assert_eq!(read.result(), Some(Ok(100)));
+    let (signals, wakes) = counts.get();
+    assert!(machine.signals.signalled(signals, &[Band::In]));
+    assert!(machine.fifo.notifier.wait.woke(wakes, Events::IN));
+    assert_eq!(machine.read(NOWAIT, 2000).result(), Some(Ok(890)));
+}
+
+/// The same of a request that a server meets.
+#[test]
+fn an_edge_and_sigio_follow_a_request_that_a_page_fault_and_another_reader_cut_short() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    let read = Call::read(&machine.file, AIO, buffer_with(1000, 100));
+    let (other, counts) = (machine.clone(), Rc::new(Cell::new((0, 0))));
+    let at_fault = counts.clone();
+    world::at(Point::Fault, move || {
+        world::pass(2_000_000);
+        other.fifo.as_arc_borrow().check_missed();
+        assert_eq!(other.read(NOWAIT, 10).result(), Some(Ok(10)));
+        at_fault.set((other.signals.count(), other.fifo.notifier.wait.count()));
+    });
+    machine.device.borrow_mut().host_write(1000);
+    machine.device.borrow_mut().send(1000);
+    machine.interrupts();
+    machine.quiesce();
+    assert_eq!(read.result(), Some(Ok(100)));
+    let (signals, wakes) = counts.get();
+    assert!(machine.signals.signalled(signals, &[Band::In]));
+    assert!(machine.fifo.notifier.wait.woke(wakes, Events::IN));
+}
+
 /// The time with interrupts off, counted in requests looked at and messages moved: 64 of each, and some. A step takes well
 /// below a microsecond where the CPU is real.
 #[test]
