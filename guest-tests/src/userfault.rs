@@ -108,6 +108,12 @@ impl Missing {
         Ok(Self { fd, start, length })
     }
 
+    /// Lets the program that the process executes next have the descriptor, so that faults go on to wait.
+    pub fn outlive_exec(&self) -> Result<(), Errno> {
+        let none = nix::fcntl::FdFlag::empty();
+        nix::fcntl::fcntl(&self.fd, nix::fcntl::FcntlArg::F_SETFD(none)).map(drop)
+    }
+
     /// Where the pages are.
     pub fn address(&self) -> u64 {
         self.start as u64

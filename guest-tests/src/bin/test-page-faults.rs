@@ -8,6 +8,7 @@
     reason = "a test that panics has failed, as it should"
 )]
 
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb, PREAD, PWRITE};
 use globalfifo_guest_tests::fifo::{Fifo, PATH, pattern};
 use globalfifo_guest_tests::forked::{Child, Parent};
-use globalfifo_guest_tests::harness::{self, SOON, Test, limit};
+use globalfifo_guest_tests::harness::{self, SOON, Test, eventually, limit};
 use globalfifo_guest_tests::userfault::{Missing, PAGE};
 use globalfifo_guest_tests::{check, check_eq, system};
+use nix::errno::Errno;
 use nix::libc;
 
 const TESTS: &[Test] = &[
@@ -30,6 +32,10 @@ const TESTS: &[Test] = &[
     ),
     ("unbind_ends_requests_while_one_page_faults", unbound),
     ("sigkill_ends_the_process_that_page_faults", killed_itself),
+    (
+        "reads_of_a_program_that_has_exec_ed_take_no_byte_though_one_page_faults",
+        after_exec,
+    ),
     (
         "io_submit_of_a_small_read_does_not_wait_for_a_page_fault",
         || submit_of_a_read(100),
@@ -106,6 +112,52 @@ fn faulting(expected: &'static [i64]) -> Result<Child> {
     })?;
     said(&child, b's')?;
     Ok(child)
+}
+
+/// The requests of the old program are gone for whoever reads now, though its memory is still there for the page fault.
+fn after_exec() -> Result<()> {
+    let fifo = Fifo::open_empty(libc::O_NONBLOCK)?;
+    let child = Child::start(|parent: &Parent| {
+        let memory = Missing::new(ROOM / PAGE)?;
+        memory.outlive_exec()?;
+        // Not closed by exec: that would end its requests.
+        let open = Fifo::open(0)?;
+        let descriptor = nix::unistd::dup(&open)?;
+        let context = Context::new(8)?;
+        let mut first = Iocb::new(&descriptor, PREAD, memory.address(), ROOM);
+        context.submit(&mut first)?;
+        let mut rooms = [[0; 16]; 5];
+        for room in &mut rooms {
+            context.submit(&mut Iocb::read(&descriptor, room))?;
+        }
+        parent.say(b's')?;
+        check!(memory.is_awaited(limit(SOON))?);
+        parent.say(b'f')?;
+        parent.await_go()?;
+        Err(std::process::Command::new("sleep").arg("1000").exec())?
+    })?;
+    said(&child, b's')?;
+    fifo.write_all(b"first")?;
+    said(&child, b'f')?;
+    child.go()?;
+    eventually("the new program runs", || {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", child.pid()))?;
+        Ok(name.trim() == "sleep")
+    })?;
+    fifo.write_all(b"second")?;
+    // Which the requests of the old program stood before.
+    let mut got = Vec::new();
+    eventually("all bytes are read", || {
+        match fifo.read(100) {
+            Ok(bytes) => got.extend(bytes),
+            Err(Errno::EAGAIN) => {}
+            Err(error) => bail!("read: {error}"),
+        }
+        Ok(got.len() == 11)
+    })?;
+    check_eq!(got, b"firstsecond".to_vec());
+    child.kill()?;
+    Ok(())
 }
 
 /// A process with a waiting read of its own, behind that of [`faulting`]. It says `s`, and on go does `then`, after which it

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -43,6 +45,10 @@ const TESTS: &[Test] = &[
     (
         "a_reset_of_the_function_ends_no_request",
         reset_beside_requests,
+    ),
+    (
+        "clears_and_writes_beside_resets_of_the_function_all_succeed",
+        resets_beside_clears,
     ),
 ];
 
@@ -281,5 +287,51 @@ fn reset_beside_requests() -> Result<()> {
         Ok(())
     })();
     drop(fifo);
+    and_bind_anew(outcome)
+}
+
+/// Resets beside which a FIFO is written and cleared.
+const RESETS: usize = 20;
+
+fn resets_beside_clears() -> Result<()> {
+    let (file, node) = resettable()?;
+    let over = AtomicBool::new(false);
+    let outcome = thread::scope(|scope| {
+        let clearing = scope.spawn(|| -> Result<u32> {
+            let fifo = Fifo::open_at(&node, O_NONBLOCK)?;
+            let mut clears = 0;
+            while !over.load(Ordering::SeqCst) {
+                fifo.clear()?;
+                clears += 1;
+            }
+            Ok(clears)
+        });
+        let writing = scope.spawn(|| -> Result<()> {
+            let fifo = Fifo::open_at(&node, O_NONBLOCK)?;
+            let bytes = pattern(1, 300);
+            while !over.load(Ordering::SeqCst) {
+                match fifo.write(&bytes) {
+                    Ok(_) | Err(Errno::EAGAIN) => {}
+                    Err(error) => bail!("write: {error}"),
+                }
+            }
+            Ok(())
+        });
+        let resets = (0..RESETS).try_for_each(|_| {
+            thread::sleep(Duration::from_millis(50));
+            reset(&file)
+        });
+        over.store(true, Ordering::SeqCst);
+        let clears = clearing.join().map_err(|_| anyhow::anyhow!("panic"))?;
+        writing.join().map_err(|_| anyhow::anyhow!("panic"))??;
+        resets?;
+        // Otherwise the test says nothing.
+        check!(clears.context("FIFO_CLEAR")? as usize > RESETS);
+        let fifo = Fifo::open_at(&node, O_NONBLOCK)?;
+        fifo.clear()?;
+        check_eq!(fifo.write(b"works"), Ok(5));
+        check_eq!(read_soon(&fifo, 5)?, b"works".to_vec());
+        Ok(())
+    });
     and_bind_anew(outcome)
 }

@@ -51,6 +51,10 @@ const TESTS: &[Test] = &[
         space_and_kill_splice,
     ),
     ("two_splices_into_one_pipe_both_go_on", two_splices),
+    (
+        "a_splice_whose_pipe_nobody_reads_any_more_takes_no_byte",
+        reader_gone,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -271,5 +275,31 @@ fn two_splices() -> Result<()> {
     let mut bytes = [0; 16];
     let count = read(&out, &mut bytes)?;
     check_eq!(bytes.get(..count), Some(&b"otherend"[..]));
+    Ok(())
+}
+
+/// The pipe's only reader goes while the splice waits for data: EPIPE, and the data stays in the FIFO.
+fn reader_gone() -> Result<()> {
+    let fifo = Fifo::open_empty(0)?;
+    let source = Fifo::open(0)?;
+    let (out, into) = pipe()?;
+    let splicer = Child::start(|parent: &Parent| {
+        // SAFETY: No handler of this process is lost.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+        // The parent's is the only one.
+        nix::unistd::close(harness::number(&out))?;
+        check_eq!(splice_some(&source, &into, CAPACITY), Err(Errno::EPIPE));
+        parent.say(b'd')?;
+        std::process::exit(0)
+    })?;
+    eventually("the splice waits", || {
+        system::sleeps_in(splicer.pid().as_raw(), libc::SYS_splice)
+    })?;
+    drop(out);
+    fifo.write_all(b"12345678")?;
+    check!(is_done(&splicer, SOON)?);
+    splicer.finish()?;
+    fifo.wait_level(8)?;
+    check_eq!(fifo.read(100)?, b"12345678".to_vec());
     Ok(())
 }
