@@ -62,6 +62,10 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
         (&["run", "--fifo", "", "--", "true"], "--fifo"),
         (
+            &["run", "--fifo", "stdio", "--", "true"],
+            "no terminal here",
+        ),
+        (
             &["run", "--fifo", "unix", "--", "true"],
             "write 'unix=PATH'",
         ),

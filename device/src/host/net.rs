@@ -133,6 +133,12 @@ impl Listener {
         Ok(Peer(peer))
     }
 
+    /// Whether the end of what a peer sends may be the end of the peer. TCP says the same of both; a
+    /// UNIX socket does not.
+    pub fn may_be_gone_at_end(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
     /// Where it listens, if that is an address.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -237,10 +243,14 @@ pub fn decide(fd: OwnedFd) -> io::Result<Peer> {
     }
 }
 
-/// Small messages leave at once, and a host that has vanished is noticed.
+/// Small messages leave at once, and a peer that has vanished, or has closed its socket for good while
+/// nothing is sent to it, is noticed after 75 seconds.
 fn set_up_tcp(fd: &impl AsFd) -> io::Result<()> {
     sys::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     sys::setsockopt(fd, sockopt::KeepAlive, &true)?;
+    sys::setsockopt(fd, sockopt::TcpKeepIdle, &15)?;
+    sys::setsockopt(fd, sockopt::TcpKeepInterval, &15)?;
+    sys::setsockopt(fd, sockopt::TcpKeepCount, &4)?;
     Ok(())
 }
 

@@ -53,6 +53,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 enum Way {
     Listen {
         listener: Listener,
+        /// It is watched: the next peer is welcome.
+        watched: bool,
         _file: Option<SocketFile>,
     },
     Connect {
@@ -99,6 +101,7 @@ impl Stream {
                     .map_err(HostError::system("set up a socket"))?;
                 Way::Listen {
                     listener: Listener::Unix(listener),
+                    watched: false,
                     _file: file,
                 }
             }
@@ -126,6 +129,7 @@ impl Stream {
         let way = match role {
             Role::Listen => Way::Listen {
                 listener: Listener::tcp(host, port)?,
+                watched: false,
                 _file: None,
             },
             Role::Connect => Way::connect(Target::tcp(host, port)?),
@@ -159,7 +163,11 @@ impl Stream {
     /// Looks for the next peer.
     fn next(&mut self, ops: &mut EventOps<'_>) {
         match &mut self.way {
-            Way::Listen { listener, .. } => {
+            Way::Listen { watched: true, .. } => {}
+            Way::Listen {
+                listener, watched, ..
+            } => {
+                *watched = true;
                 if let Err(error) = ops.add(Events::new(&*listener, EventSet::IN)) {
                     error!(fifo = self.pump.index(), %error, "cannot watch the socket");
                 }
@@ -230,18 +238,26 @@ impl Stream {
 
     /// Somebody waits to be accepted; others must wait until this peer is gone.
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        let Way::Listen { listener, .. } = &self.way else {
+        let Way::Listen {
+            listener, watched, ..
+        } = &mut self.way
+        else {
             return;
         };
         let accepted = listener.accept();
         if matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             return;
         }
-        if let Err(error) = ops.remove(Events::new(listener, EventSet::IN)) {
+        *watched = false;
+        if let Err(error) = ops.remove(Events::new(&*listener, EventSet::IN)) {
             error!(fifo = self.pump.index(), %error, "cannot leave the socket");
         }
         match accepted {
-            Ok(peer) => self.begin(peer, ops),
+            Ok(peer) => {
+                // The one until now has said all it will, and may be gone.
+                self.leave(ops);
+                self.begin(peer, ops);
+            }
             Err(error) => {
                 if self.log.pass().is_some() {
                     warn!(fifo = self.pump.index(), %error, "cannot accept a peer, trying again");
@@ -290,24 +306,32 @@ impl Stream {
             self.end(ops);
         } else if matches!(input, Flow::Ended) {
             self.pump.set_connection(Connection::HalfClosed);
+            if matches!(&self.way, Way::Listen { listener, .. } if listener.may_be_gone_at_end()) {
+                self.next(ops);
+            }
         }
     }
 
     /// The peer is gone. What it did not take stays for the next.
     fn end(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(peer) = self.peer.take()
-            && let Err(error) = ops.remove(Events::new(&*peer, EventSet::empty()))
-        {
-            error!(fifo = self.pump.index(), %error, "cannot leave a peer");
-        }
-        self.pump.close();
-        self.pump.set_connection(Connection::Gone);
-        debug!(fifo = self.pump.index(), "the peer is gone");
+        self.leave(ops);
         match &self.way {
             Way::Listen { .. } => self.next(ops),
             // Not at once: somebody may accept only to close.
             Way::Connect { pause, .. } => self.wait(*pause),
         }
+    }
+}
+
+impl Stream {
+    fn leave(&mut self, ops: &mut EventOps<'_>) {
+        let Some(peer) = self.peer.take() else { return };
+        if let Err(error) = ops.remove(Events::new(&*peer, EventSet::empty())) {
+            error!(fifo = self.pump.index(), %error, "cannot leave a peer");
+        }
+        self.pump.close();
+        self.pump.set_connection(Connection::Gone);
+        debug!(fifo = self.pump.index(), "the peer is gone");
     }
 }
 
