@@ -45,8 +45,8 @@ pub struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
 
-    /// A FIFO of the device: loopback, unix=PATH[,connect], pty[,link=PATH],
-    /// file=PATH[,input=PATH], pattern[,seed=N], zero or null, then perhaps ",capacity=BYTES";
+    /// A FIFO of the device: loopback, unix=PATH[,connect], tcp=HOST:PORT[,listen], pty[,link=PATH],
+    /// file=PATH[,input=PATH], stdio, pattern[,seed=N], zero or null, then perhaps ",capacity=BYTES";
     /// repeat it for more FIFOs [default: loopback]
     #[arg(long = "fifo", value_name = "SPEC")]
     fifos: Vec<PartialSpec>,
@@ -188,7 +188,12 @@ impl Config {
                     needs.removed.extend(link.clone());
                 }
                 Kind::File { path, .. } => needs.reopened.push(path.clone()),
-                Kind::Loopback | Kind::Pattern { .. } | Kind::Zero | Kind::Null => {}
+                Kind::Tcp { port, role, .. } => {
+                    if *role == Role::Connect {
+                        needs.tcp_ports.push(*port);
+                    }
+                }
+                Kind::Loopback | Kind::Stdio | Kind::Pattern { .. } | Kind::Zero | Kind::Null => {}
             }
         }
         needs

@@ -227,7 +227,11 @@ impl Device {
 fn make(index: u16, spec: &FifoSpec, reset: ResetPolicy) -> Fifo {
     let endpoint = match &spec.kind {
         Kind::Loopback => return Fifo::loopback(index, spec.capacity, reset),
-        Kind::Unix { .. } | Kind::Pty { .. } | Kind::File { .. } => {
+        Kind::Unix { .. }
+        | Kind::Tcp { .. }
+        | Kind::Stdio
+        | Kind::Pty { .. }
+        | Kind::File { .. } => {
             return Fifo::with_outside(index, spec.capacity, reset);
         }
         Kind::Zero => Endpoint::Zero,

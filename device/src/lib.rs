@@ -23,6 +23,8 @@
 //! - [`control`]: the control socket, and metrics
 //! - [`ctl`]: a client of the control socket
 //! - [`cli`]: the command line
+//!
+//! [`embed`] shows how to have the device in another program.
 
 #![deny(unsafe_code)]
 
@@ -32,6 +34,7 @@ pub mod cli;
 pub mod control;
 pub mod ctl;
 pub mod device;
+pub mod embed;
 pub mod endpoint;
 pub mod fault;
 pub mod fifo;

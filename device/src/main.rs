@@ -26,6 +26,7 @@ use vhost_device_fifo::server::Until;
 use vhost_device_fifo::signals::Requests;
 use vhost_device_fifo::signals::Signals;
 use vhost_device_fifo::socket::Listening;
+use vhost_device_fifo::spec::Kind;
 use vhost_device_fifo::systemd::Activation;
 use vhost_device_fifo::systemd::ServiceManager;
 
@@ -94,8 +95,16 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
     for subscriber in outside.subscribers.into_iter().chain(handles) {
         server.add(subscriber);
     }
+    // With a FIFO on it, standard output is for its bytes alone.
+    let mut news: Box<dyn Write> = match config.fifos.iter().any(|fifo| fifo.kind == Kind::Stdio) {
+        true => Box::new(std::io::stderr()),
+        false => Box::new(std::io::stdout()),
+    };
     for (fifo, path) in outside.ptys {
-        writeln!(std::io::stdout(), "fifo {fifo}: pty {}", path.display())?;
+        writeln!(news, "fifo {fifo}: pty {}", path.display())?;
+    }
+    for (fifo, address) in outside.ports {
+        writeln!(news, "fifo {fifo}: tcp {address}")?;
     }
     let fifos: Vec<_> = config.fifos.iter().map(ToString::to_string).collect();
     info!(%socket, virtio_id = config.virtio_id, ?fifos, "serving");

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use fifo_spec::Kind;
 use fifo_spec::MAX_FIFOS;
 use fifo_spec::PartialSpec;
 use fifo_spec::fault::FaultError;
@@ -37,6 +38,11 @@ fn fifo(spec: &str) -> Result<String> {
     let parsed: PartialSpec = spec
         .parse()
         .map_err(|err| usage(format!("--fifo {spec}: {err}")))?;
+    if *parsed.kind() == Kind::Stdio {
+        return Err(usage(format!(
+            "--fifo {spec}: the device has no terminal here, and its standard output is the lab's; use pty or unix=PATH"
+        )));
+    }
     let folder = std::env::current_dir()
         .map_err(|err| usage(format!("--fifo {spec}: there is no current folder: {err}")))?;
     Ok(parsed.resolved(&folder).to_string())

@@ -24,7 +24,8 @@ pub use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 pub const DEFAULT_CAPACITY: usize = 4096;
 
 /// Every kind as it is written, for messages and help.
-pub const KINDS: &str = "loopback, unix=PATH, pty, file=PATH, pattern, zero or null";
+pub const KINDS: &str =
+    "loopback, unix=PATH, tcp=HOST:PORT, pty, file=PATH, stdio, pattern, zero or null";
 
 /// What is wrong with a SPEC.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,11 @@ pub enum SpecError {
     /// A kind that is nothing without a path.
     #[error("FIFO kind '{0}' needs a path: write '{0}=PATH'")]
     NoPath(&'static str),
+    /// A kind that is nothing without an address.
+    #[error(
+        "'{0}' is no address for FIFO kind 'tcp': write 'tcp=HOST:PORT', an IPv6 address as '[::1]:PORT'"
+    )]
+    Address(String),
     /// An option nobody knows.
     #[error(
         "unknown option '{option}' of FIFO kind '{kind}': it takes {known}{}",
@@ -114,6 +120,17 @@ pub enum Kind {
         /// Who connects.
         role: Role,
     },
+    /// At a TCP connection.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// 0 only to listen, at any port.
+        port: u16,
+        /// Who connects.
+        role: Role,
+    },
+    /// At standard input and standard output.
+    Stdio,
     /// At a pseudo-terminal.
     Pty {
         /// A symbolic link to it.
@@ -142,15 +159,17 @@ pub enum Kind {
 enum Key {
     Capacity,
     Connect,
+    Listen,
     Link,
     Input,
     Seed,
 }
 
 impl Key {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Capacity,
         Self::Connect,
+        Self::Listen,
         Self::Link,
         Self::Input,
         Self::Seed,
@@ -160,6 +179,7 @@ impl Key {
         match self {
             Self::Capacity => "capacity",
             Self::Connect => "connect",
+            Self::Listen => "listen",
             Self::Link => "link",
             Self::Input => "input",
             Self::Seed => "seed",
@@ -171,6 +191,7 @@ impl Key {
         match self {
             Self::Capacity => None,
             Self::Connect => Some("unix"),
+            Self::Listen => Some("tcp"),
             Self::Link => Some("pty"),
             Self::Input => Some("file"),
             Self::Seed => Some("pattern"),
@@ -181,7 +202,7 @@ impl Key {
     fn value(self) -> Option<&'static str> {
         match self {
             Self::Capacity => Some("BYTES"),
-            Self::Connect => None,
+            Self::Connect | Self::Listen => None,
             Self::Link | Self::Input => Some("PATH"),
             Self::Seed => Some("N"),
         }
@@ -200,6 +221,8 @@ impl Kind {
                 path: path("unix", value)?,
                 role: Role::Listen,
             },
+            "tcp" => tcp(value.unwrap_or_default())?,
+            "stdio" => Self::Stdio,
             "pty" => Self::Pty { link: None },
             "file" => Self::File {
                 path: path("file", value)?,
@@ -211,7 +234,7 @@ impl Kind {
             _ => return Err(SpecError::UnknownKind(name.to_owned())),
         };
         match kind {
-            Self::Unix { .. } | Self::File { .. } => Ok(kind),
+            Self::Unix { .. } | Self::Tcp { .. } | Self::File { .. } => Ok(kind),
             _ if value.is_some() => Err(SpecError::KindValue(kind.name())),
             _ => Ok(kind),
         }
@@ -222,6 +245,8 @@ impl Kind {
         match self {
             Self::Loopback => "loopback",
             Self::Unix { .. } => "unix",
+            Self::Tcp { .. } => "tcp",
+            Self::Stdio => "stdio",
             Self::Pty { .. } => "pty",
             Self::File { .. } => "file",
             Self::Pattern { .. } => "pattern",
@@ -232,7 +257,8 @@ impl Kind {
 
     fn known_options(&self) -> &'static str {
         match self {
-            Self::Loopback | Self::Zero | Self::Null => "capacity=BYTES",
+            Self::Loopback | Self::Stdio | Self::Zero | Self::Null => "capacity=BYTES",
+            Self::Tcp { .. } => "capacity=BYTES and listen",
             Self::Unix { .. } => "capacity=BYTES and connect",
             Self::Pty { .. } => "capacity=BYTES and link=PATH",
             Self::File { .. } => "capacity=BYTES and input=PATH",
@@ -256,6 +282,7 @@ impl Kind {
     fn set(&mut self, key: Key, value: &str) -> Result<(), SpecError> {
         match (self, key) {
             (Self::Unix { role, .. }, Key::Connect) => *role = Role::Connect,
+            (Self::Tcp { role, .. }, Key::Listen) => *role = Role::Listen,
             (Self::Pty { link }, Key::Link) => *link = Some(value.into()),
             (Self::File { input, .. }, Key::Input) => *input = Some(value.into()),
             (Self::Pattern { seed }, Key::Seed) => {
@@ -282,9 +309,37 @@ impl Kind {
             Self::Unix { path, .. } => (Some(path), None),
             Self::Pty { link } => (link.as_mut(), None),
             Self::File { path, input } => (Some(path), input.as_mut()),
-            Self::Loopback | Self::Pattern { .. } | Self::Zero | Self::Null => (None, None),
+            Self::Loopback
+            | Self::Tcp { .. }
+            | Self::Stdio
+            | Self::Pattern { .. }
+            | Self::Zero
+            | Self::Null => (None, None),
         };
         first.into_iter().chain(second)
+    }
+}
+
+/// `HOST:PORT`, to connect to.
+fn tcp(value: &str) -> Result<Kind, SpecError> {
+    let wrong = || SpecError::Address(value.to_owned());
+    let (host, port) = value.rsplit_once(':').ok_or_else(wrong)?;
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(host) => host,
+        None if host.contains(':') => return Err(wrong()),
+        None => host,
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse() {
+        Ok(port) if digits && !host.is_empty() => Ok(Kind::Tcp {
+            host: host.to_owned(),
+            port,
+            role: Role::Connect,
+        }),
+        _ => Err(wrong()),
     }
 }
 
@@ -364,6 +419,14 @@ impl FromStr for PartialSpec {
                 key => kind.set(key, value)?,
             }
         }
+        if let Kind::Tcp {
+            host,
+            port: 0,
+            role: Role::Connect,
+        } = &kind
+        {
+            return Err(SpecError::Address(format!("{host}:0")));
+        }
         Ok(Self { kind, capacity })
     }
 }
@@ -373,7 +436,18 @@ impl Display for PartialSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind.name())?;
         match &self.kind {
-            Kind::Loopback | Kind::Zero | Kind::Null | Kind::Pty { link: None } => {}
+            Kind::Loopback | Kind::Stdio | Kind::Zero | Kind::Null | Kind::Pty { link: None } => {}
+            Kind::Tcp { host, port, role } => {
+                let host = host.replace(',', ",,");
+                if host.contains(':') {
+                    write!(f, "=[{host}]:{port}")?;
+                } else {
+                    write!(f, "={host}:{port}")?;
+                }
+                if *role == Role::Listen {
+                    write!(f, ",listen")?;
+                }
+            }
             Kind::Unix { path, role } => {
                 write!(f, "={}", escaped(path))?;
                 if *role == Role::Connect {
@@ -462,153 +536,4 @@ pub fn parse_capacity(text: &str) -> Result<usize, CapacityError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rstest::rstest;
-
-    use super::*;
-
-    fn unix(path: &str, role: Role) -> Kind {
-        Kind::Unix {
-            path: path.into(),
-            role,
-        }
-    }
-
-    fn file(path: &str, input: Option<&str>) -> Kind {
-        Kind::File {
-            path: path.into(),
-            input: input.map(PathBuf::from),
-        }
-    }
-
-    fn pty(link: Option<&str>) -> Kind {
-        Kind::Pty {
-            link: link.map(PathBuf::from),
-        }
-    }
-
-    #[rstest]
-    #[case("loopback", Kind::Loopback, 7)]
-    #[case("zero", Kind::Zero, 7)]
-    #[case("null", Kind::Null, 7)]
-    #[case("loopback,capacity=1", Kind::Loopback, 1)]
-    #[case("loopback,capacity=64K", Kind::Loopback, 65536)]
-    #[case("null,capacity=16M", Kind::Null, 1 << 24)]
-    #[case("unix=/tmp/x", unix("/tmp/x", Role::Listen), 7)]
-    #[case("unix=x,connect", unix("x", Role::Connect), 7)]
-    #[case("unix=x,capacity=2,connect", unix("x", Role::Connect), 2)]
-    #[case("unix=a,,b=c,connect", unix("a,b=c", Role::Connect), 7)]
-    #[case("unix=,,,connect", unix(",", Role::Connect), 7)]
-    #[case("pty", pty(None), 7)]
-    #[case("pty,link=/tmp/tty", pty(Some("/tmp/tty")), 7)]
-    #[case("file=log", file("log", None), 7)]
-    #[case("file=log,input=/in,capacity=3", file("log", Some("/in")), 3)]
-    #[case("pattern", Kind::Pattern { seed: 0 }, 7)]
-    #[case("pattern,seed=18446744073709551615", Kind::Pattern { seed: u64::MAX }, 7)]
-    fn good_specs(#[case] text: &str, #[case] kind: Kind, #[case] capacity: usize) {
-        let spec: PartialSpec = text.parse().unwrap();
-        let fifo = FifoSpec { kind, capacity };
-        assert_eq!(spec.with_default(7), fifo);
-        let again = fifo.to_string().parse::<PartialSpec>();
-        assert_eq!(again.map(|again| again.with_default(9)), Ok(fifo));
-        assert_eq!(spec.to_string().parse(), Ok(spec));
-    }
-
-    #[rstest]
-    #[case("", "unknown FIFO kind ''")]
-    #[case(
-        "loop",
-        "unknown FIFO kind 'loop': use loopback, unix=PATH, pty, file=PATH, pattern, zero or null"
-    )]
-    #[case("Unix=/x", "unknown FIFO kind 'Unix'")]
-    #[case("/tmp/sock", "unknown FIFO kind '/tmp/sock'")]
-    #[case("loopback=3", "takes no value: write 'loopback'")]
-    #[case("pty=/tmp/x", "'pty' takes no value: write 'pty'")]
-    #[case("unix", "needs a path: write 'unix=PATH'")]
-    #[case("unix=", "needs a path: write 'unix=PATH'")]
-    #[case("unix,connect", "needs a path: write 'unix=PATH'")]
-    #[case("file", "needs a path: write 'file=PATH'")]
-    #[case("file=,input=x", "needs a path: write 'file=PATH'")]
-    #[case("loopback,", "unknown option ''")]
-    #[case(
-        "loopback,depth=3",
-        "unknown option 'depth=3' of FIFO kind 'loopback': it takes capacity=BYTES"
-    )]
-    #[case(
-        "unix=/a,b",
-        "unknown option 'b' of FIFO kind 'unix': it takes capacity=BYTES and connect (a comma in a path is written ',,')"
-    )]
-    #[case(
-        "pty,connect",
-        "option 'connect' belongs to FIFO kind 'unix': 'pty' takes capacity=BYTES and link=PATH"
-    )]
-    #[case("unix=x,seed=3", "option 'seed' belongs to FIFO kind 'pattern'")]
-    #[case("zero,input=x", "option 'input' belongs to FIFO kind 'file'")]
-    #[case("null,link=x", "option 'link' belongs to FIFO kind 'pty'")]
-    #[case("unix=x,connect=yes", "option 'connect' takes no value")]
-    #[case("unix=x,connect,connect", "'connect' is given twice")]
-    #[case("pty,link", "option 'link' needs a value: write 'link=PATH'")]
-    #[case("pty,link=", "option 'link' needs a value: write 'link=PATH'")]
-    #[case("pattern,seed", "option 'seed' needs a value: write 'seed=N'")]
-    #[case("pattern,seed=x", "seed 'x' is not a number")]
-    #[case("pattern,seed=+1", "seed '+1' is not a number")]
-    #[case("pattern,seed=18446744073709551616", "is not a number")]
-    #[case(
-        "loopback,capacity",
-        "'capacity' needs a value: write 'capacity=BYTES'"
-    )]
-    #[case(
-        "loopback,capacity=",
-        "'capacity' needs a value: write 'capacity=BYTES'"
-    )]
-    #[case("loopback,capacity=1,capacity=2", "given twice")]
-    #[case("loopback,capacity=-1", "not a number")]
-    #[case("loopback,capacity=+1", "not a number")]
-    #[case("loopback,capacity=1G", "not a number")]
-    #[case("loopback,capacity=K", "not a number")]
-    #[case("loopback,capacity=0", "out of range")]
-    #[case("loopback,capacity=17M", "out of range")]
-    #[case("loopback,capacity=16777217", "out of range")]
-    #[case("loopback,capacity=99999999999999999999", "out of range")]
-    #[case("loopback,capacity=4194305K", "out of range")]
-    fn bad_specs(#[case] text: &str, #[case] message: &str) {
-        let error = text.parse::<PartialSpec>().unwrap_err().to_string();
-        assert!(error.contains(message), "{error}");
-        assert!(!error.contains('\n'), "{error}");
-    }
-
-    #[rstest]
-    #[case("unix=a,capacity=2", "unix=/home/a,capacity=2")]
-    #[case("unix=/a,connect", "unix=/a,connect")]
-    #[case("file=a,,b,input=../c", "file=/home/a,,b,input=/home/../c")]
-    #[case("pty,link=tty", "pty,link=/home/tty")]
-    #[case("pattern,seed=3", "pattern,seed=3")]
-    fn paths_begin_where_the_user_is(#[case] text: &str, #[case] expected: &str) {
-        let spec: PartialSpec = text.parse().unwrap();
-        assert_eq!(spec.resolved(Path::new("/home")).to_string(), expected);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// DEV-3: whatever is typed, a capacity that is accepted is one.
-        #[test]
-        fn accepted_capacities_are_in_range(text in "(loopback|zero|null)?,?(capacity=)?[0-9KMk]{0,12}") {
-            if let Ok(spec) = text.parse::<PartialSpec>() {
-                let capacity = spec.with_default(DEFAULT_CAPACITY).capacity;
-                prop_assert!((1..=1 << 24).contains(&capacity));
-            }
-        }
-
-        /// What is accepted can be handed on as text.
-        #[test]
-        fn a_spec_survives_being_written_down(
-            text in "(unix|file|pty|pattern)(=[a,/=]{0,6})?(,(connect|link=|input=|seed=)[a1,]{0,4}){0,2}",
-        ) {
-            if let Ok(spec) = text.parse::<PartialSpec>() {
-                prop_assert_eq!(spec.to_string().parse(), Ok(spec));
-            }
-        }
-    }
-}
+mod tests;

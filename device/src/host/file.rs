@@ -34,6 +34,7 @@ use super::HostError;
 use super::pump;
 use super::pump::Flow;
 use super::pump::Pump;
+use super::stdio;
 use crate::device::Device;
 use crate::fifo::Connection;
 use crate::refusal::LogLimit;
@@ -78,11 +79,39 @@ impl Files {
             input: input.map(|path| open(path, &mut read)).transpose()?,
             output: open(output, &mut append())?,
         };
-        Ok(Self {
-            pump: Pump::new(device, index, capacity)?,
+        Self::new(
+            Pump::new(device, index, capacity)?,
             pair,
-            output_path: output.to_owned(),
-            input_path: input.unwrap_or(output).to_owned(),
+            (input.unwrap_or(output).to_owned(), output.to_owned()),
+        )
+    }
+
+    /// Standard input and output.
+    pub fn stdio(device: &Arc<Device>, index: u16, capacity: usize) -> Result<Self, HostError> {
+        let input = stdio::input().map_err(HostError::system("use standard input"))?;
+        let output = stdio::output().map_err(HostError::system("use standard output"))?;
+        let pair = Pair {
+            output,
+            input: Some(input),
+        };
+        let pump = Pump::new(device, index, capacity)?;
+        Self::new(
+            pump,
+            pair,
+            ("standard input".into(), "standard output".into()),
+        )
+    }
+
+    fn new(
+        pump: Pump,
+        pair: Pair,
+        (input_path, output_path): (PathBuf, PathBuf),
+    ) -> Result<Self, HostError> {
+        Ok(Self {
+            pump,
+            pair,
+            output_path,
+            input_path,
             log: LogLimit::default(),
             reopen: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
                 .map_err(HostError::system("create an eventfd"))?,

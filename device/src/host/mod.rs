@@ -10,11 +10,14 @@
 
 mod bell;
 mod file;
+mod net;
 mod pty;
 mod pump;
-mod unix;
+mod stdio;
+mod stream;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +40,19 @@ pub enum HostError {
         "--fifo unix: {0} exists and is not a socket: give the path of the socket to connect to"
     )]
     NotASocket(PathBuf),
+    /// No such host, no such port …
+    #[error("--fifo tcp: cannot {what} {address}: {source}")]
+    Tcp {
+        /// What was tried.
+        what: &'static str,
+        /// As given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is only one standard input.
+    #[error("--fifo stdio is given twice: standard input and output are for one FIFO")]
+    SecondStdio,
     /// A file cannot be opened.
     #[error("--fifo file: cannot open {path}: {reason}")]
     File {
@@ -84,6 +100,8 @@ pub struct Outside {
     pub subscribers: Vec<Box<dyn MutEventSubscriber + Send>>,
     /// The pseudo-terminals, each with the number of its FIFO.
     pub ptys: Vec<(u16, PathBuf)>,
+    /// TCP addresses that are listened at, each with the number of its FIFO.
+    pub ports: Vec<(u16, SocketAddr)>,
     /// Those who have files open by name, and open them anew when told to.
     pub reopen: Vec<EventNotifier>,
 }
@@ -92,6 +110,7 @@ impl std::fmt::Debug for Outside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outside")
             .field("ptys", &self.ptys)
+            .field("ports", &self.ports)
             .finish_non_exhaustive()
     }
 }
@@ -103,11 +122,26 @@ impl std::fmt::Debug for Outside {
 /// What is in the way of one of them.
 pub fn open(device: &Arc<Device>, specs: &[FifoSpec]) -> Result<Outside, HostError> {
     let mut outside = Outside::default();
+    let mut stdio = false;
     for (index, spec) in (0..).zip(specs) {
         match &spec.kind {
             Kind::Unix { path, role } => {
-                let unix = unix::Unix::open(device, index, spec.capacity, path, *role)?;
+                let unix = stream::Stream::unix(device, index, spec.capacity, path, *role)?;
                 outside.subscribers.push(Box::new(unix));
+            }
+            Kind::Tcp { host, port, role } => {
+                let address = (host.as_str(), *port);
+                let tcp = stream::Stream::tcp(device, index, spec.capacity, address, *role)?;
+                let listens = tcp.address().map(|address| (index, address));
+                outside.ports.extend(listens);
+                outside.subscribers.push(Box::new(tcp));
+            }
+            Kind::Stdio => {
+                if std::mem::replace(&mut stdio, true) {
+                    return Err(HostError::SecondStdio);
+                }
+                let file = file::Files::stdio(device, index, spec.capacity)?;
+                outside.subscribers.push(Box::new(file));
             }
             Kind::Pty { link } => {
                 let pty = pty::Pty::open(device, index, spec.capacity, link.as_deref())?;

@@ -642,6 +642,9 @@ impl Driver {
             .set_vring_kick(usize::from(queue), &broken)
             .unwrap();
         drop(theirs);
+        // A queue that is started waits for the new descriptor once it is enabled again. The connection
+        // may end before that is answered.
+        let _ = self.frontend.set_vring_enable(usize::from(queue), true);
     }
 
     /// Waits until the device has ended the connection.

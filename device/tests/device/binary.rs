@@ -73,7 +73,7 @@ impl Daemon {
     }
 
     /// As [`Daemon::start`], with what it prints.
-    fn start_with_stdout(args: &[&str]) -> (Self, BufReader<ChildStdout>) {
+    pub fn start_with_stdout(args: &[&str]) -> (Self, BufReader<ChildStdout>) {
         let mut child = command(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -97,7 +97,7 @@ impl Daemon {
     }
 
     /// Reads the log up to a line that contains `part`, and gives that.
-    fn wait_for(&mut self, part: &str) -> String {
+    pub fn wait_for(&mut self, part: &str) -> String {
         let mut log = String::new();
         while self.stderr.read_line(&mut log).unwrap() > 0 {
             if let Some(line) = log.lines().last().filter(|line| line.contains(part)) {
@@ -404,7 +404,7 @@ fn every_end_works_in_the_sandbox() {
 }
 
 /// Bytes go from the driver to `peer` and back.
-fn check_end(driver: &mut Driver, fifo: u16, peer: &mut (impl Read + Write), round: u8) {
+pub fn check_end(driver: &mut Driver, fifo: u16, peer: &mut (impl Read + Write), round: u8) {
     peer.write_all(&[round; 7]).unwrap();
     assert_eq!(driver.read_exact(fifo, 7), [round; 7]);
     driver.send(fifo, &[!round; 9]);

@@ -22,6 +22,7 @@ mod endpoints;
 mod faults;
 mod hostile;
 mod landlock;
+mod network;
 mod notification;
 mod recovery;
 mod reset;

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A FIFO on a UNIX stream socket: one peer at a time, and the next may follow.
+//! A FIFO on a stream socket: one peer at a time, and the next may follow.
 //!
 //! Either peers connect to a socket made here, or this connects to theirs, again and again with a
 //! pause that doubles up to a bound. A peer that closes one direction has said all it will, and
 //! still gets what the driver writes.
 
 use std::io;
-use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixListener;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,25 +19,23 @@ use event_manager::EventOps;
 use event_manager::EventSet;
 use event_manager::Events;
 use event_manager::MutEventSubscriber;
-use nix::sys::socket::MsgFlags;
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::recv;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt;
 use tracing::debug;
 use tracing::error;
 use tracing::info;
 use tracing::warn;
-use vm_memory::VolatileSlice;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::HostError;
+use super::net;
+use super::net::Attempt;
+use super::net::Listener;
+use super::net::Peer;
+use super::net::Target;
 use super::pump;
 use super::pump::Flow;
 use super::pump::Pump;
 use crate::device::Device;
 use crate::fifo::Connection;
-use crate::outlet;
 use crate::outlet::Outlet;
 use crate::refusal::LogLimit;
 use crate::socket;
@@ -52,36 +48,45 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// How long to wait after a failure to accept, which is a lack of something.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes that the kernel is asked to hold for a peer: what it lets anybody have, unless it was told otherwise
-/// (`net.core.wmem_max`), and twice what one has without asking. Each time that it holds so much, what follows is
-/// copied once more, and waits for the event loop.
-const SEND_BUFFER: usize = 212_992;
-
 /// How peers come.
 #[derive(Debug)]
 enum Way {
     Listen {
-        listener: UnixListener,
+        listener: Listener,
+        /// It is watched: the next peer is welcome.
+        watched: bool,
         _file: Option<SocketFile>,
     },
     Connect {
-        path: PathBuf,
+        target: Target,
         pause: Duration,
+        /// An attempt that is not decided.
+        attempt: Option<OwnedFd>,
     },
 }
 
+impl Way {
+    fn connect(target: Target) -> Self {
+        Self::Connect {
+            target,
+            pause: PAUSES.0,
+            attempt: None,
+        }
+    }
+}
+
 /// See the module.
-pub struct Unix {
+pub struct Stream {
     pump: Pump,
     way: Way,
     /// Runs until another attempt.
     timer: TimerFd,
-    peer: Option<Arc<UnixStream>>,
+    peer: Option<Arc<Peer>>,
     log: LogLimit,
 }
 
-impl Unix {
-    pub fn open(
+impl Stream {
+    pub fn unix(
         device: &Arc<Device>,
         index: u16,
         capacity: usize,
@@ -95,7 +100,8 @@ impl Unix {
                     .set_nonblocking(true)
                     .map_err(HostError::system("set up a socket"))?;
                 Way::Listen {
-                    listener,
+                    listener: Listener::Unix(listener),
+                    watched: false,
                     _file: file,
                 }
             }
@@ -107,12 +113,31 @@ impl Unix {
                 {
                     return Err(HostError::NotASocket(path.to_owned()));
                 }
-                Way::Connect {
-                    path: path.to_owned(),
-                    pause: PAUSES.0,
-                }
+                Way::connect(Target::Unix(path.to_owned()))
             }
         };
+        Self::new(device, index, capacity, way)
+    }
+
+    pub fn tcp(
+        device: &Arc<Device>,
+        index: u16,
+        capacity: usize,
+        (host, port): (&str, u16),
+        role: Role,
+    ) -> Result<Self, HostError> {
+        let way = match role {
+            Role::Listen => Way::Listen {
+                listener: Listener::tcp(host, port)?,
+                watched: false,
+                _file: None,
+            },
+            Role::Connect => Way::connect(Target::tcp(host, port)?),
+        };
+        Self::new(device, index, capacity, way)
+    }
+
+    fn new(device: &Arc<Device>, index: u16, capacity: usize, way: Way) -> Result<Self, HostError> {
         let timer = TimerFd::new()
             .map_err(io::Error::from)
             .map_err(HostError::system("create a timer"))?;
@@ -127,30 +152,82 @@ impl Unix {
         })
     }
 
+    /// Where it listens, if that is an address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.way {
+            Way::Listen { listener, .. } => listener.address(),
+            Way::Connect { .. } => None,
+        }
+    }
+
     /// Looks for the next peer.
     fn next(&mut self, ops: &mut EventOps<'_>) {
         match &mut self.way {
-            Way::Listen { listener, .. } => {
-                if let Err(error) = ops.add(Events::new(listener, EventSet::IN)) {
+            Way::Listen { watched: true, .. } => {}
+            Way::Listen {
+                listener, watched, ..
+            } => {
+                *watched = true;
+                if let Err(error) = ops.add(Events::new(&*listener, EventSet::IN)) {
                     error!(fifo = self.pump.index(), %error, "cannot watch the socket");
                 }
             }
-            Way::Connect { path, pause } => match socket::connect(path) {
-                Ok(stream) => {
-                    *pause = PAUSES.0;
-                    self.begin(stream, ops);
-                }
-                Err(error) => {
-                    // Said once: the loop tries for as long as it takes.
-                    if *pause == PAUSES.0 {
-                        info!(fifo = self.pump.index(), path = %path.display(), %error, "nobody to connect to yet");
+            Way::Connect {
+                target, attempt, ..
+            } => match target.connect() {
+                Ok(Attempt::Done(peer)) => self.connected(peer, ops),
+                Ok(Attempt::Pending(fd)) => {
+                    let watched = ops.add(Events::new(&fd, EventSet::OUT));
+                    *attempt = Some(fd);
+                    if let Err(error) = watched {
+                        self.failed(&io::Error::other(error.to_string()));
                     }
-                    let now = *pause;
-                    *pause = (now * 2).min(PAUSES.1);
-                    self.wait(now);
                 }
+                Err(error) => self.failed(&error),
             },
         }
+    }
+
+    /// An attempt to connect is decided.
+    fn decided(&mut self, ops: &mut EventOps<'_>) {
+        let Way::Connect { attempt, .. } = &mut self.way else {
+            return;
+        };
+        let Some(fd) = attempt.take() else { return };
+        if let Err(error) = ops.remove(Events::new(&fd, EventSet::empty())) {
+            error!(fifo = self.pump.index(), %error, "cannot leave a socket");
+        }
+        match net::decide(fd) {
+            Ok(peer) => self.connected(peer, ops),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn connected(&mut self, peer: Peer, ops: &mut EventOps<'_>) {
+        if let Way::Connect { pause, .. } = &mut self.way {
+            *pause = PAUSES.0;
+        }
+        self.begin(peer, ops);
+    }
+
+    /// There is nobody to connect to: another attempt follows.
+    fn failed(&mut self, error: &io::Error) {
+        let Way::Connect {
+            target,
+            pause,
+            attempt,
+        } = &mut self.way
+        else {
+            return;
+        };
+        *attempt = None;
+        // Said once: the loop tries for as long as it takes.
+        if *pause == PAUSES.0 {
+            info!(fifo = self.pump.index(), ?target, %error, "nobody to connect to yet");
+        }
+        let now = *pause;
+        *pause = (now * 2).min(PAUSES.1);
+        self.wait(now);
     }
 
     fn wait(&mut self, pause: Duration) {
@@ -161,18 +238,26 @@ impl Unix {
 
     /// Somebody waits to be accepted; others must wait until this peer is gone.
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        let Way::Listen { listener, .. } = &self.way else {
+        let Way::Listen {
+            listener, watched, ..
+        } = &mut self.way
+        else {
             return;
         };
         let accepted = listener.accept();
         if matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             return;
         }
-        if let Err(error) = ops.remove(Events::new(listener, EventSet::IN)) {
+        *watched = false;
+        if let Err(error) = ops.remove(Events::new(&*listener, EventSet::IN)) {
             error!(fifo = self.pump.index(), %error, "cannot leave the socket");
         }
         match accepted {
-            Ok((stream, _)) => self.begin(stream, ops),
+            Ok(peer) => {
+                // The one until now has said all it will, and may be gone.
+                self.leave(ops);
+                self.begin(peer, ops);
+            }
             Err(error) => {
                 if self.log.pass().is_some() {
                     warn!(fifo = self.pump.index(), %error, "cannot accept a peer, trying again");
@@ -183,24 +268,8 @@ impl Unix {
     }
 
     /// A new peer.
-    fn begin(&mut self, stream: UnixStream, ops: &mut EventOps<'_>) {
-        // The kernel says twice what it was asked for.
-        let enlarged = getsockopt(&stream, sockopt::SndBuf).and_then(|bytes| {
-            if bytes < 2 * SEND_BUFFER {
-                setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = enlarged {
-            debug!(fifo = self.pump.index(), %error, "cannot have a larger send buffer");
-        }
-        let watched = stream
-            .set_nonblocking(true)
-            .map_err(|error| error.to_string())
-            .and_then(|()| {
-                ops.add(Events::new(&stream, pump::interest()))
-                    .map_err(|error| error.to_string())
-            });
+    fn begin(&mut self, peer: Peer, ops: &mut EventOps<'_>) {
+        let watched = ops.add(Events::new(&peer, pump::interest()));
         if let Err(error) = watched {
             if self.log.pass().is_some() {
                 warn!(fifo = self.pump.index(), %error, "cannot serve a peer, trying again");
@@ -208,9 +277,9 @@ impl Unix {
             self.wait(ACCEPT_PAUSE);
             return;
         }
-        let stream = Arc::new(stream);
-        self.pump.open(Some(Arc::clone(&stream) as Arc<dyn Outlet>));
-        self.peer = Some(stream);
+        let peer = Arc::new(peer);
+        self.pump.open(Some(Arc::clone(&peer) as Arc<dyn Outlet>));
+        self.peer = Some(peer);
         self.pump.set_connection(Connection::Connected);
         match self.log.pass() {
             Some(unlogged) => info!(fifo = self.pump.index(), unlogged, "a peer has connected"),
@@ -237,19 +306,15 @@ impl Unix {
             self.end(ops);
         } else if matches!(input, Flow::Ended) {
             self.pump.set_connection(Connection::HalfClosed);
+            if matches!(&self.way, Way::Listen { listener, .. } if listener.may_be_gone_at_end()) {
+                self.next(ops);
+            }
         }
     }
 
     /// The peer is gone. What it did not take stays for the next.
     fn end(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(peer) = self.peer.take()
-            && let Err(error) = ops.remove(Events::new(&*peer, EventSet::empty()))
-        {
-            error!(fifo = self.pump.index(), %error, "cannot leave a peer");
-        }
-        self.pump.close();
-        self.pump.set_connection(Connection::Gone);
-        debug!(fifo = self.pump.index(), "the peer is gone");
+        self.leave(ops);
         match &self.way {
             Way::Listen { .. } => self.next(ops),
             // Not at once: somebody may accept only to close.
@@ -258,7 +323,19 @@ impl Unix {
     }
 }
 
-impl MutEventSubscriber for Unix {
+impl Stream {
+    fn leave(&mut self, ops: &mut EventOps<'_>) {
+        let Some(peer) = self.peer.take() else { return };
+        if let Err(error) = ops.remove(Events::new(&*peer, EventSet::empty())) {
+            error!(fifo = self.pump.index(), %error, "cannot leave a peer");
+        }
+        self.pump.close();
+        self.pump.set_connection(Connection::Gone);
+        debug!(fifo = self.pump.index(), "the peer is gone");
+    }
+}
+
+impl MutEventSubscriber for Stream {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         for fd in [self.pump.bell.fd(), self.timer.as_raw_fd()] {
             if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
@@ -283,41 +360,10 @@ impl MutEventSubscriber for Unix {
         {
             self.pump.note(events.event_set());
             self.turn(ops);
+        } else if let Way::Connect { .. } = self.way {
+            self.decided(ops);
         } else {
             self.accept(ops);
-        }
-    }
-}
-
-impl Outlet for UnixStream {
-    fn offer(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        let parts = [IoSlice::new(first), IoSlice::new(second)];
-        io::Write::write_vectored(&mut { self }, &parts)
-    }
-
-    fn offer_pieces(&self, pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
-        outlet::write_pieces(self, pieces)
-    }
-}
-
-impl pump::Stream for &UnixStream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        io::Read::read(self, bytes)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(self, bytes)
-    }
-
-    fn short_is_all(&self) -> bool {
-        true
-    }
-
-    fn at_end(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        match recv(self.as_raw_fd(), &mut [0], flags) {
-            Ok(len) => len == 0,
-            Err(errno) => errno != nix::errno::Errno::EAGAIN,
         }
     }
 }
