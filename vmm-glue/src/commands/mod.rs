@@ -14,6 +14,7 @@ pub mod exec;
 pub mod grade;
 pub mod lesson;
 pub mod module;
+pub mod new;
 pub mod ps;
 pub mod run;
 pub mod soak;

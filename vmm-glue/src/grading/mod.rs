@@ -12,6 +12,7 @@
 pub mod catalog;
 pub mod course;
 pub mod html;
+pub mod irq;
 pub mod mutants;
 pub mod outcome;
 pub mod programs;

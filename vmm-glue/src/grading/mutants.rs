@@ -50,9 +50,9 @@ use crate::vm::config::Paths;
 /// First part of the tests' names.
 pub const PLACE: &str = "grade/";
 /// A run of everything has one mutant in so many.
-const SAMPLE: usize = 8;
+pub const SAMPLE: usize = 8;
 /// Folder of the mutants, in that of the grader.
-const FOLDER: &str = "mutants";
+pub const FOLDER: &str = "mutants";
 /// The mutants: of reads, writes and capacity; of everything else.
 const LISTS: [&str; 2] = ["mutants-data.toml", "mutants-notice.toml"];
 /// What they are mutants of.
@@ -174,7 +174,8 @@ fn right(name: &str) -> String {
     format!("{PLACE}right/{name}")
 }
 
-fn add(results: &mut Results, name: String, started: Instant, verdict: tests::Verdict) {
+/// Adds the outcome of a test.
+pub fn add(results: &mut Results, name: String, started: Instant, verdict: tests::Verdict) {
     results.add(tests::Outcome {
         name,
         time: started.elapsed(),
@@ -183,7 +184,7 @@ fn add(results: &mut Results, name: String, started: Instant, verdict: tests::Ve
 }
 
 /// What went wrong, as a verdict of the test.
-fn said(outcome: Result<()>) -> Result<tests::Verdict> {
+pub fn said(outcome: Result<()>) -> Result<tests::Verdict> {
     cancel::check()?;
     Ok(match outcome {
         Ok(()) => tests::Verdict::Passed,
@@ -192,15 +193,21 @@ fn said(outcome: Result<()>) -> Result<tests::Verdict> {
 }
 
 /// What all gradings of this part have in common.
-struct Grader<'a> {
-    shop: &'a Shop,
-    ready: Ready,
-    catalog: Catalog,
-    site: Site,
+#[derive(Debug)]
+pub struct Grader<'a> {
+    /// Tools and cache.
+    pub shop: &'a Shop,
+    /// Tree and kernel.
+    pub ready: Ready,
+    /// The rules.
+    pub catalog: Catalog,
+    /// The machines.
+    pub site: Site,
 }
 
 impl<'a> Grader<'a> {
-    fn new(shop: &'a Shop, accel: AccelChoice) -> Result<Self> {
+    /// Sets up what all of them need.
+    pub fn new(shop: &'a Shop, accel: AccelChoice) -> Result<Self> {
         let wanted = Wanted {
             install: Vec::new(),
             driver: Driver::None,
@@ -223,7 +230,8 @@ impl<'a> Grader<'a> {
         })
     }
 
-    fn course<'b>(&'b self, subject: &'b Subject) -> Course<'b> {
+    /// A grading of this subject.
+    pub fn course<'b>(&'b self, subject: &'b Subject) -> Course<'b> {
         let module = Module {
             tools: Some((self.shop, &self.ready.tree)),
             name: &subject.name,
@@ -241,7 +249,7 @@ impl<'a> Grader<'a> {
     }
 
     /// Every M rule passes, and no O rule fails.
-    fn right(&self, path: &Path, edition: stages::Edition) -> Result<()> {
+    pub fn right(&self, path: &Path, edition: stages::Edition) -> Result<()> {
         let system = System {
             edition,
             ..System::default()
@@ -329,7 +337,7 @@ impl<'a> Grader<'a> {
 }
 
 /// A failure says what was expected and what was seen.
-fn explained(outcome: &Outcome) -> Result<()> {
+pub fn explained(outcome: &Outcome) -> Result<()> {
     ensure!(
         !outcome.expected.is_empty() && !outcome.seen.is_empty(),
         "{} fails without a reason: {outcome:?}",
