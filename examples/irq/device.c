@@ -349,6 +349,7 @@ static int fifo_probe(struct virtio_device *vdev)
 		return 0;
 stop:
 	fifo_stop(fifo, FIFO_GONE);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, fifo_free);
 	return err;
 }
@@ -360,6 +361,7 @@ static void fifo_remove(struct virtio_device *vdev)
 	/* Files may stay open: their calls fail from here on, and the last one frees the memory. */
 	fifo_stop(fifo, FIFO_GONE);
 	misc_deregister(&fifo->misc);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, fifo_free);
 }
 
