@@ -3,9 +3,10 @@
  * globalfifo behind an interrupt: the smallest driver of a virtio-fifo device, for its first FIFO.
  * docs/virtio-fifo.md specifies the device; DRV-n is a requirement there.
  *
- * This file is the device's side: queues, positions, credit, and the device's life. It must not know
- * user memory, nor who waits. An interrupt enters at fifo_interrupt(). There is one receive buffer:
- * the device fills it, and gets it back when all of it is read. There is one message to send.
+ * This file is the device's side: queues, positions, credit, and the device's life. It must not
+ * know user memory, nor who waits. An interrupt enters at fifo_interrupt(). There is one receive
+ * buffer: the device fills it, and gets it back when all of it is read. One message is sent at a
+ * time.
  */
 #include <linux/module.h>
 #include <linux/virtio_config.h>
@@ -56,6 +57,7 @@ static int fifo_fail(struct fifo *fifo, const char *why)
 	if (fifo->life == FIFO_LIVE) {
 		dev_err(&fifo->vdev->dev, "failed: %s\n", why);
 		fifo->life = FIFO_FAILED;
+		wake_up(&fifo->idle);
 	}
 	return -EIO;
 }
@@ -166,7 +168,7 @@ static void fifo_serve(struct fifo *fifo)
 		complete(&fifo->answered);
 	while ((buf = virtqueue_get_buf(fifo->vqs[FIFO_TX], &len))) {
 		*(buf == &fifo->ack ? &fifo->ack_busy : &fifo->tx_busy) = false;
-		wake_up(&fifo->wait);
+		wake_up(&fifo->idle);
 	}
 	if (fifo->life == FIFO_LIVE && virtqueue_get_buf(fifo->vqs[FIFO_RX], &len)) {
 		fifo->rx_busy = false;
@@ -201,7 +203,8 @@ static void fifo_tick(struct work_struct *work)
 static int fifo_request(struct fifo *fifo, u32 type)
 {
 	struct scatterlist out, in, *sgs[] = { &out, &in };
-	unsigned long left;
+	unsigned long left = 0;
+	int err;
 
 	sg_init_one(&out, &fifo->req, sizeof(fifo->req));
 	sg_init_one(&in, &fifo->resp, sizeof(fifo->resp));
@@ -209,10 +212,11 @@ static int fifo_request(struct fifo *fifo, u32 type)
 	scoped_guard(fifo, fifo) {
 		fifo->req.type = cpu_to_le32(type);
 		fifo->req.tx_sent = cpu_to_le64(fifo->sent);
-		virtqueue_add_sgs(fifo->vqs[FIFO_CONTROL], sgs, 1, 1, fifo, GFP_ATOMIC);
+		err = virtqueue_add_sgs(fifo->vqs[FIFO_CONTROL], sgs, 1, 1, fifo, GFP_ATOMIC);
 		virtqueue_kick(fifo->vqs[FIFO_CONTROL]);
 	}
-	left = wait_for_completion_timeout(&fifo->answered, FIFO_PATIENCE);
+	if (!err)
+		left = wait_for_completion_timeout(&fifo->answered, FIFO_PATIENCE);
 	if (left && fifo->answer_len >= sizeof(fifo->resp) && !fifo->resp.status)
 		return 0;
 	guard(fifo)(fifo);
@@ -245,8 +249,10 @@ static void fifo_stop(struct fifo *fifo, enum fifo_life life)
 			fifo->life = life;
 		if (fifo->life != FIFO_FAILED && fifo->vqs[FIFO_TX])
 			fifo_consume(fifo, 0);
+		wake_up(&fifo->idle);
 	}
-	wait_event_timeout(fifo->wait, !READ_ONCE(fifo->tx_busy) && !READ_ONCE(fifo->ack_busy),
+	wait_event_timeout(fifo->idle, fifo->life == FIFO_FAILED ||
+			   (!READ_ONCE(fifo->tx_busy) && !READ_ONCE(fifo->ack_busy)),
 			   FIFO_PATIENCE);
 	cancel_delayed_work_sync(&fifo->tick);
 	virtio_reset_device(vdev);
@@ -276,6 +282,8 @@ static int fifo_start(struct fifo *fifo)
 		fifo->rx_busy = false;
 		fifo->tx_busy = false;
 		fifo->ack_busy = false;
+		/* Nothing to report before the device has told where it stands (DRV-4). */
+		fifo->received = fifo->reported;
 	}
 	virtio_device_ready(fifo->vdev);
 	schedule_delayed_work(&fifo->tick, TICK);
@@ -300,7 +308,7 @@ static int fifo_start(struct fifo *fifo)
 		return err;
 	fifo_consume(fifo, 0);
 	fifo_add(fifo, FIFO_EVENT, &fifo->event, sizeof(fifo->event));
-	wake_up(&fifo->wait);
+	wake_up(&fifo->idle);
 	return 0;
 }
 
@@ -322,6 +330,7 @@ static int fifo_probe(struct virtio_device *vdev)
 	mutex_init(&fifo->control);
 	spin_lock_init(&fifo->lock);
 	init_waitqueue_head(&fifo->wait);
+	init_waitqueue_head(&fifo->idle);
 	init_completion(&fifo->answered);
 	INIT_DELAYED_WORK(&fifo->tick, fifo_tick);
 	fifo->vdev = vdev;
@@ -340,6 +349,7 @@ static int fifo_probe(struct virtio_device *vdev)
 		return 0;
 stop:
 	fifo_stop(fifo, FIFO_GONE);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, fifo_free);
 	return err;
 }
@@ -351,6 +361,7 @@ static void fifo_remove(struct virtio_device *vdev)
 	/* Files may stay open: their calls fail from here on, and the last one frees the memory. */
 	fifo_stop(fifo, FIFO_GONE);
 	misc_deregister(&fifo->misc);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, fifo_free);
 }
 

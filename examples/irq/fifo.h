@@ -65,7 +65,8 @@ struct fifo {
 	__poll_t edges;		/* events to notify of although they held before */
 	struct fifo_aio aio;
 
-	wait_queue_head_t wait;	/* for a change of @ready, or of a busy flag */
+	wait_queue_head_t wait;	/* for @ready */
+	wait_queue_head_t idle;	/* for a busy flag to fall, and for a change of @life */
 	struct fasync_struct *async;
 	struct delayed_work tick;
 	struct completion answered;

@@ -10,6 +10,7 @@
  * time (EAGAIN), fsync, splice.
  */
 #include <linux/aio.h>
+#include <linux/cred.h>
 #include <linux/globalfifo.h>
 #include <linux/highmem.h>
 #include <linux/module.h>
@@ -78,7 +79,7 @@ void fifo_unlock(struct fifo *fifo, unsigned long flags)
 		kill_fasync(&fifo->async, SIGIO, POLL_HUP);
 }
 
-/* Reads what there is. Bytes that are discarded or sent again while they are copied do not count. */
+/* Reads what there is. Bytes that the device discards or sends again meanwhile do not count. */
 static ssize_t fifo_read(struct fifo *fifo, struct iov_iter *to)
 {
 	unsigned int posts;
@@ -117,7 +118,8 @@ static ssize_t fifo_write(struct fifo *fifo, struct iov_iter *from)
 		return -ERESTARTSYS;
 	while (iov_iter_count(from)) {
 		/* Not a wait for space: the device takes a message at once (DEV-10). */
-		if (wait_event_killable_timeout(fifo->wait, !READ_ONCE(fifo->tx_busy),
+		if (wait_event_killable_timeout(fifo->idle, !READ_ONCE(fifo->tx_busy) ||
+						READ_ONCE(fifo->life) != FIFO_LIVE,
 						FIFO_PATIENCE) <= 0)
 			return done ?: -EIO;
 		scoped_guard(fifo, fifo) {
@@ -144,7 +146,7 @@ static ssize_t fifo_write(struct fifo *fifo, struct iov_iter *from)
 	return done;
 }
 
-/* For io_cancel(2) and exit. A completion would take a lock that the caller holds: the tick does it. */
+/* Called with a lock that a completion takes, by io_cancel(2) and at exit: the tick completes. */
 static int fifo_cancel(struct kiocb *iocb)
 {
 	struct fifo *fifo = iocb->ki_filp->private_data;
@@ -152,7 +154,8 @@ static int fifo_cancel(struct kiocb *iocb)
 	guard(spinlock_irqsave)(&fifo->lock);
 	if (fifo->aio.iocb == iocb) {
 		fifo->aio.cancelled = true;
-		mod_delayed_work(system_percpu_wq, &fifo->tick, 0);
+		if (fifo->aio.armed)
+			mod_delayed_work(system_percpu_wq, &fifo->tick, 0);
 	}
 	return 0;
 }
@@ -195,7 +198,8 @@ static ssize_t fifo_call(struct kiocb *iocb, struct iov_iter *iter)
 
 	while (iov_iter_count(iter)) {
 		ret = reads ? fifo_read(fifo, iter) : fifo_write(fifo, iter);
-		if (ret != -EAGAIN || (iocb->ki_flags & IOCB_NOWAIT) || (filp->f_flags & O_NONBLOCK))
+		if (ret != -EAGAIN || (iocb->ki_flags & IOCB_NOWAIT) ||
+		    (filp->f_flags & O_NONBLOCK))
 			return ret;
 		if (reads && (iocb->ki_flags & IOCB_AIO_RW))
 			return fifo_defer(fifo, iocb, iter);
@@ -221,13 +225,15 @@ static long fifo_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 	switch (cmd) {
 	case FIFO_CLEAR:
 	case GLOBALFIFO_IOC_CLEAR:
-		if (file_permission(filp, MAY_WRITE))
+		scoped_with_creds(filp->f_cred)
+			err = file_permission(filp, MAY_WRITE);
+		if (err)
 			return -EBADF;
 		for (;;) {
 			err = fifo_clear(fifo);
 			if (err != -EAGAIN)
 				return err;
-			if (wait_event_interruptible(fifo->wait,
+			if (wait_event_interruptible(fifo->idle,
 						     READ_ONCE(fifo->life) != FIFO_SUSPENDED))
 				return -ERESTARTSYS;
 		}

@@ -5,13 +5,15 @@
 #ifndef VIRTIO_FIFO_H
 #define VIRTIO_FIFO_H
 
+#include <linux/bits.h>
+#include <linux/sizes.h>
 #include <linux/types.h>
 
 #define VIRTIO_ID_FIFO		37
 #define FIFO_MAX_FIFOS		31
-#define FIFO_MAX_CAPACITY	(1U << 24)
+#define FIFO_MAX_CAPACITY	SZ_16M
 /* Every position in a stream is below this. */
-#define FIFO_MAX_POSITION	(1ULL << 63)
+#define FIFO_MAX_POSITION	BIT_ULL(63)
 
 /* Virtqueues of FIFO 0. */
 enum { FIFO_CONTROL, FIFO_EVENT, FIFO_RX, FIFO_TX, FIFO_QUEUES };

@@ -7,6 +7,7 @@ mod grade;
 mod guest;
 mod machine;
 mod module;
+mod new;
 mod stay;
 
 use std::ffi::OsString;
@@ -35,6 +36,9 @@ pub use guest::GuestArgs;
 pub use guest::StreamArgs;
 pub use machine::MachineArgs;
 pub use module::ModuleArgs;
+pub use new::Kind;
+pub use new::Lang;
+pub use new::NewArgs;
 pub use stay::ConsoleArgs;
 pub use stay::DownArgs;
 pub use stay::ExecArgs;
@@ -84,6 +88,8 @@ pub enum Command {
     Lesson(LessonArgs),
     /// Compile C for the guest.
     Cc(CcArgs),
+    /// Make a driver of your own to start from.
+    New(NewArgs),
     /// Build a kernel module of your own for the guest's kernel.
     Module(ModuleArgs),
     /// Test a driver of your own by named rules.

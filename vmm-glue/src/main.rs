@@ -89,6 +89,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
         Command::Console(args) => commands::console::console(args),
         Command::Lesson(args) => commands::lesson::lesson(args),
         Command::Cc(args) => commands::cc::cc(args),
+        Command::New(args) => commands::new::new(args),
         Command::Module(args) => commands::module::module(args),
         Command::Grade(args) => commands::grade::grade(args),
         Command::Test(args) => commands::test::test(args),

@@ -44,6 +44,25 @@ fn lab_in(cache: &Path, args: &[&str]) -> Outcome {
 }
 
 #[test]
+fn a_new_driver_is_made_once_and_never_over_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("my-fifo");
+    let words = ["new", path.to_str().unwrap(), "--kind", "irq"];
+    let outcome = lab(&words);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("--next"), "{}", outcome.stdout);
+    assert!(path.join("my_fifo.c").is_file() && path.join("Makefile").is_file());
+    let again = lab(&words);
+    assert_eq!(again.status, 2, "{}", again.stderr);
+    assert!(again.stderr.contains("it exists"), "{}", again.stderr);
+    let bad = lab(&["new", dir.path().join("no/fifo").to_str().unwrap()]);
+    assert_eq!(bad.status, 2, "{}", bad.stderr);
+    let denied = lab(&["new", "/proc/my_fifo"]);
+    assert_eq!(denied.status, 1, "{}", denied.stderr);
+    assert!(denied.stderr.contains("cannot make"), "{}", denied.stderr);
+}
+
+#[test]
 fn no_command_is_a_usage_error_that_shows_the_commands() {
     let outcome = lab(&[]);
     assert_eq!(outcome.status, 2);

@@ -247,6 +247,7 @@ static int skeleton_probe(struct virtio_device *vdev)
 		return 0;
 stop:
 	skeleton_stop(fifo);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, skeleton_free);
 	return err;
 }
@@ -258,6 +259,7 @@ static void skeleton_remove(struct virtio_device *vdev)
 	/* Files may stay open: the last one frees the memory. */
 	skeleton_stop(fifo);
 	misc_deregister(&fifo->misc);
+	vdev->priv = NULL;
 	kref_put(&fifo->ref, skeleton_free);
 }
 

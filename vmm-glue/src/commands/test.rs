@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::grading::graded;
+use crate::grading::irq;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -63,6 +64,7 @@ pub fn test(args: &TestArgs) -> Result<u8> {
     }
     if system.is_usual() && filter.may_want_below(graded::PLACE) {
         graded::run(&shop, args.accel, &filter, &mut results)?;
+        irq::run(&shop, args.accel, &filter, &mut results)?;
     }
     if system.is_usual() {
         for (part, system) in second_runs() {

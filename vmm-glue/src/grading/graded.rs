@@ -45,7 +45,7 @@ use crate::vm::config::Paths;
 /// First part of the tests' names.
 pub const PLACE: &str = "grade/";
 /// A run of everything has one mutant in so many.
-const SAMPLE: usize = 8;
+pub const SAMPLE: usize = 8;
 /// Folder of right drivers in other shapes, in that of the grader.
 const SHAPES: &str = "shapes";
 
@@ -149,7 +149,7 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
 }
 
 /// Runs a test and adds what came of it.
-fn test(results: &mut Results, name: String, work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn test(results: &mut Results, name: String, work: impl FnOnce() -> Result<()>) -> Result<()> {
     results.doing(&name);
     let started = Instant::now();
     let outcome = work();
@@ -180,7 +180,8 @@ pub struct Grader<'a> {
 }
 
 impl<'a> Grader<'a> {
-    fn new(shop: &'a Shop, accel: AccelChoice) -> Result<Self> {
+    /// Sets up what all of them need.
+    pub fn new(shop: &'a Shop, accel: AccelChoice) -> Result<Self> {
         let wanted = Wanted {
             install: Vec::new(),
             driver: Driver::None,
@@ -226,7 +227,7 @@ impl<'a> Grader<'a> {
     }
 
     /// Every M rule passes, and no O rule fails.
-    fn right(&self, path: &Path, edition: Edition) -> Result<()> {
+    pub fn right(&self, path: &Path, edition: Edition) -> Result<()> {
         let system = System {
             edition,
             ..System::default()

@@ -153,7 +153,7 @@ impl Grader<'_> {
 }
 
 /// A failure says what was expected and what was seen.
-fn explained(outcome: &Outcome) -> Result<()> {
+pub fn explained(outcome: &Outcome) -> Result<()> {
     ensure!(
         !outcome.expected.is_empty() && !outcome.seen.is_empty(),
         "{} fails without a reason: {outcome:?}",

@@ -15,6 +15,7 @@ use super::report::Outcome;
 use super::report::Results;
 use super::report::Verdict;
 use crate::child;
+use crate::child::Bind;
 use crate::child::Spec;
 use crate::child::View;
 use crate::scratch::Scratch;
@@ -26,6 +27,8 @@ use crate::stages::module;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 
+/// The second driver, in C.
+const IRQ: &str = "examples/irq";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
@@ -52,17 +55,25 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
             results.add(check(name, &spec)?);
         }
     }
-    let name = "module/checkpatch".to_owned();
-    if filter.wants(&name) {
-        results.expect(1);
-        results.doing(&name);
-        results.add(checkpatch(shop, ready, name, view)?);
+    for (name, folder) in [("checkpatch", module::DRIVER), ("checkpatch-irq", IRQ)] {
+        let name = format!("module/{name}");
+        if filter.wants(&name) {
+            results.expect(1);
+            results.doing(&name);
+            results.add(checkpatch(shop, ready, name, view.clone(), folder)?);
+        }
     }
     super::history::checks(shop, ready, filter, results)
 }
 
 /// checkpatch wants modules of Perl that the tree's perl-base lacks: a layer has them.
-fn checkpatch(shop: &Shop, ready: &Ready, name: String, mut view: View) -> Result<Outcome> {
+fn checkpatch(
+    shop: &Shop,
+    ready: &Ready,
+    name: String,
+    mut view: View,
+    folder: &str,
+) -> Result<Outcome> {
     let started = Instant::now();
     let perl = layer::obtain(
         shop,
@@ -72,14 +83,22 @@ fn checkpatch(shop: &Shop, ready: &Ready, name: String, mut view: View) -> Resul
         "checkpatch",
     )?;
     view.layers.push(perl.join(layer::UPPER));
-    let files = sources(&shop.repository, &checkpatch::is_checked)?;
+    let here = module::seen_as(&shop.repository).join(folder);
+    if folder != module::DRIVER {
+        view.binds.push(Bind {
+            from: shop.repository.join(folder),
+            to: here.clone(),
+            read_only: true,
+        });
+    }
+    let files = sources(&shop.repository.join(folder), &checkpatch::is_checked)?;
     let kernel = Path::new(kernel::PLACE);
     let spec = tool_spec(&view, "perl")
         .arg(kernel.join(checkpatch::SCRIPT))
         .arg(format!("--root={}", kernel.join("source").display()))
         .args(checkpatch::OPTIONS)
         .args(&files)
-        .cwd(module::seen_as(&shop.repository).join(module::DRIVER));
+        .cwd(here);
     let captured = child::capture(&spec, LIMIT)?;
     let verdict = match checkpatch::judge(&captured.text, files.len()) {
         Ok(()) if captured.status == Some(0) => Verdict::Passed,
@@ -95,7 +114,7 @@ fn checkpatch(shop: &Shop, ready: &Ready, name: String, mut view: View) -> Resul
 
 fn rustfmt(view: &View, repository: &Path) -> Result<Spec> {
     let dir = module::seen_as(repository).join(module::DRIVER);
-    let rust = sources(repository, &|path| {
+    let rust = sources(&repository.join(module::DRIVER), &|path| {
         path.extension().is_some_and(|ext| ext == "rs")
     })?;
     Ok(tool_spec(view, "rustfmt")
@@ -104,13 +123,12 @@ fn rustfmt(view: &View, repository: &Path) -> Result<Spec> {
         .cwd(&dir))
 }
 
-/// Sources of the driver that are wanted, as seen from its folder.
-fn sources(repository: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
-    let here = repository.join(module::DRIVER);
-    let files = crate::key::files(&here)?;
+/// Sources of a driver that are wanted, as seen from its folder.
+fn sources(here: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
+    let files = crate::key::files(here)?;
     Ok(files
         .iter()
-        .filter_map(|path| path.strip_prefix(&here).ok())
+        .filter_map(|path| path.strip_prefix(here).ok())
         .filter(|path| module::is_source(path) && wanted(path))
         .map(Path::to_owned)
         .collect())
