@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 /* device.hostile: a device that lies in ids, lengths and indices crashes nothing: calls end, with whatever result. */
+
+/* The driver may have given the device up: then no open succeeds, and that is right. */
+#define AS_IT_IS
 #include "rule.h"
 #include "device.h"
 
