@@ -155,7 +155,7 @@ static int __init fifo_init(void)
 	struct device *device;
 	int err;
 
-	fifo = kzalloc(sizeof(*fifo), GFP_KERNEL);
+	fifo = kzalloc_obj(*fifo);
 	if (!fifo)
 		return -ENOMEM;
 	mutex_init(&fifo->mutex);

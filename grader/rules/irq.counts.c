@@ -42,5 +42,6 @@ static void rule(void)
 		expect(result(call, "1") == 1, "1", "%s", told(call->result));
 		waitpid(call->pid, NULL, 0);
 	}
-	expect(interrupts(device) >= before + 20, "20 interrupts more in /proc/interrupts", "%lu", interrupts(device) - before);
+	/* Not 20: a driver may look for more for a while before it asks for interrupts again. */
+	expect(interrupts(device) > before, "a higher count in /proc/interrupts", "the same, %lu", before);
 }

@@ -11,7 +11,6 @@ use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -60,9 +59,9 @@ fn textbook() -> String {
     fs::read_to_string(path).unwrap()
 }
 
-fn write(path: PathBuf, text: &str) -> String {
+fn write(path: &Path, text: &str) -> String {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, text).unwrap();
+    fs::write(path, text).unwrap();
     path.display().to_string()
 }
 
@@ -71,7 +70,7 @@ fn write(path: PathBuf, text: &str) -> String {
 fn a_driver_that_oopses_has_one_clear_verdict_on_the_terminal_and_in_json_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let text = textbook().replace("dev->current_len = 0;", "*(volatile int *)NULL = 0;");
-    let path = write(dir.path().join("a class/my driver.c"), &text);
+    let path = write(&dir.path().join("a class/my driver.c"), &text);
     let json = dir.path().join("out.json").display().to_string();
     let rules = [
         "--rule",
@@ -121,9 +120,9 @@ fn a_driver_that_oopses_has_one_clear_verdict_on_the_terminal_and_in_json_and_le
 fn a_class_is_graded_into_one_table_each_entry_on_a_machine_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let class = dir.path().join("class");
-    write(class.join("anna.c"), &textbook());
-    write(class.join("bert/Makefile"), "all:\n\tfalse\n");
-    write(class.join("carl/notes.txt"), "nothing to build");
+    write(&class.join("anna.c"), &textbook());
+    write(&class.join("bert/Makefile"), "all:\n\tfalse\n");
+    write(&class.join("carl/notes.txt"), "nothing to build");
     let output = dir.path().join("grades");
     let (class, out) = (class.display().to_string(), output.display().to_string());
     let args = [
@@ -183,7 +182,7 @@ fn a_class_is_graded_into_one_table_each_entry_on_a_machine_of_its_own() {
 fn a_watched_source_is_graded_again_when_it_is_saved_and_ctrl_c_ends_that() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo.c");
-    write(path.clone(), "#error the first text\n");
+    write(&path, "#error the first text\n");
     let args = [
         "grade",
         "--watch",
@@ -208,7 +207,7 @@ fn a_watched_source_is_graded_again_when_it_is_saved_and_ctrl_c_ends_that() {
     // As editors do it: a new file in the place of the old one.
     let new = dir.path().join("new");
     write(
-        new.clone(),
+        &new,
         "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\nMODULE_DESCRIPTION(\"nothing\");\n",
     );
     fs::rename(new, &path).unwrap();

@@ -12,6 +12,7 @@ use super::meanings;
 use crate::cache::Entry;
 use crate::child;
 use crate::stages::kernel::Kernel;
+use crate::stages::own::sandbox;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 use crate::vm::console;
@@ -139,14 +140,21 @@ impl Module<'_> {
         let mark = format!("[{}]", self.name);
         let inside: Vec<_> = trace
             .map(message)
-            .filter(|line| line.contains(&mark))
-            .filter_map(place)
+            // What the kernel itself is not sure of.
+            .filter(|line| line.contains(&mark) && !line.starts_with('?'))
+            .filter_map(|line| Some((place(line)?, line.contains("RIP:"))))
             .take(LINES)
             .collect();
-        let places = self.lines(&inside);
+        // A return address is behind the call; the address of a fault is that of its instruction.
+        let address = |offset: u64, is_fault: bool| offset.saturating_sub(u64::from(!is_fault));
+        let wanted: Vec<_> = inside
+            .iter()
+            .map(|((function, offset), is_fault)| (function.clone(), address(*offset, *is_fault)))
+            .collect();
+        let places = self.lines(&wanted);
         let mut seen = Vec::new();
-        for (function, offset) in inside {
-            let place = places.get(&(function.clone(), offset));
+        for ((function, offset), is_fault) in inside {
+            let place = places.get(&(function.clone(), address(offset, is_fault)));
             let line = match place {
                 Some(place) => format!("in {function}(), {place}"),
                 None => format!("in {function}()+0x{offset:x}"),
@@ -176,8 +184,7 @@ impl Module<'_> {
             let Some((section, start)) = symbol(&symbols, function) else {
                 continue;
             };
-            // A return address is behind the call.
-            let address = (start + offset).saturating_sub(1);
+            let address = start + offset;
             let said = child::output(
                 &tool("addr2line")
                     .args(["-j", &section, "-e"])
@@ -198,14 +205,20 @@ impl Module<'_> {
         let place = place.split(" (").next().unwrap_or(place);
         let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
         let file = Path::new(file);
-        let name = file.file_name().unwrap_or_default();
+        let copy = file.strip_prefix(sandbox::PLACE);
+        let name = copy.unwrap_or(Path::new(file.file_name().unwrap_or_default()));
         let folder = if self.given.is_dir() {
             self.given
         } else {
             self.given.parent().unwrap_or(Path::new(""))
         };
         let candidate = folder.join(name);
-        let file = if candidate.is_file() {
+        // The copy of a single file has the module's name.
+        let is_given = name.file_stem().is_some_and(|stem| *stem == *self.name)
+            && name.extension() == self.given.extension();
+        let file = if self.given.is_file() && is_given {
+            self.given.display().to_string()
+        } else if candidate.is_file() {
             candidate.display().to_string()
         } else {
             file.display().to_string()
@@ -250,6 +263,22 @@ mod tests {
              that is: a pointer that is NULL was followed\nin fifo_read()+0x12"
         );
         assert_eq!(report("[ 1.0] fifo: hello\n", &module()), None);
+    }
+
+    #[test]
+    fn a_place_in_the_copy_is_named_as_the_user_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my driver.c");
+        std::fs::write(&file, "").unwrap();
+        let module = Module {
+            name: "my_driver",
+            given: &file,
+            ..module()
+        };
+        let named = module.named("/lab/module/my_driver.c:61 (discriminator 2)");
+        assert_eq!(named, format!("{}:61", file.display()));
+        let elsewhere = module.named("/lab/kernel/source/include/linux/x.h:5");
+        assert_eq!(elsewhere, "/lab/kernel/source/include/linux/x.h:5");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn is_checked(path: &Path) -> bool {
 
 /// What it found in so many files, from what it printed; an error says what is wrong.
 pub fn judge(text: &str, files: usize) -> Result<(), String> {
-    let reports: Vec<&str> = text.lines().filter(|line| is_report(line)).collect();
+    let reports = reports(text);
     if !reports.is_empty() {
         let shown: Vec<_> = reports.iter().copied().take(SHOWN).collect();
         return Err(format!("{} reports\n{}", reports.len(), shown.join("\n")));
@@ -50,6 +50,11 @@ pub fn judge(text: &str, files: usize) -> Result<(), String> {
             crate::causes::excerpt(text, SHOWN)
         ))
     }
+}
+
+/// Its reports, a line each.
+pub fn reports(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| is_report(line)).collect()
 }
 
 /// `rx.rs:12: CHECK:LONG_LINE: line length of 102 exceeds 100 columns`
