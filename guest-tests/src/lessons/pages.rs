@@ -2,11 +2,11 @@
 
 //! The lessons' pages in docs/lessons: a page's transcript is made from what a run of its lesson printed.
 //!
-//! `cargo lab lesson all --update-pages` calls [`update`]. Must not know how a lesson is run. The tests here hold the
+//! `cargo lab lesson all --update-pages` calls [`update`]. A page's translation has the same transcript. Must not know how a lesson is run. The tests here hold the
 //! documentation against the source of the driver: a page that names what is gone, or a line number, fails.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -15,22 +15,39 @@ use super::source::BEFORE_LINE;
 const OPENS: &str = "```text\n";
 const CLOSES: &str = "```\n";
 
-/// Replaces the transcript on the page of lesson `id` in `folder` by `lines`, all that the lesson printed.
+/// Ends of the names of a lesson's page, and of its translations.
+const ORIGINAL: &str = ".md";
+const TRANSLATIONS: [&str; 1] = [".zh-CN.md"];
+
+/// Replaces the transcript on the page of lesson `id` in `folder`, and on its translation if there is one, by `lines`,
+/// all that the lesson printed.
 ///
 /// # Errors
 ///
 /// A page that is missing, or has no transcript or several.
 pub fn update(folder: &Path, id: &str, lines: &[String]) -> Result<()> {
-    let path = folder.join(format!("{id}.md"));
-    let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let printed = transcript(lines, &folder.display().to_string());
-    let updated = with_transcript(&page, &printed).with_context(|| {
-        format!(
-            "{}: a page has one block that begins with {OPENS:?}",
-            path.display()
-        )
-    })?;
-    fs::write(&path, updated).with_context(|| format!("writing {}", path.display()))
+    for path in languages(folder, id) {
+        let page =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let updated = with_transcript(&page, &printed).with_context(|| {
+            format!(
+                "{}: a page has one block that begins with {OPENS:?}",
+                path.display()
+            )
+        })?;
+        fs::write(&path, updated).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The page of lesson `id`, then its translations that exist.
+fn languages(folder: &Path, id: &str) -> Vec<PathBuf> {
+    let path = |end: &str| folder.join(format!("{id}{end}"));
+    let translations = TRANSLATIONS.iter().map(|end| path(end));
+    std::iter::once(path(ORIGINAL))
+        .chain(translations.filter(|path| path.exists()))
+        .collect()
 }
 
 /// What a page shows of a run: without the lesson's title, of a quotation the first line, and figures in the current
@@ -70,7 +87,7 @@ mod tests {
 
     use super::super::LESSONS;
     use super::super::source::{ALL, lines_of};
-    use super::{transcript, with_transcript};
+    use super::{languages, transcript, update, with_transcript};
 
     fn repository() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -106,6 +123,42 @@ mod tests {
         assert_eq!(with_transcript(two, "new\n"), None);
     }
 
+    #[test]
+    fn an_update_writes_the_transcript_into_the_translation_too() {
+        let folder = std::env::temp_dir().join(format!("lesson-pages-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let page = |title: &str, shown: &str| format!("# {title}\n```text\n{shown}\n```\nend\n");
+        fs::write(folder.join("1.md"), page("one", "old")).unwrap();
+        fs::write(folder.join("1.zh-CN.md"), page("一", "old")).unwrap();
+        fs::write(folder.join("2.md"), page("two", "old")).unwrap();
+        for id in ["1", "2"] {
+            update(&folder, id, &lines("=== title\n\nnew")).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(folder.join(name));
+        let found = ["1.md", "1.zh-CN.md", "2.md"].map(|name| read(name).unwrap());
+        let only_english = read("2.zh-CN.md").is_err();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            found,
+            [page("one", "new"), page("一", "new"), page("two", "new")]
+        );
+        assert!(only_english, "a translation that nobody wrote");
+    }
+
+    #[test]
+    fn a_page_in_another_language_has_the_transcript_of_the_original() {
+        let block = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap();
+            let (_, rest) = text.split_once(super::OPENS).unwrap();
+            rest.split_once(super::CLOSES).unwrap().0.to_owned()
+        };
+        for lesson in LESSONS {
+            let pages = languages(&repository().join("docs/lessons"), lesson.id);
+            assert_eq!(pages.len(), 2, "{}: a page in each language", lesson.id);
+            assert_eq!(block(&pages[1]), block(&pages[0]), "{:?}", pages[1]);
+        }
+    }
+
     /// Files below `folder` whose names end so, with what is in them.
     fn files(folder: &Path, ends: &[&str]) -> Vec<(PathBuf, String)> {
         let mut found = Vec::new();
@@ -126,7 +179,7 @@ mod tests {
     fn pages() -> Vec<(PathBuf, String)> {
         let docs = repository().join("docs");
         let mut pages = files(&docs.join("lessons"), &[".md"]);
-        for page in ["driver.md", "api.md", "glossary.md"] {
+        for page in ["driver.md", "api.md", "glossary.md", "glossary.zh-CN.md"] {
             let path = docs.join(page);
             let text = fs::read_to_string(&path).unwrap();
             pages.push((path, text));
@@ -232,8 +285,9 @@ mod tests {
     #[test]
     fn every_quotation_on_a_page_is_what_the_source_has() {
         let mut shown = 0;
-        for lesson in LESSONS {
-            let page = repository().join(format!("docs/lessons/{}.md", lesson.id));
+        let folder = repository().join("docs/lessons");
+        let pages = LESSONS.iter().map(|lesson| languages(&folder, lesson.id));
+        for page in pages.flatten() {
             let text = fs::read_to_string(&page).unwrap();
             let mut lines = text.lines();
             while let Some(line) = lines.next() {
@@ -253,8 +307,8 @@ mod tests {
             }
         }
         assert!(
-            shown >= ALL.len(),
-            "{shown} quotations of {} are on a page",
+            shown >= 2 * ALL.len(),
+            "{shown} quotations of {} are on a page, in two languages",
             ALL.len()
         );
     }
