@@ -15,6 +15,7 @@ pub mod exec;
 pub mod grade;
 pub mod lesson;
 pub mod module;
+pub mod pages;
 pub mod ps;
 pub mod run;
 pub mod soak;
