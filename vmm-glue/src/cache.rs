@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::io::Read;
+use std::fs::TryLockError;
 use std::io::Seek;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -19,8 +19,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
-use nix::fcntl::Flock;
-use nix::fcntl::FlockArg;
 
 use crate::cancel;
 use crate::key::Key;
@@ -41,14 +39,23 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Cache {
     root: PathBuf,
     /// Shared by every lab that runs, exclusive for cleaning.
-    in_use: Flock<File>,
+    in_use: File,
 }
 
 /// A complete entry; it stays while this exists.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
-    lock: Flock<File>,
+    lock: File,
+}
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// With others.
+    Shared,
+    /// Alone.
+    Alone,
 }
 
 impl Entry {
@@ -64,7 +71,7 @@ impl Entry {
 
     /// It stays until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
-        crate::child::inherit(&*self.lock)
+        crate::child::inherit(&self.lock)
     }
 }
 
@@ -125,9 +132,9 @@ impl Cache {
             );
         }
         make_parts(&root)?;
-        let in_use = wait_for(
+        let (in_use, _) = wait_for(
             &root.join("locks").join(IN_USE),
-            FlockArg::LockSharedNonblock,
+            || Hold::Shared,
             "another lab is cleaning the cache",
         )?;
         // That lab may have removed all of it.
@@ -148,8 +155,9 @@ impl Cache {
         if !path.is_file() {
             return Ok(None);
         }
-        match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(in_use) => Ok(Some(Self { root, in_use })),
+        let in_use = open_lock(&path)?;
+        match in_use.try_lock() {
+            Ok(()) => Ok(Some(Self { root, in_use })),
             Err(_) => anyhow::bail!(
                 "a lab is running and uses the cache {}: end it first",
                 root.display()
@@ -159,7 +167,7 @@ impl Cache {
 
     /// It is in use until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
-        crate::child::inherit(&*self.in_use)
+        crate::child::inherit(&self.in_use)
     }
 
     /// Its directory.
@@ -202,21 +210,23 @@ impl Cache {
     ) -> Result<Entry> {
         let path = self.path(stage, key);
         let lock_path = self.lock_path(stage, &key.id);
-        if self.has(stage, key) {
-            let lock = wait_for(
-                &lock_path,
-                FlockArg::LockSharedNonblock,
-                &format!("another lab is working on the {stage}"),
-            )?;
+        // An entry that is there is shared, also with its maker, who uses it from then on.
+        let how = || {
             if self.has(stage, key) {
-                return Ok(Entry { path, lock });
+                Hold::Shared
+            } else {
+                Hold::Alone
             }
-        }
-        let mut lock = wait_for(
-            &lock_path,
-            FlockArg::LockExclusiveNonblock,
-            &format!("another lab is building the {stage} of this cache"),
-        )?;
+        };
+        let why = format!("another lab is building the {stage} of this cache");
+        let mut lock = loop {
+            match wait_for(&lock_path, how, &why)? {
+                (lock, Hold::Shared) if self.has(stage, key) => return Ok(Entry { path, lock }),
+                // It was removed in between.
+                (_, Hold::Shared) => {}
+                (lock, Hold::Alone) => break lock,
+            }
+        };
         if !self.has(stage, key) {
             note_owner(&mut lock)?;
             self.build(&path, key, build)
@@ -224,8 +234,7 @@ impl Cache {
             self.prune(stage, &key.id);
         }
         // Others may come in between; the entry is whole, and only an exclusive lock could remove it.
-        lock.relock(FlockArg::LockShared)
-            .context("cannot share the lock")?;
+        lock.lock_shared().context("cannot share the lock")?;
         anyhow::ensure!(
             self.has(stage, key),
             "another lab removed the {stage} just made: run it again"
@@ -295,7 +304,7 @@ impl Cache {
         let Ok(file) = open_lock(&self.lock_path(stage, &id)) else {
             return;
         };
-        if let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        if file.try_lock().is_ok() {
             // The marker goes first: an entry half removed must not be trusted.
             let _ = fs::remove_file(path.join(MARKER));
             let _ = remove(path);
@@ -369,26 +378,30 @@ fn open_lock(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open the lock {}", path.display()))
 }
 
-/// Takes a lock, saying why it waits.
-fn wait_for(path: &Path, how: FlockArg, why: &str) -> Result<Flock<File>> {
+/// Takes a lock, as `how` wants it at each try, saying why it waits.
+fn wait_for(path: &Path, how: impl Fn() -> Hold, why: &str) -> Result<(File, Hold)> {
     let mut file = open_lock(path)?;
     let mut told = false;
     loop {
-        match Flock::lock(file, how) {
-            Ok(lock) if is_at(&lock, path) => return Ok(lock),
+        let hold = how();
+        let tried = match hold {
+            Hold::Shared => file.try_lock_shared(),
+            Hold::Alone => file.try_lock(),
+        };
+        match tried {
+            Ok(()) if is_at(&file, path) => return Ok((file, hold)),
             // Its name has gone, or is another file's by now.
-            Ok(_) => {
+            Ok(()) => {
                 file = open_lock(path)?;
                 continue;
             }
-            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
-            Err((_, err)) => {
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(err)) => {
                 return Err(err).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
         if !told {
-            let mut owner = String::new();
-            let _ = file.rewind().and_then(|()| file.read_to_string(&mut owner));
+            let owner = std::io::read_to_string(&file).unwrap_or_default();
             ui::say(&format!("{why}{}: waiting for it", owner.trim_end()));
             told = true;
         }
@@ -407,7 +420,7 @@ fn is_at(lock: &File, path: &Path) -> bool {
 }
 
 /// Tells those who wait who holds the lock.
-fn note_owner(lock: &mut Flock<File>) -> Result<()> {
+fn note_owner(lock: &mut File) -> Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
     writeln!(lock, " (process {})", std::process::id()).context("cannot write the lock")
@@ -481,3 +494,6 @@ pub fn size(path: &Path) -> u64 {
     }
     total
 }
+
+#[cfg(test)]
+mod tests;

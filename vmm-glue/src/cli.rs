@@ -19,6 +19,7 @@ use anyhow::Result;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap_complete::Shell;
 
 use crate::commands::soak::fifo_at;
 use crate::exit::usage;
@@ -27,6 +28,7 @@ use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::Wanted;
+use crate::testing::partition::Fraction;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 
@@ -104,6 +106,10 @@ pub enum Command {
     Doctor,
     /// Free the cache.
     Clean(CleanArgs),
+    /// Print completions for a shell: `fifo-lab completions bash`.
+    Completions(CompletionsArgs),
+    /// Write the man pages of all commands to a folder.
+    Man(ManArgs),
 }
 
 /// `cargo lab demo`.
@@ -141,6 +147,9 @@ pub struct RunArgs {
     /// Print the commands that would be run and run none.
     #[arg(long)]
     pub dry_run: bool,
+    /// Print a table of where the time went, on standard error.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub timing: bool,
     /// The command and its arguments, as they are; without it, a shell. For wildcards and variables of the guest: -- sh -c 'ls /dev/glob*'.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -167,6 +176,15 @@ pub struct CcArgs {
 pub struct TestArgs {
     /// Run only tests whose names contain this.
     pub filter: Option<String>,
+    /// Run only this part of everything; several machines share a run so. The parts are the same for the same --times.
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["kernel", "driver_edition"])]
+    pub partition: Option<Fraction>,
+    /// Balance the parts by the times of an earlier run: its JUnit file.
+    #[arg(long, value_name = "FILE", requires = "partition")]
+    pub times: Option<PathBuf>,
+    /// Print the names of the tests and run none.
+    #[arg(long, conflicts_with = "junit")]
+    pub list: bool,
     /// Also write the results to a file that CI systems read.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -203,6 +221,24 @@ pub struct CleanArgs {
     /// Also the Debian tree and the kernel, which take minutes to make again.
     #[arg(long)]
     pub all: bool,
+}
+
+/// `cargo lab completions`.
+///
+/// They are for the program itself, fifo-lab: cargo completes its own commands only.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// `cargo lab man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The folder; made if missing.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {

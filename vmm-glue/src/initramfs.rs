@@ -20,12 +20,18 @@ use anyhow::Context;
 use anyhow::Result;
 use cpio::newc;
 
-/// Appends an archive of the files below `dir` that are wanted (paths relative to it). A folder that is not wanted is left out with all that is
-/// in it. Files of the user who runs the lab become root's.
-pub fn append(to: &mut impl Write, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+/// Appends an archive of the files below `dir` that are wanted (paths relative to it), to be unpacked below `place`. A folder that is not wanted
+/// is left out with all that is in it. Files of the user who runs the lab become root's.
+pub fn append(
+    to: &mut impl Write,
+    place: &Path,
+    dir: &Path,
+    wanted: &dyn Fn(&Path) -> bool,
+) -> Result<()> {
     for path in paths(dir, wanted)? {
         let from = dir.join(&path);
-        one(to, &path, &from).with_context(|| format!("cannot pack {}", from.display()))?;
+        one(to, &place.join(&path), &from)
+            .with_context(|| format!("cannot pack {}", from.display()))?;
     }
     end(to)
 }
@@ -149,10 +155,11 @@ mod tests {
         fs::write(at("no/c/file"), "text").unwrap();
         std::os::unix::fs::symlink("b/file", at("a/link")).unwrap();
         let mut archive = Vec::new();
-        append(&mut archive, dir.path(), &|path| path != Path::new("no")).unwrap();
+        let wanted = |path: &Path| path != Path::new("no");
+        append(&mut archive, Path::new("x"), dir.path(), &wanted).unwrap();
         let (found, rest) = unpack(&archive);
         let names: Vec<_> = found.iter().map(|(name, ..)| name.as_str()).collect();
-        assert_eq!(names, ["a", "a/b", "a/b/file", "a/link"]);
+        assert_eq!(names, ["x/a", "x/a/b", "x/a/b/file", "x/a/link"]);
         assert_eq!(found[2].1 & 0o7777, 0o751);
         assert_eq!(found[2].2, "text");
         assert_eq!(found[3].2, "b/file");
@@ -167,7 +174,7 @@ mod tests {
         fs::create_dir(at("tree")).unwrap();
         fs::write(at("tree/odd"), "x").unwrap();
         let mut first = Vec::new();
-        append(&mut first, &at("tree"), &|_| true).unwrap();
+        append(&mut first, Path::new(""), &at("tree"), &|_| true).unwrap();
         fs::write(at("first"), &first).unwrap();
         join(&at("all"), &at("first"), |archive| {
             append_file(archive, Path::new("init"), &at("tree/odd"))

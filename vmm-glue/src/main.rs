@@ -40,6 +40,7 @@ use crate::cli::Cli;
 use crate::cli::Command;
 
 fn main() -> ExitCode {
+    vm::timing::begin();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some((first, rest)) = args.split_first()
         && first == child::SUBCOMMAND
@@ -97,5 +98,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
         Command::Soak(args) => commands::soak::soak(args),
         Command::Doctor => commands::doctor::doctor(),
         Command::Clean(args) => commands::clean::clean(args),
+        Command::Completions(args) => commands::pages::completions(args),
+        Command::Man(args) => commands::pages::man(args),
     }
 }

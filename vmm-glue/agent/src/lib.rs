@@ -61,6 +61,15 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// End of a step of the guest's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Name of the step.
+    pub step: String,
+    /// Milliseconds since the kernel's start.
+    pub millis: u64,
+}
+
 /// A command to run in the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -95,6 +104,8 @@ pub enum Report {
     Ready {
         /// Complaints of the guest's init script.
         complaints: Vec<String>,
+        /// Ends of the steps that led there, in their order.
+        marks: Vec<Mark>,
     },
     /// The folder is mounted, or why not.
     Mounted {

@@ -22,6 +22,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use fifo_lab_agent::Mark;
 use fifo_lab_agent::Mount;
 use fifo_lab_agent::PORT_CONTROL;
 use fifo_lab_agent::PORT_EXEC;
@@ -36,6 +37,8 @@ use crate::run::Current;
 
 /// Where the init script leaves its complaints, one a line.
 const COMPLAINTS: &str = "/run/lab/complaints";
+/// Variable in which the init scripts leave the ends of their steps: `STEP=SECONDS STEP=SECONDS`, seconds since the kernel's start.
+const MARKS: &str = "LAB_MARKS";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -53,15 +56,17 @@ fn main() -> ExitCode {
 
 /// Serves the host until it goes away; as process 1, returning is a panic of the kernel, which the host notices.
 fn serve() -> std::io::Result<()> {
+    let mut marks = marks(&std::env::var(MARKS).unwrap_or_default());
+    marks.push(mark("handover"));
     let ports = Arc::new(Ports::open()?);
     let mut control = ports::open(PORT_CONTROL)?;
     let replies = Arc::new(Mutex::new(control.try_clone()?));
-    send(
-        &mut control,
-        &Report::Ready {
-            complaints: complaints(),
-        },
-    )?;
+    marks.push(mark("agent"));
+    let ready = Report::Ready {
+        complaints: complaints(),
+        marks,
+    };
+    send(&mut control, &ready)?;
 
     let reaper = Reaper::start();
     let current = Arc::new(Mutex::new(Current::default()));
@@ -128,6 +133,31 @@ fn complaints() -> Vec<String> {
         .collect()
 }
 
+/// What the init scripts have left; what is not in their form is not theirs.
+fn marks(text: &str) -> Vec<Mark> {
+    let mark = |word: &str| {
+        let (step, seconds) = word.split_once('=')?;
+        let (whole, hundredths) = seconds.split_once('.')?;
+        let millis = whole.parse::<u64>().ok()? * 1000 + hundredths.parse::<u64>().ok()? * 10;
+        Some(Mark {
+            step: step.to_owned(),
+            millis,
+        })
+    };
+    text.split_whitespace().filter_map(mark).collect()
+}
+
+/// The end of a step, now.
+fn mark(step: &str) -> Mark {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
+    Mark {
+        step: step.to_owned(),
+        millis: seconds * 1000 + nanos / 1_000_000,
+    }
+}
+
 fn reply(replies: &Mutex<fs::File>, report: &Report) {
     let mut port = replies
         .lock()
@@ -141,4 +171,19 @@ fn send(port: &mut fs::File, report: &Report) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     port.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_steps_with_hundredths_of_a_second_and_anything_else_is_left_out() {
+        let found = marks("init=5.12 x root=12.03 =. a=b.c");
+        let found: Vec<_> = found
+            .iter()
+            .map(|mark| (mark.step.as_str(), mark.millis))
+            .collect();
+        assert_eq!(found, [("init", 5120), ("root", 12_030)]);
+    }
 }

@@ -189,6 +189,7 @@ fn process(command: &Command, tty: &str) -> Process {
         .arg(exec::SUBCOMMAND)
         .arg(tty)
         .args(&command.argv)
+        .env_remove(crate::MARKS)
         .envs(&command.env);
     if !command.cwd.is_empty() {
         process.current_dir(&command.cwd);

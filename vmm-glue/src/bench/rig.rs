@@ -32,10 +32,10 @@ use crate::child::Spec;
 use crate::escape;
 use crate::scratch::Scratch;
 use crate::stages::guest;
-use crate::testing::guest::Guest;
 use crate::vm::config::Config;
 use crate::vm::config::Paths;
 use crate::vm::devices;
+use crate::vm::guest::Guest;
 use crate::vm::qemu;
 
 /// Beyond its own limit the guest's program gets this long to end.

@@ -16,6 +16,7 @@ pub mod grade;
 pub mod lesson;
 pub mod module;
 pub mod new;
+pub mod pages;
 pub mod ps;
 pub mod run;
 pub mod soak;

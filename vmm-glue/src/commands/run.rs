@@ -34,6 +34,7 @@ use crate::vm::machine::Machine;
 use crate::vm::session;
 use crate::vm::session::Event;
 use crate::vm::session::Outlet;
+use crate::vm::timing::Ran;
 
 /// After the command's end, a guest that sends nothing for this long never sends its last bytes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -51,7 +52,11 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
     let command = guest_command(&args.streams, &args.command, &config.cwd(), &paths.trees())?;
-    in_guest(&config, &paths, &command, args.guest.timeout())
+    let (status, ran) = timed(&config, &paths, &command, args.guest.timeout())?;
+    if args.timing {
+        ui::tell(&ran.table(Instant::now()));
+    }
+    Ok(status)
 }
 
 /// The command as the agent is to start it: `argv`, or a shell. `trees` are the directories that make up the guest's root.
@@ -96,6 +101,16 @@ pub fn in_guest(
     command: &Command,
     timeout: Option<Duration>,
 ) -> Result<u8> {
+    timed(config, paths, command, timeout).map(|(status, _)| status)
+}
+
+/// The same, with the moments of the run.
+fn timed(
+    config: &Config,
+    paths: &Paths,
+    command: &Command,
+    timeout: Option<Duration>,
+) -> Result<(u8, Ran)> {
     let mut machine = machine::boot(config, paths)?;
     if config.device {
         tell_control(config, paths, &machine);
@@ -103,12 +118,14 @@ pub fn in_guest(
     machine.tell_ptys();
     let mut command = command.clone();
     command.env.extend(config.system.kernel.environment());
+    let sent = Instant::now();
     let result = attend(&mut machine, &command, timeout).map_err(exit::as_machine);
+    let done = Instant::now();
     tty::restore();
-    if result.is_ok() {
-        machine.tell_complaints();
-    }
-    result
+    let status = result?;
+    machine.tell_complaints();
+    let boot = machine.boot.clone();
+    Ok((status, Ran { boot, sent, done }))
 }
 
 /// How to look at the device and handle it while the guest runs.

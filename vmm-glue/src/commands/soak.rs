@@ -22,12 +22,12 @@ use crate::stages;
 use crate::stages::KernelChoice;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
-use crate::testing::guest::Guest;
 use crate::ui;
 use crate::vm::config::Config;
 use crate::vm::config::Paths;
 use crate::vm::console;
 use crate::vm::devices;
+use crate::vm::guest::Guest;
 use crate::vm::machine;
 
 /// How often the user is told.

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use crate::cancel;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::grading::graded;
@@ -20,6 +21,9 @@ use crate::testing::guest::Selection;
 use crate::testing::host;
 use crate::testing::libtest::Program;
 use crate::testing::module;
+use crate::testing::partition;
+use crate::testing::partition::Partition;
+use crate::testing::partition::Times;
 use crate::testing::report::Filter;
 use crate::testing::report::Outcome;
 use crate::testing::report::Results;
@@ -28,7 +32,19 @@ use crate::vm::config::AccelChoice;
 
 /// Runs what the filter wants; 0 if something ran and nothing failed.
 pub fn test(args: &TestArgs) -> Result<u8> {
-    let filter = Filter::new(args.filter.clone());
+    let repository = stages::repository()?;
+    let units = partition::units(&repository)?;
+    let mut filter = Filter::new(args.filter.clone());
+    let mut own = units.clone();
+    if let Some(fraction) = args.partition {
+        let times = match &args.times {
+            Some(path) => Times::read(path, &units)?,
+            None => Times::default(),
+        };
+        let part = Partition::new(fraction, units, &times);
+        own = part.own().to_vec();
+        filter = filter.in_partition(part);
+    }
     if let Some(junit) = &args.junit
         && junit
             .parent()
@@ -50,33 +66,46 @@ pub fn test(args: &TestArgs) -> Result<u8> {
             filter.text().unwrap_or_default()
         )));
     }
-    let shop = Shop::open()?;
-    let mut results = Results::new();
-    let programs = if system.is_usual() {
-        on_host(&shop, &filter, &mut results)?
-    } else {
-        Vec::new()
-    };
-    in_guest(&shop, args.accel, system, &filter, &mut results)?;
-    if system.is_usual() && filter.may_want_below("lab/") {
-        results.doing("running the lab's own tests that boot machines");
-        host::boot_tests(&programs, &filter, &mut results)?;
-    }
-    if system.is_usual() && filter.may_want_below(graded::PLACE) {
-        graded::run(&shop, args.accel, &filter, &mut results)?;
-        irq::run(&shop, args.accel, &filter, &mut results)?;
-    }
-    if system.is_usual() {
-        for (part, system) in second_runs() {
-            if wants_part(&filter, part) {
-                run_part(&shop, args.accel, (system, part), &filter, &mut results)?;
-            }
-        }
-    }
+    let mut results = Results::new(args.list);
+    let ran = all(args.accel, system, &filter, &mut results);
     if let Some(path) = &args.junit {
         results.write_junit(path)?;
     }
-    Ok(u8::from(!results.finish()))
+    if let Err(err) = ran {
+        if cancel::signal().is_some() && !args.list {
+            results.interrupted(&own);
+        }
+        return Err(err);
+    }
+    Ok(u8::from(!args.list && !results.finish()))
+}
+
+/// Everything, in its order.
+fn all(accel: AccelChoice, system: System, filter: &Filter, results: &mut Results) -> Result<()> {
+    let shop = Shop::open()?;
+    let programs = if system.is_usual() {
+        on_host(&shop, filter, results)?
+    } else {
+        Vec::new()
+    };
+    in_guest(&shop, accel, system, filter, results)?;
+    if !system.is_usual() {
+        return Ok(());
+    }
+    if filter.may_want_below("lab/") {
+        results.doing("running the lab's own tests that boot machines");
+        host::boot_tests(&programs, filter, results)?;
+    }
+    if filter.may_want_below(graded::PLACE) {
+        graded::run(&shop, accel, filter, results)?;
+        irq::run(&shop, accel, filter, results)?;
+    }
+    for (part, system) in second_runs() {
+        if wants_part(filter, part) {
+            run_part(&shop, accel, (system, part), filter, results)?;
+        }
+    }
+    Ok(())
 }
 
 fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Program>> {
@@ -86,7 +115,13 @@ fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Pr
     if !filter.may_want_below("host/") && !filter.may_want_below("lab/") {
         return Ok(Vec::new());
     }
-    let programs = host::build(&shop.repository, results)?;
+    // A run without host/ needs the lab's own tests, no others.
+    let packages: &[&str] = if filter.may_want_below("host/") {
+        &["--workspace"]
+    } else {
+        &["--package", env!("CARGO_PKG_NAME")]
+    };
+    let programs = host::build(&shop.repository, packages, results)?;
     if filter.may_want_below("host/") {
         host::run(&programs, filter, results)?;
         if host::has_doc_tests(&shop.repository) {
@@ -121,7 +156,7 @@ fn second_runs() -> [(Selection, System); 2] {
 /// a kernel that has to be compiled, and run by such a filter alone.
 fn wants_part(filter: &Filter, part: Selection) -> bool {
     match filter.text() {
-        None => part != Selection::Checked,
+        None => part != Selection::Checked && filter.may_want_below(part.place()),
         Some(text) => text.starts_with(part.place()),
     }
 }
@@ -173,7 +208,7 @@ fn set_up(
     match stages::set_up(shop, &wanted) {
         Ok(ready) => Ok(Some(ready)),
         Err(err) => {
-            crate::cancel::check()?;
+            cancel::check()?;
             let why = exit::of(&err).1;
             results.add(Outcome {
                 name: format!("{}set-up", selection.place()),

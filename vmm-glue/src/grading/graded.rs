@@ -119,7 +119,10 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let mut cases = hostile::load(&folder)?;
     cases.retain(|case| filter.wants(&case.test()) && (is_whole || case.quick));
     let count = wrong.len() + rights.len() + cases.len();
-    if count == 0 {
+    let names = rights.iter().map(Right::test);
+    let names = names.chain(cases.iter().map(hostile::Case::test));
+    let names = names.chain(wrong.iter().map(|mutant| mutant.test()));
+    if count == 0 || results.only_lists(names) {
         return Ok(());
     }
     results.expect(count);

@@ -133,7 +133,10 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let right = format!("{PLACE}right/irq");
     let right = filter.wants(&right).then_some(right);
     let count = wrong.len() + starts.len() + usize::from(right.is_some());
-    if count == 0 {
+    let names = right.clone().into_iter();
+    let names = names.chain(starts.iter().map(|start| start.test()));
+    let names = names.chain(wrong.iter().map(|mutant| mutant.test()));
+    if count == 0 || results.only_lists(names) {
         return Ok(());
     }
     results.expect(count);

@@ -22,12 +22,12 @@ use crate::cancel;
 use crate::exit;
 use crate::scratch::Scratch;
 use crate::stages::shop::Shop;
-use crate::testing::guest::Guest;
 use crate::vm::config::Config;
 use crate::vm::config::Load;
 use crate::vm::config::Paths;
 use crate::vm::config::Share;
 use crate::vm::console;
+use crate::vm::guest::Guest;
 
 /// Line that parts what a call says from what the kernel has logged meanwhile.
 const KERNEL: &str = "--- kernel";

@@ -58,7 +58,7 @@ pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Entry> {
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let mut archive = BufWriter::new(file);
-        initramfs::append(&mut archive, tree.path(), &wanted)?;
+        initramfs::append(&mut archive, Path::new(""), tree.path(), &wanted)?;
         archive.flush()?;
         Ok(())
     })

@@ -3,17 +3,11 @@
 //! Test programs in guests: a machine for each suite and number of CPUs, the programs one after another, their KTAP read as it comes.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
+use anyhow::Context;
 use anyhow::Result;
-use fifo_lab_agent::Command;
-use fifo_lab_agent::Report;
-use fifo_lab_agent::Request;
-use fifo_lab_agent::Stdin;
 
 use super::ktap;
 use super::peer::Peer;
@@ -41,14 +35,7 @@ use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
 use crate::vm::config::Paths;
 use crate::vm::console;
-use crate::vm::machine;
-use crate::vm::machine::Machine;
-use crate::vm::session;
-use crate::vm::session::Event;
-use crate::vm::session::Outlet;
-
-/// For the last bytes of a program, and for the kernel's log.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+use crate::vm::guest::Guest;
 
 /// kmemleak tells what it has found unreferenced twice, not changed in between, and older than five seconds.
 const FIND_LEAKS: &str = r#"
@@ -56,8 +43,9 @@ cd /sys/kernel/debug && echo scan >kmemleak && sleep 6 && echo scan >kmemleak &&
 "#;
 /// A program that speaks may take this many times its limit of silence.
 const LONGEST: u32 = 30;
-/// Bytes of a program's output that are kept until they are looked at: a guest cannot make the host keep more.
-const SAID_MAX: usize = 16 << 20;
+/// What each boot is tested for at its end: on the debug kernel, and on every one.
+const LEAKS_TEST: &str = "the kernel has lost no memory";
+const LOG_TEST: &str = "the kernel's log is clean";
 /// Lines of its report that are worth showing.
 const LEAKS: usize = 120;
 /// The last word of that.
@@ -145,20 +133,6 @@ struct Round<'a> {
     machine: Option<Guest>,
 }
 
-/// A machine and what its command says.
-#[derive(Debug)]
-pub struct Guest {
-    /// The machine.
-    pub machine: Machine,
-    said: Arc<Mutex<Vec<u8>>>,
-    stdout: Outlet,
-    stderr: Outlet,
-    errors: Arc<Mutex<Vec<u8>>>,
-    kernel: KernelChoice,
-    /// All bytes that its commands have announced so far.
-    announced: (u64, u64),
-}
-
 impl Round<'_> {
     fn run(&mut self, shop: &Shop, ready: &Ready) -> Result<()> {
         let programs: Vec<String> = self
@@ -168,7 +142,7 @@ impl Round<'_> {
             .filter(|program| self.holds_wanted(ready, program))
             .cloned()
             .collect();
-        if programs.is_empty() {
+        if programs.is_empty() || self.only_lists(ready, &programs)? {
             return Ok(());
         }
         if self.system.root == Root::Ram {
@@ -208,22 +182,36 @@ impl Round<'_> {
 
     /// A program that can list its tests (`--list`, one a line) is asked, here on the host, before a machine is booted for nothing.
     fn holds_wanted(&self, ready: &Ready, program: &str) -> bool {
+        if !self.filter.takes(&self.name(program, "")) {
+            return false;
+        }
         if self.filter.text().is_none() || self.filter.wants(&self.name(program, "")) {
             return true;
         }
-        let path = ready
-            .guest
-            .entry
-            .join("root")
-            .join(guest::HOME)
-            .join("bin")
-            .join(program);
-        match child::output(&Spec::new(path).arg("--list")) {
-            Ok(names) if !names.starts_with("KTAP") => names
+        match listed(ready, program) {
+            Some(names) => names
                 .lines()
                 .any(|name| self.filter.wants(&self.name(program, name.trim()))),
-            _ => self.filter.may_want_below(self.place),
+            None => self.filter.may_want_below(self.place),
         }
+    }
+
+    /// Whether only names are wanted; prints those of this boot then.
+    fn only_lists(&self, ready: &Ready, programs: &[String]) -> Result<bool> {
+        if !self.results.only_lists([]) {
+            return Ok(false);
+        }
+        for program in programs {
+            let names = listed(ready, program)
+                .with_context(|| format!("{program} does not list its tests"))?;
+            let names = names.lines().map(|name| self.name(program, name.trim()));
+            self.results
+                .only_lists(names.filter(|name| self.filter.wants(name)));
+        }
+        if self.system.kernel == KernelChoice::Debug {
+            self.results.only_lists([self.name_of(LEAKS_TEST)]);
+        }
+        Ok(self.results.only_lists([self.name_of(LOG_TEST)]))
     }
 
     fn config(&self, dir: &Path) -> Config {
@@ -340,7 +328,7 @@ impl Round<'_> {
     /// Memory that the kernel lost while the programs ran counts as a test, where the kernel can tell.
     fn leaks(&mut self) -> Result<()> {
         let started = Instant::now();
-        let name = self.name_of("the kernel has lost no memory");
+        let name = self.name_of(LEAKS_TEST);
         let (KernelChoice::Debug, Some(guest)) = (self.system.kernel, self.machine.as_mut()) else {
             return Ok(());
         };
@@ -369,7 +357,7 @@ impl Round<'_> {
         };
         let log = guest.output(&["dmesg"])?;
         let verdict = console::report(&log).map_or(Verdict::Passed, Verdict::Failed);
-        let name = self.name_of("the kernel's log is clean");
+        let name = self.name_of(LOG_TEST);
         self.machine = None;
         self.results.expect(1);
         self.add(name, started.elapsed(), verdict);
@@ -377,134 +365,10 @@ impl Round<'_> {
     }
 }
 
-impl Guest {
-    /// Boots one.
-    pub fn boot(config: &Config, paths: &Paths) -> Result<Self> {
-        let mut machine = machine::boot(config, paths)?;
-        let Some([_stdin, stdout, stderr]) = machine.streams.take() else {
-            anyhow::bail!("the machine has no streams")
-        };
-        let (said, errors) = (
-            Arc::new(Mutex::new(Vec::new())),
-            Arc::new(Mutex::new(Vec::new())),
-        );
-        let keep = |buffer: &Arc<Mutex<Vec<u8>>>| {
-            let buffer = buffer.clone();
-            move |bytes: &[u8]| {
-                let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
-                // What is too much is dropped, not waited for: the end of the program is still to come.
-                let room = SAID_MAX.saturating_sub(buffer.len()).min(bytes.len());
-                buffer.extend_from_slice(bytes.get(..room).unwrap_or_default());
-                Ok(())
-            }
-        };
-        let stdout = Outlet::new(stdout, &machine.events, keep(&said));
-        let stderr = Outlet::new(stderr, &machine.events, keep(&errors));
-        Ok(Self {
-            machine,
-            said,
-            stdout,
-            stderr,
-            errors,
-            kernel: config.system.kernel,
-            announced: (0, 0),
-        })
-    }
-
-    fn start(&mut self, program: &str, argument: Option<String>) -> Result<()> {
-        let argv = std::iter::once(format!("/{}/bin/{program}", guest::HOME))
-            .chain(argument)
-            .collect();
-        self.request(argv)
-    }
-
-    /// Starts a command.
-    pub fn request(&mut self, argv: Vec<String>) -> Result<()> {
-        let command = Command {
-            argv,
-            cwd: "/root".to_owned(),
-            stdin: Stdin::Null,
-            env: self.kernel.environment(),
-        };
-        self.machine.control.send(&Request::Run(command))
-    }
-
-    /// Waits for something to happen; the status if that was the command's end (with all it had to say).
-    pub fn step(&mut self, limit: Duration) -> Result<Option<u8>> {
-        match self.machine.events.next(limit)? {
-            Some(Event::Report(Report::Exited {
-                status,
-                stdout,
-                stderr,
-            })) => {
-                self.announced = (self.announced.0 + stdout, self.announced.1 + stderr);
-                self.drain()?;
-                Ok(Some(status))
-            }
-            Some(event) => self.machine.unless_over(&event).map(|()| None),
-            None => Ok(None),
-        }
-    }
-
-    fn drain(&mut self) -> Result<()> {
-        let outlets = [
-            (&self.stdout, self.announced.0),
-            (&self.stderr, self.announced.1),
-        ];
-        let machine = &mut self.machine;
-        let arrived = session::drain(
-            &outlets,
-            self.kernel.limit(ANSWER_LIMIT),
-            |left| match machine.events.next(left)? {
-                Some(event) => machine.unless_over(&event),
-                None => Ok(()),
-            },
-        )?;
-        if arrived {
-            Ok(())
-        } else {
-            Err(machine.failure("the program's last output did not arrive"))
-        }
-    }
-
-    /// Complete lines that have come, and at the end also an incomplete one.
-    pub fn lines(&mut self, all: bool) -> Vec<String> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = if all {
-            said.len()
-        } else {
-            said.iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |last| last + 1)
-        };
-        let bytes: Vec<u8> = said.drain(..end).collect();
-        String::from_utf8_lossy(&bytes)
-            .lines()
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// What its commands have said on standard error.
-    pub fn take_errors(&mut self) -> String {
-        let bytes =
-            std::mem::take(&mut *self.errors.lock().unwrap_or_else(PoisonError::into_inner));
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Runs a command and returns what it prints.
-    pub fn output(&mut self, argv: &[&str]) -> Result<String> {
-        self.request(argv.iter().map(|arg| (*arg).to_owned()).collect())?;
-        let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
-        while self
-            .step(deadline.saturating_duration_since(Instant::now()))?
-            .is_none()
-        {
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{} does not end in the guest",
-                argv.join(" ")
-            );
-        }
-        Ok(self.lines(true).join("\n"))
-    }
+/// What a program says on `--list`; `None` of one that runs its tests instead.
+fn listed(ready: &Ready, program: &str) -> Option<String> {
+    let home = ready.guest.entry.join("root").join(guest::HOME);
+    let spec = Spec::new(home.join("bin").join(program)).arg("--list");
+    let names = child::output(&spec).ok();
+    names.filter(|names| !names.starts_with("KTAP"))
 }

@@ -43,7 +43,7 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
     ];
     for (name, args) in checks {
         let name = format!("{PLACE}/{name}");
-        if filter.wants(&name) {
+        if filter.wants(&name) && !results.only_lists([name.clone()]) {
             results.expect(1);
             results.doing(&format!("cargo {}", args.join(" ")));
             let started = Instant::now();
@@ -67,16 +67,12 @@ fn cargo(repository: &Path) -> Spec {
     Spec::new(cargo).cwd(repository).place(Place::Group)
 }
 
-/// Builds all test programs; a failure to build is a failed test.
-pub fn build(repository: &Path, results: &mut Results) -> Result<Vec<Program>> {
+/// Builds the test programs of these packages (cargo's arguments that name them); a failure to build is a failed test.
+pub fn build(repository: &Path, packages: &[&str], results: &mut Results) -> Result<Vec<Program>> {
     results.doing("building the tests");
     let started = Instant::now();
-    let spec = cargo(repository).args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
+    let spec = cargo(repository).arg("test").args(packages);
+    let spec = spec.args(["--no-run", "--message-format=json-render-diagnostics"]);
     let captured = child::capture(&spec, LIMIT)?;
     if captured.status != Some(0) {
         let said: Vec<&str> = captured
@@ -100,6 +96,9 @@ pub fn run(programs: &[Program], filter: &Filter, results: &mut Results) -> Resu
     for program in programs {
         tests.extend(libtest::list(program, PLACE, Kind::Usual, filter)?);
     }
+    if results.only_lists(tests.iter().map(|test| test.name.clone())) {
+        return Ok(());
+    }
     results.expect(tests.len());
     results.doing("running the host's tests");
     libtest::run(
@@ -111,6 +110,16 @@ pub fn run(programs: &[Program], filter: &Filter, results: &mut Results) -> Resu
 
 /// Documentation tests: rustdoc runs them itself, so their times are unknown.
 pub fn doc_tests(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
+    if results.only_lists([]) {
+        let spec = cargo(repository).args(["test", "--workspace", "--doc", "--", "--list"]);
+        let captured = child::capture(&spec, LIMIT)?;
+        let listed = captured.text.lines();
+        let names = listed
+            .filter_map(|line| line.strip_suffix(": test"))
+            .map(|name| format!("{PLACE}/doc/{name}"));
+        results.only_lists(names.filter(|name| filter.wants(name)));
+        return Ok(());
+    }
     results.doing("running the documentation's tests");
     let captured = child::capture(
         &cargo(repository).args(["test", "--workspace", "--doc"]),
@@ -161,6 +170,9 @@ pub fn boot_tests(programs: &[Program], filter: &Filter, results: &mut Results) 
         .filter(|program| program.package == env!("CARGO_PKG_NAME"))
     {
         tests.extend(libtest::list(program, "lab", Kind::Ignored, filter)?);
+    }
+    if results.only_lists(tests.iter().map(|test| test.name.clone())) {
+        return Ok(());
     }
     results.expect(tests.len());
     libtest::run(&tests, 1, results)

@@ -12,6 +12,7 @@ pub mod host;
 pub mod ktap;
 pub mod libtest;
 pub mod module;
+pub mod partition;
 mod peer;
 pub mod report;
 pub mod suites;

@@ -49,7 +49,7 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
     ];
     for (name, spec) in checks {
         let name = format!("module/{name}");
-        if filter.wants(&name) {
+        if filter.wants(&name) && !results.only_lists([name.clone()]) {
             results.expect(1);
             results.doing(&name);
             results.add(check(name, &spec)?);
@@ -57,7 +57,7 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
     }
     for (name, folder) in [("checkpatch", module::DRIVER), ("checkpatch-irq", IRQ)] {
         let name = format!("module/{name}");
-        if filter.wants(&name) {
+        if filter.wants(&name) && !results.only_lists([name.clone()]) {
             results.expect(1);
             results.doing(&name);
             results.add(checkpatch(shop, ready, name, view.clone(), folder)?);

@@ -2,6 +2,7 @@
 
 //! Outcomes of tests: a line for each as it comes, a summary, and a JUnit file.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use quick_junit::TestCase;
 use quick_junit::TestCaseStatus;
 use quick_junit::TestSuite;
 
+use super::partition::Partition;
 use crate::ui;
 
 /// How a test ended.
@@ -42,6 +44,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     text: Option<String>,
+    partition: Option<Partition>,
 }
 
 impl Filter {
@@ -49,7 +52,23 @@ impl Filter {
     pub fn new(text: Option<String>) -> Self {
         Self {
             text: text.filter(|text| !text.is_empty()),
+            partition: None,
         }
+    }
+
+    /// Of those, the ones in this part of a run.
+    pub fn in_partition(self, partition: Partition) -> Self {
+        Self {
+            partition: Some(partition),
+            ..self
+        }
+    }
+
+    /// Whether what is below this name is in the part of a run that is wanted.
+    pub fn takes(&self, name: &str) -> bool {
+        self.partition
+            .as_ref()
+            .is_none_or(|partition| partition.takes(name))
     }
 
     /// Whether this one is.
@@ -57,6 +76,7 @@ impl Filter {
         self.text
             .as_ref()
             .is_none_or(|text| name.contains(text.as_str()))
+            && self.takes(name)
     }
 
     /// Whether tests below this place (like `guest/`) may be, as far as can be told without asking them.
@@ -75,7 +95,8 @@ impl Filter {
                 .iter()
                 .any(|other| *other != place && text.starts_with(other))
         };
-        !self.text.as_ref().is_some_and(elsewhere)
+        let in_part = |partition: &Partition| partition.may_take_below(place);
+        !self.text.as_ref().is_some_and(elsewhere) && self.partition.as_ref().is_none_or(in_part)
     }
 
     /// The text.
@@ -88,20 +109,34 @@ impl Filter {
 #[derive(Debug)]
 pub struct Results {
     outcomes: Vec<Outcome>,
+    expected: Cell<usize>,
+    /// Names are wanted, no outcomes.
+    lists: bool,
     bar: ProgressBar,
 }
 
 impl Results {
-    /// None yet.
-    pub fn new() -> Self {
+    /// None yet. With `lists`, the tests' names are printed instead.
+    pub fn new(lists: bool) -> Self {
         Self {
             outcomes: Vec::new(),
+            expected: Cell::new(0),
+            lists,
             bar: ui::counter("tests", 0),
         }
     }
 
+    /// Whether only names are wanted; prints these then.
+    pub fn only_lists(&self, names: impl IntoIterator<Item = String>) -> bool {
+        if self.lists {
+            names.into_iter().for_each(|name| ui::print(&name));
+        }
+        self.lists
+    }
+
     /// More tests are known to come.
     pub fn expect(&self, count: usize) {
+        self.expected.set(self.expected.get() + count);
         self.bar.inc_length(count as u64);
     }
 
@@ -122,6 +157,27 @@ impl Results {
             ui::print(&indent(why));
         }
         self.outcomes.push(outcome);
+    }
+
+    /// The summary of a run that was cut short, of these units (`host`, `guest/late`).
+    pub fn interrupted(&self, units: &[String]) {
+        let reached = |unit: &String| {
+            let below = format!("{unit}/");
+            self.outcomes
+                .iter()
+                .any(|outcome| outcome.name.starts_with(&below))
+        };
+        let known = self.expected.get().saturating_sub(self.outcomes.len());
+        self.finish();
+        ui::print(&format!("interrupted: {known} more were about to run"));
+        let others: Vec<&str> = units
+            .iter()
+            .filter(|unit| !reached(unit))
+            .map(String::as_str)
+            .collect();
+        if !others.is_empty() {
+            ui::print(&format!("not reached: {}", others.join(" ")));
+        }
     }
 
     /// The summary; true if nothing failed and something ran.
@@ -245,7 +301,7 @@ mod tests {
     fn the_junit_file_has_a_case_for_each_outcome() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("junit.xml");
-        let mut results = Results::new();
+        let mut results = Results::new(false);
         let outcome = |name: &str, verdict| Outcome {
             name: name.to_owned(),
             time: Duration::from_millis(5),
@@ -269,6 +325,6 @@ mod tests {
 
     #[test]
     fn nothing_run_is_no_success() {
-        assert!(!Results::new().finish());
+        assert!(!Results::new(false).finish());
     }
 }

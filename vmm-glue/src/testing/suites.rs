@@ -132,6 +132,15 @@ pub fn load(path: &Path, programs: &[String]) -> Result<Vec<Suite>> {
     suites(&text, programs).with_context(|| format!("{} is not right", path.display()))
 }
 
+/// Those that the file names, whatever programs there are.
+pub fn named(path: &Path) -> Result<Vec<Suite>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: File =
+        toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))?;
+    Ok(file.suite)
+}
+
 fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
     let mut suites = toml::from_str::<File>(text)?.suite;
     let named: HashSet<&String> = suites.iter().flat_map(|suite| &suite.programs).collect();

@@ -34,6 +34,7 @@ use super::rundir::RunDir;
 use super::session::Control;
 use super::session::Event;
 use super::session::Events;
+use super::timing::Boot;
 use crate::child::Place;
 use crate::child::Running;
 use crate::child::killed;
@@ -65,6 +66,8 @@ pub struct Machine {
     pub exec: Option<UnixStream>,
     /// How its CPUs are made.
     pub accel: Accel,
+    /// Moments of its start.
+    pub boot: Boot,
     boot_limit: Duration,
     /// The user has named a file for the console.
     keeps_console: bool,
@@ -134,6 +137,7 @@ pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
 struct Silent;
 
 fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<Machine> {
+    let started = Instant::now();
     let run = RunDir::create(config.console.as_deref())?;
     if config.verbose {
         follow::start(&run.console())?;
@@ -168,6 +172,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
+    let spawned = Instant::now();
     let mut qemu = Running::start("QEMU", command)?;
     let mut connected = accept(&listeners, &mut qemu, &run)?.into_iter();
     let mut port = || connected.next().context("QEMU has too few ports");
@@ -181,6 +186,12 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         exec: connected.next(),
         run,
         accel,
+        boot: Boot {
+            started,
+            spawned,
+            ready: spawned,
+            marks: Vec::new(),
+        },
         boot_limit: config.system.kernel.limit(BOOT_LIMIT),
         keeps_console: config.console.is_some(),
         qemu,
@@ -190,12 +201,12 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
 
 /// The userland, added packages over it, the lab's own files over that, and what is started first.
 fn initramfs(path: &Path, userland: &Path, paths: &Paths) -> Result<()> {
-    let all = |_: &Path| true;
+    let (all, top) = (|_: &Path| true, Path::new(""));
     initramfs::join(path, userland, |archive| {
         if let Some(layer) = &paths.layer {
-            initramfs::append(archive, &layer.join(layer::UPPER), &all)?;
+            initramfs::append(archive, top, &layer.join(layer::UPPER), &all)?;
         }
-        initramfs::append(archive, &paths.guest.join("root"), &all)?;
+        initramfs::append(archive, top, &paths.guest.join("root"), &all)?;
         initramfs::append_file(archive, Path::new("init"), &paths.guest.join("init"))
     })
 }
@@ -264,7 +275,9 @@ impl Machine {
                 .saturating_sub(started.elapsed())
                 .min(Duration::from_secs(1));
             match self.events.next(left)? {
-                Some(Event::Report(Report::Ready { complaints })) => {
+                Some(Event::Report(Report::Ready { complaints, marks })) => {
+                    self.boot.ready = Instant::now();
+                    self.boot.marks = marks;
                     if let Some(why) = driver::failure(&complaints) {
                         return Err(exit::machine(why));
                     }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo lab completions` and `cargo lab man`: what shells and man(1) know of the command line, made from the command line itself.
+
+use anyhow::Context;
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::cli::Cli;
+use crate::cli::CompletionsArgs;
+use crate::cli::ManArgs;
+use crate::streams::Output;
+use crate::ui;
+
+/// The program's own name: there are no spaces in the names of commands that shells complete, nor in those of pages.
+const PROGRAM: &str = "fifo-lab";
+
+fn command() -> clap::Command {
+    Cli::command().name(PROGRAM).bin_name(PROGRAM)
+}
+
+/// Prints a shell's completions.
+pub fn completions(args: &CompletionsArgs) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command(), PROGRAM, &mut script);
+    Output::Stdout
+        .write(&script)
+        .map_err(|err| Output::Stdout.failure(&err))?;
+    Ok(0)
+}
+
+/// Writes a page for the lab and one for each of its commands.
+pub fn man(args: &ManArgs) -> Result<u8> {
+    let dir = args.dir.display();
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {dir}"))?;
+    clap_mangen::generate_to(command(), &args.dir)
+        .with_context(|| format!("cannot write the pages to {dir}"))?;
+    ui::say(&format!("the pages are in {dir}: man {dir}/{PROGRAM}.1"));
+    Ok(0)
+}
