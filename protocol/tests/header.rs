@@ -3,6 +3,8 @@
 //! The C header says what the Rust source says: the same constants with the same values, and messages
 //! of the same fields at the same places.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::collections::BTreeMap;
 
 use virtio_fifo_protocol::virtio_fifo::{
