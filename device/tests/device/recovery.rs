@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -104,10 +105,13 @@ fn a_long_pass_lets_others_at_the_fifo_between_two_messages() {
     let host = Host::new(&["null,capacity=1M"]);
     let mut driver = host.driver();
     let messages = || host.device.fifo(0).unwrap().status().tx.messages;
-    for round in 0..200 {
+    for round in 0..2000 {
         let before = messages();
+        let watching = Barrier::new(2);
         let between = thread::scope(|scope| {
             let watch = scope.spawn(|| {
+                messages();
+                watching.wait();
                 loop {
                     let now = messages();
                     if now > before {
@@ -115,6 +119,8 @@ fn a_long_pass_lets_others_at_the_fifo_between_two_messages() {
                     }
                 }
             });
+            // A thread that has yet to start would miss the pass on a busy machine.
+            watching.wait();
             driver.at_once(TX, |driver| {
                 for _ in 0..100 {
                     let header = driver.tx_header(0);
@@ -132,6 +138,6 @@ fn a_long_pass_lets_others_at_the_fifo_between_two_messages() {
             return;
         }
         // The watcher had no CPU while the pass went on. That is chance; twice is less of it.
-        assert!(round < 199, "never a turn in the middle of 200 passes");
+        assert!(round < 1999, "never a turn in the middle of 2000 passes");
     }
 }
