@@ -168,6 +168,10 @@ static void fifo_serve(struct fifo *fifo)
 		complete(&fifo->answered);
 	while ((buf = virtqueue_get_buf(fifo->vqs[FIFO_TX], &len))) {
 		*(buf == &fifo->ack ? &fifo->ack_busy : &fifo->tx_busy) = false;
+		/* Accepted, so it has arrived, if only at the device: @rx has unread bytes. */
+		if (buf == &fifo->tx && !fifo->rx_busy && fifo->sent > fifo->received &&
+		    (fifo->flags & FIFO_STATE_LOOPBACK))
+			fifo->edges |= FIFO_DATA;
 		wake_up(&fifo->idle);
 	}
 	if (fifo->life == FIFO_LIVE && virtqueue_get_buf(fifo->vqs[FIFO_RX], &len)) {
