@@ -7,7 +7,7 @@
 //! | file | owns | must not know |
 //! |---|---|---|
 //! | [`core`] | the lock, and what follows from a change | what a change is |
-//! | [`state`] | who may read and write, which events hold | how tasks are woken |
+//! | [`state`], [`turn`] | who may read and write, which events hold | how tasks are woken |
 //! | [`rx`], [`tx`], [`pump`] | positions, credit, messages | locks, user memory |
 //! | [`file`] | buffers, and their page faults | when a request is served |
 //! | [`request`], [`requests`], [`line`], [`endings`] | deferred requests | where bytes come from |
@@ -73,6 +73,7 @@ mod serve;
 pub(crate) mod state;
 #[cfg(GLOBALFIFO_FAST)]
 mod timers;
+pub(crate) mod turn;
 pub(crate) mod tx;
 mod write;
 

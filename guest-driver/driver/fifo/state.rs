@@ -11,6 +11,11 @@
 //! turn, makes that turn [`Turn::Contended`]. Readiness is then false until the turn ends, and its
 //! end is an edge.
 
+pub(crate) use super::turn::{
+    Reader,
+    Turn, //
+};
+
 use super::{
     pump::Pumped,
     requests::Requests,
@@ -57,39 +62,6 @@ pub(crate) enum Life {
     Failed(&'static str),
     /// The device is gone: `ENODEV` for good.
     Gone,
-}
-
-/// Right to read, or to write in several pieces.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Turn {
-    /// Nobody's.
-    Free,
-    /// A task's. No other caller has been refused because of it.
-    Taken,
-    /// A task's. Another caller has been refused because of it, and relies on an edge when it ends.
-    Contended,
-}
-
-impl Turn {
-    /// Whether a task has the turn. If so, the caller counts as refused.
-    pub(crate) fn is_anothers(&mut self) -> bool {
-        let taken = *self != Self::Free;
-        if taken {
-            *self = Self::Contended;
-        }
-        taken
-    }
-}
-
-/// Kind of reader.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// A system call, which comes after the requests.
-    Call,
-    /// A request that is being submitted, which comes after the requests before it.
-    Submission,
-    /// The server of requests.
-    Server,
 }
 
 /// Consequences of a change, to be carried out after unlocking.
