@@ -71,7 +71,7 @@ int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages)
 {
 	struct mm_struct *mm = current->mm;
 	struct vm_area_struct *vma;
-	VMA_ITERATOR(vmi, mm, start);
+	struct vma_iterator vmi;
 	bool watched = false;
 	long got;
 
@@ -79,6 +79,7 @@ int globalfifo_pin_at_hand(unsigned long start, int count, struct page **pages)
 	if (!mmap_read_trylock(mm))
 		return -EAGAIN;
 	/* Its user is told of accesses, and may forbid writing without a change of mappings. */
+	vma_iter_init(&vmi, mm, start);
 	for_each_vma_range(vmi, vma, start + count * PAGE_SIZE)
 		watched |= userfaultfd_armed(vma);
 	got = watched ? -EAGAIN :

@@ -6,9 +6,9 @@
 //! checks the queue now and then, so that a lost interrupt costs a moment: when the first requests
 //! are made nothing is open, and the watchdog does not run.
 //!
-//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). Who wants to
-//! make a request waits until the device is in service again ([`Control::begin_service`]); who was
-//! at it is told to begin anew, as what the request said may not hold any more.
+//! While the device is being reset the queue is gone for a time ([`Control::suspend`]). Who wants
+//! to make a request waits until the device is in service again ([`Control::begin_service`]); who
+//! was at it is told to begin anew, as what the request said may not hold any more.
 
 use super::{
     stats::Counter,

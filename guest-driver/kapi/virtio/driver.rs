@@ -150,8 +150,8 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn probe(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The bus calls with a valid device, of which no other driver has anything any more;
-        // one may have left a pointer behind.
+        // SAFETY: The bus calls with a valid device, of which no other driver has anything any
+        // more; one may have left a pointer behind.
         unsafe { (*vdev).priv_ = core::ptr::null_mut() };
         // SAFETY: As for `validate`.
         let device = unsafe { Device::from_raw(vdev) };
