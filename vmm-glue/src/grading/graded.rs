@@ -74,28 +74,30 @@ fn rights(repository: &Path) -> Vec<Right> {
         is_usual: true,
     };
     let ours = repository.join(module::DRIVER);
+    // Each takes minutes.
+    let unusual = |right: Right| Right {
+        is_usual: false,
+        ..right
+    };
     let mut rights = vec![
         right(
             "memory",
             folder.join(mutants::FOLDER).join("textbook.c"),
             Edition::Fast,
         ),
-        right(
+        unusual(right(
             "textbook",
             repository.join("examples/textbook"),
             Edition::Fast,
-        ),
+        )),
         right("ours", ours.clone(), Edition::Fast),
-        right("ours-teaching", ours, Edition::Teaching),
+        unusual(right("ours-teaching", ours, Edition::Teaching)),
     ];
     let mut shapes = crate::cache::entries(&folder.join(SHAPES));
     shapes.sort();
     for path in shapes {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        rights.push(Right {
-            is_usual: false,
-            ..right(&name, path.clone(), Edition::Fast)
-        });
+        rights.push(unusual(right(&name, path.clone(), Edition::Fast)));
     }
     rights
 }

@@ -131,7 +131,8 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
         .filter(|start| filter.wants(&start.test()))
         .collect();
     let right = format!("{PLACE}right/irq");
-    let right = filter.wants(&right).then_some(right);
+    let is_wanted = filter.text().is_some() && filter.wants(&right);
+    let right = is_wanted.then_some(right);
     let count = wrong.len() + starts.len() + usize::from(right.is_some());
     let names = right.clone().into_iter();
     let names = names.chain(starts.iter().map(|start| start.test()));
