@@ -141,10 +141,12 @@ fn an_edge_and_sigio_follow_a_submission_that_a_page_fault_cut_short() {
     assert!(machine.fifo.notifier.wait.woke(counts.1, Events::IN));
 }
 
-/// The time for which its line is held is over when the page comes, and somebody has read what followed.
-#[test]
-fn an_edge_and_sigio_follow_a_call_that_a_page_fault_and_another_reader_cut_short() {
-    let machine = machine_with(1000);
+/// At the next page fault: the time for which the line is held ends, another reader takes 10 bytes, and `then` happens. Signals
+/// and wake-ups until then.
+fn overtaken_at_fault(
+    machine: &Rc<Machine>,
+    then: impl FnOnce() + 'static,
+) -> Rc<Cell<(usize, usize)>> {
     let (other, counts) = (machine.clone(), Rc::new(Cell::new((0, 0))));
     let at_fault = counts.clone();
     world::at(Point::Fault, move || {
@@ -152,7 +154,15 @@ fn an_edge_and_sigio_follow_a_call_that_a_page_fault_and_another_reader_cut_shor
         other.fifo.as_arc_borrow().check_missed();
         assert_eq!(other.read(NOWAIT, 10).result(), Some(Ok(10)));
         at_fault.set((other.signals.count(), other.fifo.notifier.wait.count()));
+        then();
     });
+    counts
+}
+
+#[test]
+fn an_edge_and_sigio_follow_a_call_that_a_page_fault_and_another_reader_cut_short() {
+    let machine = machine_with(1000);
+    let counts = overtaken_at_fault(&machine, || {});
     let read = Call::read(&machine.file, WAIT, buffer_with(1000, 100));
     assert_eq!(read.result(), Some(Ok(100)));
     let (signals, wakes) = counts.get();
@@ -161,19 +171,12 @@ fn an_edge_and_sigio_follow_a_call_that_a_page_fault_and_another_reader_cut_shor
     assert_eq!(machine.read(NOWAIT, 2000).result(), Some(Ok(890)));
 }
 
-/// The same of a request that a server meets.
 #[test]
-fn an_edge_and_sigio_follow_a_request_that_a_page_fault_and_another_reader_cut_short() {
+fn an_edge_and_sigio_follow_a_request_that_is_cancelled_in_its_page_fault() {
     let machine = Rc::new(Machine::new(4096, 0, 16));
-    let read = Call::read(&machine.file, AIO, buffer_with(1000, 100));
-    let (other, counts) = (machine.clone(), Rc::new(Cell::new((0, 0))));
-    let at_fault = counts.clone();
-    world::at(Point::Fault, move || {
-        world::pass(2_000_000);
-        other.fifo.as_arc_borrow().check_missed();
-        assert_eq!(other.read(NOWAIT, 10).result(), Some(Ok(10)));
-        at_fault.set((other.signals.count(), other.fifo.notifier.wait.count()));
-    });
+    let read = Rc::new(Call::read(&machine.file, AIO, buffer_with(1000, 100)));
+    let cancelled = read.clone();
+    let counts = overtaken_at_fault(&machine, move || cancelled.cancel());
     machine.device.borrow_mut().host_write(1000);
     machine.device.borrow_mut().send(1000);
     machine.interrupts();
