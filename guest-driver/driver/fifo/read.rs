@@ -99,14 +99,15 @@ impl Fifo {
                     }
                     start = if total > 0 { Start::At(next) } else { start };
                     if let Err(error) = self.fault_in_first(to) {
-                        return self.end_short(total).ok_or(error);
+                        if total > 0 {
+                            return Ok(self.end_short(total));
+                        }
+                        return Err(error);
                     }
                     continue;
                 }
                 // Another read what follows, or there is no more.
-                Ok(Transfer::Nothing) | Err(_) if total > 0 => {
-                    return self.end_short(total).ok_or(EIO);
-                }
+                Ok(Transfer::Nothing) | Err(_) if total > 0 => return Ok(self.end_short(total)),
                 Ok(Transfer::Nothing) => {}
                 Err(error) => return Err(error),
             }
@@ -117,12 +118,10 @@ impl Fifo {
         }
     }
 
-    /// Ends a read that has got `total` bytes before a page fault, if it has got any.
-    fn end_short(self: ArcBorrow<'_, Self>, total: usize) -> Option<usize> {
-        if total > 0 {
-            self.change(Origin::Task, |state, effects| state.end_short_read(effects));
-        }
-        (total > 0).then_some(total)
+    /// Ends a read that a page fault has cut short, after so many bytes.
+    fn end_short(self: ArcBorrow<'_, Self>, bytes: usize) -> usize {
+        self.change(Origin::Task, |state, effects| state.end_short_read(effects));
+        bytes
     }
 
     /// Faults the buffer of a call in, whose turn it was: others wait for that as for a request's
