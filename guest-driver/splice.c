@@ -69,16 +69,15 @@ static ssize_t read_to_pipe(struct file *in, struct pipe_inode_info *pipe, size_
 	return ret > 0 ? splice_to_pipe(pipe, &spd) : ret;
 }
 
-/* Waits for room in the pipe, which is locked on entry and on return. */
+/*
+ * Waits for room in the pipe, or for the end of its last reader. The pipe is locked on entry and
+ * on return.
+ */
 static int wait_for_room(struct pipe_inode_info *pipe)
 {
 	int err;
 
-	while (pipe_is_full(pipe)) {
-		if (!pipe->readers) {
-			send_sig(SIGPIPE, current, 0);
-			return -EPIPE;
-		}
+	while (pipe->readers && pipe_is_full(pipe)) {
 		pipe_unlock(pipe);
 		err = wait_event_interruptible(pipe->wr_wait,
 					       !pipe_is_full(pipe) || !READ_ONCE(pipe->readers));

@@ -42,6 +42,10 @@ const INIT: &str = r#"root=root rootfstype=virtiofs ro init=/bin/busybox -- sh -
 
 /// What the guest's kernel always gets.
 const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check";
+/// What an emulated guest's kernel also gets: it zeroes each page that it allocates. TCG throws away what it has translated of a page when the
+/// guest's CPU writes to it, but does not see what virtiofsd writes: without this, code that is read from a file into a page that held other
+/// code before runs as that other code. Debian's kernels have it as their default; ours for debugging does not.
+const ZEROED_PAGES: &str = "init_on_alloc=1";
 /// What a guest with a network gets: one interface, with the name that images/start gives an address to.
 const NET_WORDS: &str = "lab.net net.ifnames=0";
 
@@ -196,7 +200,7 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
         words.push("lab.alarm");
     }
     if accel == Accel::Tcg {
-        words.push("lab.tcg");
+        words.extend(["lab.tcg", ZEROED_PAGES]);
     }
     if config.net {
         words.push(NET_WORDS);
