@@ -203,7 +203,7 @@ fn fails(on: On) -> Result<()> {
     check_works(on).context("bound anew")
 }
 
-/// One interrupt in ten does not come. The bytes do, after a second at most.
+/// DRV-18: one interrupt in ten does not come. The bytes do, after a second at most.
 fn lost_interrupts() -> Result<()> {
     let fifo = open(On::Dropped, 0)?;
     fifo.clear()?;
@@ -224,7 +224,7 @@ fn lost_interrupts() -> Result<()> {
     Ok(())
 }
 
-/// The control queue's interrupts get lost too; whoever asks looks for the answer.
+/// DRV-16, DRV-18: the control queue's interrupts get lost too; whoever asks looks for the answer.
 fn lost_answers() -> Result<()> {
     let fifo = open(On::Nothing, 0)?;
     let mut slowest = Duration::ZERO;

@@ -174,7 +174,8 @@ fn use_aio(fifo: &Fifo) -> Result<()> {
     Ok(())
 }
 
-/// Uses the device, and takes and gives it, until the last liar is silent.
+/// DRV-11, DRV-12, DRV-16, DRV-17: uses the device, and takes and gives it, until the last liar is
+/// silent.
 fn survive() -> Result<()> {
     let end = Instant::now() + WINDOW * SEEDS;
     let (mut bound, mut refused) = (0, 0);

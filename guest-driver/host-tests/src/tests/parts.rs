@@ -86,6 +86,7 @@ fn told() -> State {
     }
 }
 
+/// DRV-12, and DEV-31 as the driver sees it.
 #[test]
 fn impossible_states_are_refused() {
     let check = |state: State| check_told(&state, 0, 100);
@@ -210,6 +211,7 @@ fn small_pieces_are_joined_in_order_and_their_buffers_posted_again() {
     assert_eq!(receiver.ring.available(), before);
 }
 
+/// DRV-10, DRV-15.
 #[test]
 fn message_from_before_a_clear_that_overtook_it_is_dropped() {
     let mut receiver = Receiver::new();
@@ -266,6 +268,7 @@ fn device_that_stands_before_what_it_sent_is_not_resumed() {
         .is_err());
 }
 
+/// DRV-11, and DEV-31 as the driver sees it.
 #[test]
 fn impossible_messages_break_the_receiver() {
     for (offset, n, floor, written) in [
@@ -299,6 +302,7 @@ fn bytes_that_came_before_break_the_receiver_without_a_reset() {
     assert!(receiver.receive().is_err());
 }
 
+/// DRV-17.
 #[test]
 fn receiver_stops_after_its_budget() {
     let mut receiver = Receiver::new();
@@ -413,6 +417,7 @@ fn credit_follows_the_limit_or_in_a_loop_what_is_read() {
     assert!(!sender.tx.is_beyond(100) && sender.tx.is_beyond(101));
 }
 
+/// DRV-12.
 #[test]
 fn limit_beyond_what_was_posted_and_the_capacity_is_refused() {
     let mut sender = Sender::new(0, 1);
@@ -431,6 +436,7 @@ fn broken_tx_queue_is_told() {
     assert!(sender.pump().is_err());
 }
 
+/// DRV-8.
 #[test]
 fn half_of_the_capacity_read_is_acknowledged_at_once() {
     let mut sender = Sender::new(0, 4);
