@@ -19,6 +19,7 @@ mod conventions;
 mod ctl;
 mod ctl_program;
 mod endpoints;
+mod example;
 mod faults;
 mod hostile;
 mod landlock;
