@@ -8,12 +8,16 @@
 mod socket;
 
 use std::env;
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
+use clap::builder::PossibleValue;
+use clap::builder::StringValueParser;
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use virtio_fifo_protocol::virtio_fifo;
 use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
@@ -37,6 +41,28 @@ use crate::spec::parse_capacity;
 /// The option that every vhost-user backend has.
 const CAPABILITIES: &str = "--print-capabilities";
 
+/// Parses a SPEC; tells shells how one begins.
+#[derive(Clone)]
+struct SpecParser;
+
+impl TypedValueParser for SpecParser {
+    type Value = PartialSpec;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<PartialSpec, clap::Error> {
+        let spec = StringValueParser::new().try_map(|spec| spec.parse::<PartialSpec>());
+        spec.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(crate::spec::beginnings().map(PossibleValue::new)))
+    }
+}
+
 /// vhost-user backend of the virtio-fifo device.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vhost-device-fifo", version, about, max_term_width = 100)]
@@ -48,7 +74,7 @@ pub struct Cli {
     /// A FIFO of the device: loopback, unix=PATH[,connect], tcp=HOST:PORT[,listen], pty[,link=PATH],
     /// file=PATH[,input=PATH], stdio, pattern[,seed=N], zero or null, then perhaps ",capacity=BYTES";
     /// repeat it for more FIFOs [default: loopback]
-    #[arg(long = "fifo", value_name = "SPEC")]
+    #[arg(long = "fifo", value_name = "SPEC", value_parser = SpecParser, hide_possible_values = true)]
     fifos: Vec<PartialSpec>,
 
     /// Something that goes wrong on demand, for instance

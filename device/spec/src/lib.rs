@@ -27,6 +27,16 @@ pub const DEFAULT_CAPACITY: usize = 4096;
 pub const KINDS: &str =
     "loopback, unix=PATH, tcp=HOST:PORT, pty, file=PATH, stdio, pattern, zero or null";
 
+/// How SPECs begin, for shells that complete them: of [`KINDS`] what is to be typed as it is.
+pub fn beginnings() -> impl Iterator<Item = &'static str> {
+    let kinds = KINDS.split(", ").flat_map(|kinds| kinds.split(" or "));
+    kinds.map(|kind| {
+        kind.find('=')
+            .and_then(|at| kind.get(..=at))
+            .unwrap_or(kind)
+    })
+}
+
 /// What is wrong with a SPEC.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {

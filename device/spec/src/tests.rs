@@ -186,3 +186,14 @@ fn what_is_no_tcp_address_says_how_to_write_one(#[case] spec: &str) {
     let error = spec.parse::<PartialSpec>().unwrap_err().to_string();
     assert!(error.contains("write 'tcp=HOST:PORT'"), "{error}");
 }
+
+#[test]
+fn beginnings_are_those_of_the_kinds() {
+    let all: Vec<_> = beginnings().collect();
+    assert_eq!(
+        all,
+        [
+            "loopback", "unix=", "tcp=", "pty", "file=", "stdio", "pattern", "zero", "null"
+        ]
+    );
+}

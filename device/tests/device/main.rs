@@ -25,6 +25,7 @@ mod hostile;
 mod landlock;
 mod network;
 mod notification;
+mod pages;
 mod recovery;
 mod reset;
 mod sandbox;
