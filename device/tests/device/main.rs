@@ -25,7 +25,7 @@ mod hostile;
 mod landlock;
 mod network;
 mod notification;
-mod pages;
+mod packages;
 mod recovery;
 mod reset;
 mod sandbox;
