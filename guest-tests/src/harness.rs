@@ -30,13 +30,17 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Says by how much the guest's kernel is slower than usual; set by whoever boots it.
 const ENV_PATIENCE: &str = "GLOBALFIFO_PATIENCE";
 
+/// How many times as long as usual the kernel may take; 1 unless it is a slow one.
+#[must_use]
+pub fn patience() -> u32 {
+    let patience = env::var(ENV_PATIENCE).ok();
+    patience.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// A limit on how long the kernel may take: `usual`, and more on a slow kernel.
 #[must_use]
 pub fn limit(usual: Duration) -> Duration {
-    let patience = env::var(ENV_PATIENCE)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    usual.saturating_mul(patience.unwrap_or(1))
+    usual.saturating_mul(patience())
 }
 
 /// Says which test a process of this program is to run; set by [`main`] for its children.

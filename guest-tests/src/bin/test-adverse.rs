@@ -133,8 +133,14 @@ fn hoarder() -> Result<child::Child> {
     /// Somebody who owns nothing here.
     const USER: u32 = 4321;
     let limit_file = "/proc/sys/fs/aio-max-nr";
-    let most: u64 = std::fs::read_to_string(limit_file)?.trim().parse()?;
-    check!(most >= 65_536);
+    let mut most: u64 = std::fs::read_to_string(limit_file)?.trim().parse()?;
+    let enough = 65_536 / u64::from(harness::patience());
+    check!(most >= enough);
+    if harness::patience() > 1 {
+        // A debug kernel takes 100 times as long for a request: minutes for all of them.
+        most = enough;
+        system::write(limit_file, &most.to_string())?;
+    }
     let group = nix::unistd::Gid::from_raw(std::fs::metadata(PATH)?.gid());
     let user = child::start(|line| {
         nix::unistd::setgroups(&[group])?;
