@@ -123,6 +123,14 @@ pub fn needs_fast_edition() -> Result<()> {
     Ok(())
 }
 
+/// Skips the test on a slow kernel, where what is tested takes longer than the time it depends on.
+pub fn needs_usual_speed() -> Result<()> {
+    if crate::harness::patience() > 1 {
+        bail!(crate::harness::Skip("this kernel is too slow for it"));
+    }
+    Ok(())
+}
+
 /// Whether the kernel has PREEMPT_RT: `#1 SMP PREEMPT_RT …`
 pub fn is_real_time() -> Result<bool> {
     let version =

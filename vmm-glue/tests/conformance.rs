@@ -45,7 +45,7 @@ const GAPS: [(&str, &str); 4] = [
     ),
 ];
 
-/// A requirement's number and its first words.
+/// A requirement's number and its text.
 type Requirement = (String, String);
 
 /// What names a requirement: file below the repository, function.
@@ -57,7 +57,7 @@ fn repository() -> PathBuf {
 
 /// The requirements of `text`, in its order.
 fn requirements(text: &str) -> Result<Vec<Requirement>> {
-    let item = Regex::new(r"(?s)^- \*\*((?:DEV|DRV)-\d+)\*\* (.*)$")?;
+    let item = Regex::new(r"^- \*\*((?:DEV|DRV)-\d+)\*\* (.*)$")?;
     let mut items: Vec<String> = Vec::new();
     for line in text.lines() {
         match items.last_mut() {

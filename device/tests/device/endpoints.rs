@@ -244,7 +244,7 @@ fn a_peer_that_stalls_stops_the_credit() {
     driver.wait_state(0, |state| state.tx_limit == sent as u64 + 1000);
 }
 
-/// DEV-30: a hang-up is told at once although nobody reads, and only once every byte is in.
+/// DEV-30: the event of a hang-up comes without any read, and only once every byte is in.
 #[test]
 fn a_hang_up_behind_a_full_fifo() {
     let (_dir, path, host) = listening(",capacity=100");

@@ -31,7 +31,7 @@ fn the_page_has_every_option_and_each_subcommand_one_of_its_own() {
         .collect();
     assert!(options.contains(&"fifo"), "{help}");
     for option in options {
-        let escaped = option.replace('-', "\\-");
+        let escaped = format!("--{option}").replace('-', "\\-");
         assert!(page.contains(&escaped), "--{option} is not in the page");
     }
     assert!(dir.path().join("vhost-device-fifo-ctl.1").is_file());

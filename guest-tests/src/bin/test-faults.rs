@@ -224,7 +224,7 @@ fn lost_interrupts() -> Result<()> {
     Ok(())
 }
 
-/// DRV-16, DRV-18: the control queue's interrupts get lost too; whoever asks looks for the answer.
+/// DRV-16, DRV-18: interrupts of the control queue are lost too. A request polls for its response.
 fn lost_answers() -> Result<()> {
     let fifo = open(On::Nothing, 0)?;
     let mut slowest = Duration::ZERO;
