@@ -8,7 +8,6 @@ use crate::cancel;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::grading::graded;
-use crate::grading::irq;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -98,7 +97,6 @@ fn all(accel: AccelChoice, system: System, filter: &Filter, results: &mut Result
     }
     if filter.may_want_below(graded::PLACE) {
         graded::run(&shop, accel, filter, results)?;
-        irq::run(&shop, accel, filter, results)?;
     }
     for (part, system) in second_runs() {
         if wants_part(filter, part) {

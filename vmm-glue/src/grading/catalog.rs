@@ -49,6 +49,9 @@ pub struct Rule {
     /// What the device does wrong meanwhile, for rules about such devices: they have a machine of their own.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// QEMU's other devices meanwhile, for rules about neighbours: they have a machine of their own.
+    #[serde(default)]
+    pub machine: Vec<String>,
     /// Seconds after which it hangs.
     #[serde(default = "seconds")]
     seconds: u64,
@@ -63,6 +66,11 @@ impl Rule {
     #[cfg(test)]
     pub fn family(&self) -> &str {
         self.id.split('.').next().unwrap_or_default()
+    }
+
+    /// Whether it has a machine of its own.
+    pub fn is_apart(&self) -> bool {
+        !self.faults.is_empty() || !self.machine.is_empty()
     }
 
     /// How long it may take.

@@ -146,7 +146,7 @@ impl<'a> Course<'a> {
     fn load(&mut self) -> Result<()> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.site.boot(&[])?,
+            None => self.site.boot(&[], &[])?,
         };
         let ko = self.site.put(&self.subject.ko, &self.subject.name)?;
         let mut words = vec!["load", ko.as_str()];
@@ -217,7 +217,7 @@ impl<'a> Course<'a> {
             ("module.leak", _) => self.leak(&name),
             (_, None) => Ok(End::unreached("the module makes no device node")),
             ("module.busy", Some(node)) => self.busy(&name, &node),
-            _ if !rule.faults.is_empty() => self.with_faults(rule),
+            _ if rule.is_apart() => self.apart(rule),
             (_, Some(node)) if self.catalog.program(rule).is_some() => self.program(rule, &node),
             _ => Ok(End::unreached("this lab does not know how to try it")),
         }
@@ -282,14 +282,14 @@ impl<'a> Course<'a> {
         Ok(end.with_kernel(waits.unwrap_or_default()))
     }
 
-    /// A rule about a device with faults, on a machine of its own; the other one stays.
-    fn with_faults(&mut self, rule: &Rule) -> Result<End> {
+    /// A rule about a device with faults or neighbours, on a machine of its own; the other one stays.
+    fn apart(&mut self, rule: &Rule) -> Result<End> {
         if !self.has_device {
             return Ok(End::absent("there is no virtio device behind the node"));
         }
         let usual = self.session.take();
         let node = self.node.take();
-        self.session = Some(self.site.boot(&rule.faults)?);
+        self.session = Some(self.site.boot(&rule.faults, &rule.machine)?);
         self.is_loaded = false;
         let end = self.beside(rule);
         self.is_loaded = usual.is_some();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The grader graded: right drivers, which pass every M rule; mutants of one of them; drivers that fail in hard ways. Part `grade/` of
-//! `cargo lab test`. It must not know what is wrong with a driver.
+//! The grader graded: right drivers, which pass every M rule; mutants of two of them; drivers that fail in hard ways; what `cargo lab new`
+//! makes. Part `grade/` of `cargo lab test`. It must not know what is wrong with a driver.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use super::outcome::Verdict;
 use super::programs;
 use super::report;
 use super::session::Site;
+use super::starts::Start;
 use super::subject;
 use super::subject::Subject;
 use super::trace::Module;
@@ -45,7 +46,7 @@ use crate::vm::config::Paths;
 /// First part of the tests' names.
 pub const PLACE: &str = "grade/";
 /// A run of everything has one mutant in so many.
-pub const SAMPLE: usize = 8;
+const SAMPLE: usize = 8;
 /// Folder of right drivers in other shapes, in that of the grader.
 const SHAPES: &str = "shapes";
 
@@ -64,7 +65,7 @@ impl Right {
     }
 }
 
-/// The base of the mutants, the textbook's driver, ours in both editions, and each file and folder of shapes/.
+/// The bases of the mutants, the textbook's driver, ours in both editions, and each file and folder of shapes/.
 fn rights(repository: &Path) -> Vec<Right> {
     let folder = repository.join(catalog::FOLDER);
     let right = |name: &str, path: PathBuf, edition| Right {
@@ -90,6 +91,7 @@ fn rights(repository: &Path) -> Vec<Right> {
             repository.join("examples/textbook"),
             Edition::Fast,
         )),
+        unusual(right("irq", repository.join("examples/irq"), Edition::Fast)),
         right("ours", ours.clone(), Edition::Fast),
         unusual(right("ours-teaching", ours, Edition::Teaching)),
     ];
@@ -106,24 +108,29 @@ fn rights(repository: &Path) -> Vec<Right> {
 pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Results) -> Result<()> {
     let is_whole = filter.text().is_some();
     let folder = shop.repository.join(catalog::FOLDER);
-    let (base, all) = mutants::load(&folder.join(mutants::FOLDER))?;
-    let is_wanted = |(number, mutant): &(usize, &mutants::Mutant)| {
-        filter.wants(&mutant.test()) && (is_whole || number.is_multiple_of(SAMPLE))
-    };
-    let wrong: Vec<_> = all
-        .iter()
-        .enumerate()
-        .filter(is_wanted)
-        .map(|(_, mutant)| mutant)
-        .collect();
+    let families = mutants::load(&shop.repository)?;
+    let mut wrong = Vec::new();
+    for family in &families {
+        let is_wanted = |(number, mutant): &(usize, &mutants::Mutant)| {
+            filter.wants(&family.test(mutant)) && (is_whole || number.is_multiple_of(SAMPLE))
+        };
+        let some = family.mutants.iter().enumerate().filter(is_wanted);
+        wrong.push((family, some.map(|(_, mutant)| mutant).collect::<Vec<_>>()));
+    }
     let mut rights = rights(&shop.repository);
     rights.retain(|right| filter.wants(&right.test()) && (is_whole || right.is_usual));
     let mut cases = hostile::load(&folder)?;
     cases.retain(|case| filter.wants(&case.test()) && (is_whole || case.quick));
-    let count = wrong.len() + rights.len() + cases.len();
+    let mutants = wrong
+        .iter()
+        .flat_map(|(family, some)| some.iter().map(|mutant| family.test(mutant)));
+    let mut starts: Vec<_> = Start::all().collect();
+    starts.retain(|start| filter.wants(&start.test()));
+    let count = mutants.clone().count() + rights.len() + cases.len() + starts.len();
     let names = rights.iter().map(Right::test);
     let names = names.chain(cases.iter().map(hostile::Case::test));
-    let names = names.chain(wrong.iter().map(|mutant| mutant.test()));
+    let names = names.chain(starts.iter().map(|start| start.test()));
+    let names = names.chain(mutants);
     if count == 0 || results.only_lists(names) {
         return Ok(());
     }
@@ -137,18 +144,14 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let mut session = None;
     for case in cases {
         test(results, case.test(), || {
-            grader.hostile(&case, &base, &mut session)
+            grader.hostile(&case, &families[0].base, &mut session)
         })?;
     }
-    if wrong.is_empty() {
-        return Ok(());
+    for start in starts {
+        test(results, start.test(), || start.leads(&grader, &mut session))?;
     }
-    results.doing("building the mutants");
-    let built = grader.build_mutants(&base, &wrong)?;
-    for mutant in wrong {
-        test(results, mutant.test(), || {
-            grader.mutant(mutant, &built, &mut session)
-        })?;
+    for (family, some) in wrong {
+        family.run(&grader, &some, &mut session, results)?;
     }
     Ok(())
 }

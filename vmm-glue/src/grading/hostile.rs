@@ -219,9 +219,9 @@ mod tests_of_data {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let folder = repository.join(super::super::catalog::FOLDER);
         let catalog = super::super::catalog::Catalog::load(repository).unwrap();
-        let (base, _) = mutants::load(&folder.join(mutants::FOLDER)).unwrap();
+        let families = mutants::load(repository).unwrap();
         for case in load(&folder).unwrap() {
-            case.source(&base).unwrap();
+            case.source(&families[0].base).unwrap();
             let rules = catalog.select(&case.rules).unwrap();
             for words in &case.expect {
                 assert!(

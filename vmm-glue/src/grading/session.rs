@@ -119,12 +119,15 @@ impl Site {
         Ok(PathBuf::from("/mnt/grade").join(file).display().to_string())
     }
 
-    /// Boots a machine whose device has these faults; the module is not loaded yet.
-    pub fn boot(&self, faults: &[String]) -> Result<Session> {
-        let config = Config {
+    /// Boots a machine whose device has these faults, beside these devices of QEMU's; the module is not loaded yet.
+    pub fn boot(&self, faults: &[String], beside: &[String]) -> Result<Session> {
+        let mut config = Config {
             faults: faults.to_vec(),
             ..self.config.clone()
         };
+        for device in beside {
+            config.qemu_args.extend(["-device".into(), device.into()]);
+        }
         Ok(Session {
             guest: Guest::boot(&config, &self.paths)?,
             patience: self.config.system.kernel,

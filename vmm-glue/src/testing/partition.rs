@@ -43,7 +43,13 @@ impl FromStr for Fraction {
 
 /// All units of a run of everything: a suite's machines with one number of CPUs, a program of tests that boot, or a part that runs here.
 pub fn units(repository: &Path) -> Result<Vec<String>> {
-    let grade = ["grade/right", "grade/hostile", "grade/mutants"];
+    let grade = [
+        "grade/right",
+        "grade/hostile",
+        "grade/new",
+        "grade/mutants",
+        "grade/irq",
+    ];
     let mut units: Vec<String> = ["host", "module"]
         .into_iter()
         .chain(grade)
