@@ -67,13 +67,20 @@ within() {
     return "$ended"
 }
 
+# For a driver that asks for a major by a number of its own, as the book does.
+tell_majors() {
+    grep -q 'resource busy' $STATE/said || return 0
+    echo "majors that are taken, for a driver that asks for one of them: $(majors | sed 's/ .*//' | uniq | tr '\n' ' ')"
+    echo "alloc_chrdev_region() asks for a free one; where a parameter holds the number, --driver-arg NAME=NUMBER gives another"
+}
+
 load() {
     ko=$1
     shift
     for needed in $(modinfo -F depends "$ko" | tr , ' '); do
         modprobe "$needed"
     done
-    within insmod "$ko" "$@" || return
+    within insmod "$ko" "$@" || { status=$?; tell_majors; return $status; }
     udevadm settle --timeout=20
     found=$(nodes)
     [ -n "$found" ] || found=$(make_node)

@@ -51,6 +51,26 @@ static PROGRESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&lines.join("|")).ok()
 });
 
+/// A compiler's message that ends a build.
+static ERROR: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(^|\s|:)(fatal )?error(\[\w+\])?: ").ok());
+/// A compiler that is not there, because a Makefile names one for another architecture.
+static CROSS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?P<name>[a-z0-9_]+(-[a-z0-9_]+)+-gcc): (No such file|not found)").ok()
+});
+
+/// Why a build failed, in one line: the first error, or that the Makefile is for another architecture.
+pub fn reason(lines: &[String]) -> Option<String> {
+    let cross = |line: &String| Some(CROSS.as_ref()?.captures(line)?["name"].to_owned());
+    if let Some(name) = lines.iter().find_map(cross) {
+        return Some(format!(
+            "the Makefile asks for {name}, a compiler for another architecture; leave ARCH and CROSS_COMPILE out of it"
+        ));
+    }
+    let error = ERROR.as_ref()?;
+    lines.iter().find(|line| error.is_match(line)).cloned()
+}
+
 impl Names {
     /// Those of a source.
     pub fn of(source: &Source) -> Self {
@@ -161,6 +181,19 @@ mod tests {
             place: place.into(),
             recipe,
         })
+    }
+
+    #[test]
+    fn the_first_error_is_the_reason_and_a_compiler_for_another_architecture_before_it() {
+        let said = |text: &str| reason(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let c = "fifo.c:1:2: warning: unused: error\nfifo.c:10:9: fatal error: asm/system.h: No such file or directory\n";
+        assert_eq!(said(c).as_deref(), c.lines().nth(1));
+        let rust = "warning: x\nerror[E0425]: cannot find value `x`\n --> fifo.rs:3:4\n";
+        assert_eq!(said(rust).as_deref(), rust.lines().nth(1));
+        let words = "the case's own words\nmake: *** [Makefile:4: all] Error 3\n";
+        assert_eq!(said(words), None);
+        let cross = "make[3]: arm-linux-gnueabihf-gcc: No such file or directory\n/bin/sh: 1: arm-linux-gnueabihf-gcc: not found\nx.c:1:1: error: y\n";
+        assert!(said(cross).is_some_and(|line| line.contains("asks for arm-linux-gnueabihf-gcc")));
     }
 
     #[test]

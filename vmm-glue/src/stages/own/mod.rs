@@ -297,9 +297,10 @@ pub fn explained(shop: &Shop, source: &Source, err: anyhow::Error) -> anyhow::Er
     let Some(Failed { status, said }) = err.downcast_ref::<Failed>() else {
         return err;
     };
-    if let Err(err) = show(shop, said, source) {
-        return err;
-    }
+    let lines = match show(shop, said, source) {
+        Ok(lines) => lines,
+        Err(err) => return err,
+    };
     let given = source.given.display();
     let message = match *status {
         0 => format!(
@@ -313,7 +314,10 @@ pub fn explained(shop: &Shop, source: &Source, err: anyhow::Error) -> anyhow::Er
             "{given}: make has printed more than {} MB, and was ended",
             sandbox::OUTPUT_MAX >> 20
         ),
-        status => format!("{given}: the build failed (make's status is {status})"),
+        status => {
+            let first = messages::reason(&lines).map_or(String::new(), |line| format!(": {line}"));
+            format!("{given}: the build failed (make's status is {status}){first}")
+        }
     };
     Exit {
         status: crate::exit::FAILURE,
