@@ -74,3 +74,15 @@ fn a_guest_with_its_root_in_ram_sleeps_and_goes_on_and_hears_what_was_typed_mean
 fn a_guest_that_is_suspended_to_ram_goes_on_and_hears_what_was_typed_meanwhile() {
     sleeps_and_goes_on("mem", "deep");
 }
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_suspend_that_the_smallest_driver_refuses_loses_no_byte() {
+    let script = "echo before; echo one >/dev/globalfifo; rtcwake -q -m freeze -s 3; echo $?; cat; echo two >/dev/globalfifo; \
+        timeout 5 head -c 8 /dev/globalfifo; dmesg | grep -q 'virtio_pci_suspend returns -16'; echo $?";
+    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/irq");
+    let lab = guest(&["--root", "ram", "--driver", driver], script);
+    let (rest, status, stderr) = typed_meanwhile(lab);
+    assert_eq!(rest, "1\ntyped\none\ntwo\n0\n", "{stderr}");
+    assert_eq!(status, Some(0), "{stderr}");
+}
