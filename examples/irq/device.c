@@ -316,15 +316,33 @@ static int fifo_start(struct fifo *fifo)
 	return 0;
 }
 
+/* Whether this is a device for this driver, before its features are negotiated. */
+static int fifo_validate(struct virtio_device *vdev)
+{
+	u32 magic, version, count;
+
+	if (!vdev->config->get)
+		return -ENODEV;
+	virtio_cread_le(vdev, struct virtio_fifo_config, magic, &magic);
+	if (magic != FIFO_MAGIC)	/* Another kind of device, for another driver (DRV-19). */
+		return -ENODEV;
+	virtio_cread_le(vdev, struct virtio_fifo_config, version, &version);
+	if (version != FIFO_VERSION) {	/* DRV-20 */
+		dev_err(&vdev->dev, "not used: version %u of the device's layout, not %u\n",
+			version, FIFO_VERSION);
+		return -ENODEV;
+	}
+	virtio_cread_le(vdev, struct virtio_fifo_config, num_fifos, &count);
+	if (!__virtio_test_bit(vdev, VIRTIO_F_VERSION_1) || !count || count > FIFO_MAX_FIFOS)
+		return -ENODEV;
+	return 0;
+}
+
 static int fifo_probe(struct virtio_device *vdev)
 {
 	struct fifo *fifo;
-	u32 count;
 	int err;
 
-	virtio_cread_le(vdev, struct virtio_fifo_config, num_fifos, &count);
-	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1) || !count || count > FIFO_MAX_FIFOS)
-		return -ENODEV;
 	fifo = kzalloc_obj(*fifo);
 	if (!fifo)
 		return -ENOMEM;
@@ -399,6 +417,7 @@ MODULE_DEVICE_TABLE(virtio, fifo_ids);
 static struct virtio_driver fifo_driver = {
 	.driver.name = "globalfifo",
 	.id_table = fifo_ids,
+	.validate = fifo_validate,
 	.probe = fifo_probe,
 	.remove = fifo_remove,
 	.shutdown = fifo_shutdown,

@@ -9,7 +9,11 @@
 #include <linux/sizes.h>
 #include <linux/types.h>
 
+/* VIRTIO_ID_DMABUF of Linux: the magic tells the two kinds of device apart. */
 #define VIRTIO_ID_FIFO		37
+/* The bytes "FIFO". */
+#define FIFO_MAGIC		0x4f464946
+#define FIFO_VERSION		1
 #define FIFO_MAX_FIFOS		31
 #define FIFO_MAX_CAPACITY	SZ_16M
 /* Every position in a stream is below this. */
@@ -19,6 +23,8 @@
 enum { FIFO_CONTROL, FIFO_EVENT, FIFO_RX, FIFO_TX, FIFO_QUEUES };
 
 struct virtio_fifo_config {
+	__le32 magic;
+	__le32 version;
 	__le32 num_fifos;
 };
 

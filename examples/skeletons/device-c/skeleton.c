@@ -221,6 +221,20 @@ static int skeleton_start(struct fifo *fifo)
 	return 0;
 }
 
+/* Whether this is a device for this driver: others may have the same id (DRV-19, DRV-20). */
+static int skeleton_validate(struct virtio_device *vdev)
+{
+	u32 magic, version;
+
+	if (!vdev->config->get)
+		return -ENODEV;
+	virtio_cread_le(vdev, struct virtio_fifo_config, magic, &magic);
+	if (magic != FIFO_MAGIC)
+		return -ENODEV;
+	virtio_cread_le(vdev, struct virtio_fifo_config, version, &version);
+	return version == FIFO_VERSION ? 0 : -ENODEV;
+}
+
 static int skeleton_probe(struct virtio_device *vdev)
 {
 	struct fifo *fifo = kzalloc_obj(*fifo);
@@ -272,6 +286,7 @@ MODULE_DEVICE_TABLE(virtio, skeleton_ids);
 static struct virtio_driver skeleton_driver = {
 	.driver.name = "skeleton",
 	.id_table = skeleton_ids,
+	.validate = skeleton_validate,
 	.probe = skeleton_probe,
 	.remove = skeleton_remove,
 };
