@@ -45,11 +45,16 @@ module! {
     alias: ["virtio:d00000025v*"],
     params: {
         virtio_id: u32 {
-            default: 37,
-            description: "Virtio device id to serve (default 37)",
+            default: crate::virtio_fifo::DEFAULT_DEVICE_ID,
+            description: "Virtio device id to serve (default: that of docs/virtio-fifo.md)",
         },
     },
 }
+
+const _: () = assert!(
+    virtio_fifo::DEFAULT_DEVICE_ID == 0x25,
+    "the alias above has the default device id in hexadecimal"
+);
 
 /// The module: dropped from top to bottom, so the driver goes first.
 #[pin_data]

@@ -345,11 +345,12 @@ mod tests {
 
     /// DEV-2: and whatever part is asked for, it has the length that was asked for.
     #[rstest]
-    #[case(0, 4, &[3, 0, 0, 0])]
-    #[case(0, 8, &[3, 0, 0, 0, 0, 0, 0, 0])]
-    #[case(0, 1, &[3])]
-    #[case(1, 2, &[0, 0])]
-    #[case(4, 3, &[0, 0, 0])]
+    #[case(0, 12, b"FIFO\x01\0\0\0\x03\0\0\0")]
+    #[case(0, 4, b"FIFO")]
+    #[case(8, 8, &[3, 0, 0, 0, 0, 0, 0, 0])]
+    #[case(8, 1, &[3])]
+    #[case(7, 3, &[0, 3, 0])]
+    #[case(12, 3, &[0, 0, 0])]
     #[case(u32::MAX, 2, &[0, 0])]
     #[case(0, 0, &[])]
     fn config_has_the_size_asked_for(

@@ -494,7 +494,7 @@ mod tests {
         assert_eq!(config.action, Action::PrintCapabilities);
         assert_eq!(
             config.capabilities(),
-            r#"{"type":"fifo","features":[],"virtio-id":40,"num-fifos":2,"num-queues":6,"queue-size":1024,"config-size":4}"#
+            r#"{"type":"fifo","features":[],"virtio-id":40,"num-fifos":2,"num-queues":6,"queue-size":1024,"config-size":12}"#
         );
     }
 }

@@ -101,9 +101,7 @@ impl Device {
 
     /// Configuration space.
     pub fn config(&self) -> Config {
-        Config {
-            num_fifos: self.num_fifos.into(),
-        }
+        Config::new(self.num_fifos)
     }
 
     /// Locks one FIFO; `None` if there is no such FIFO.

@@ -423,12 +423,8 @@ static int fifo_probe(struct virtio_device *vdev)
 		{ "rx", fifo_interrupt }, { "tx", fifo_interrupt },
 	};
 	struct fifo *fifo;
-	u32 count;
 	int err;
 
-	virtio_cread_le(vdev, struct virtio_fifo_config, num_fifos, &count);
-	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1) || !count || count > FIFO_MAX_FIFOS)
-		return -ENODEV;
 	fifo = kzalloc_obj(*fifo);
 	if (!fifo)
 		return -ENOMEM;
@@ -488,6 +484,7 @@ MODULE_DEVICE_TABLE(virtio, fifo_ids);
 static struct virtio_driver fifo_driver = {
 	.driver.name = "globalfifo",
 	.id_table = fifo_ids,
+	.validate = virtio_fifo_validate,
 	.probe = fifo_probe,
 	.remove = fifo_remove,
 	.shutdown = fifo_stop,

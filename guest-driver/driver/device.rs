@@ -41,6 +41,8 @@ use crate::{
         rx_queue,
         tx_queue,
         Config,
+        Unusable,
+        CONFIG_VERSION,
         CONTROL_QUEUE,
         EVENT_QUEUE,
         MAX_FIFOS, //
@@ -100,6 +102,7 @@ impl<H: Host> Driver for FifoDriver<H> {
     }
 
     fn validate(device: &Device) -> Result {
+        recognise(device)?;
         if !device.has_feature(VERSION_1) {
             dev_err!(device.as_dev(), "not used: no VIRTIO_F_VERSION_1\n");
             return Err(ENODEV);
@@ -109,7 +112,7 @@ impl<H: Host> Driver for FifoDriver<H> {
 
     fn probe(device: &Device) -> impl PinInit<Bound<H>, Error> {
         pin_init::pin_init_scope(move || {
-            let num_fifos = read_num_fifos(device)?;
+            let num_fifos = recognise(device)?;
             let queues = H::work_queues()?;
             let watchdog = Watchdog::new(queues.rest.clone())?;
             let control = Control::new(device.as_dev())?;
@@ -157,21 +160,28 @@ impl<H: Host> Driver for FifoDriver<H> {
     }
 }
 
-/// Reads configuration space (DRV-2, DRV-3).
-fn read_num_fifos(device: &Device) -> Result<u16> {
-    let config = Config::from_bytes(device.config_u32(0)?);
-    match u16::try_from(config.num_fifos) {
-        Ok(num_fifos @ 1..=MAX_FIFOS) => Ok(num_fifos),
-        _ => {
-            dev_err!(
-                device.as_dev(),
-                "not used: {} FIFOs, not 1 to {}\n",
-                config.num_fifos,
-                MAX_FIFOS
-            );
-            Err(EINVAL)
+/// Number of FIFOs of a device that this driver can use (DRV-2, DRV-3, DRV-19, DRV-20). Another
+/// driver may serve a device of another kind with the same id, so that is no error worth a line.
+fn recognise(device: &Device) -> Result<u16> {
+    let dev = device.as_dev();
+    match Config::recognise(|offset| device.config_u32(offset).ok()) {
+        Ok(num_fifos) => return Ok(num_fifos),
+        Err(Unusable::Foreign) => {}
+        Err(Unusable::Version(version)) => dev_err!(
+            dev,
+            "not used: version {version} of the device's layout, this driver has {CONFIG_VERSION}\n"
+        ),
+        Err(Unusable::NumFifos(count)) => {
+            dev_err!(dev, "not used: {count} FIFOs, not 1 to {MAX_FIFOS}\n")
         }
+        Err(Unusable::Short) => dev_err!(
+            dev,
+            "not used: its configuration space ends before byte {}\n",
+            Config::LEN
+        ),
     }
+    // Others would have the driver core add a line of its own.
+    Err(ENODEV)
 }
 
 /// Finds all virtqueues, and sets DRIVER_OK with the control queue in service.

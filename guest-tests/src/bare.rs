@@ -48,9 +48,6 @@ const FEATURES_OK: u8 = 8;
 const AVAILABLE: usize = 1024;
 const USED: usize = 2048;
 
-/// Virtio id of the FIFO device, as sysfs has it.
-const FIFO_ID: &str = "0x0025";
-
 /// Registers of `struct virtio_pci_common_cfg`.
 mod common {
     pub const DEVICE_FEATURE_SELECT: usize = 0;
@@ -417,7 +414,7 @@ impl Drop for Device {
 fn pci_folder() -> Result<PathBuf> {
     for entry in fs::read_dir("/sys/bus/virtio/devices")? {
         let path = fs::canonicalize(entry?.path())?;
-        if fs::read_to_string(path.join("device"))?.trim() == FIFO_ID {
+        if fs::read_to_string(path.join("device"))?.trim() == system::FIFO_ID {
             let parent = path.parent().context("a virtio device has a parent")?;
             return Ok(parent.to_owned());
         }

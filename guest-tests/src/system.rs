@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Virtio id of the FIFO device, as sysfs has it.
-const FIFO_ID: &str = "0x0025";
+pub const FIFO_ID: &str = "0x0025";
 
 /// Where the driver's devices are.
 const DRIVER: &str = "/sys/bus/virtio/drivers/globalfifo";

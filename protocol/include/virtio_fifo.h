@@ -16,7 +16,12 @@
 #define VIRTIO_FIFO_LE64 uint64_t
 #endif
 
+/* VIRTIO_ID_DMABUF: the magic tells the two kinds of device apart. */
 #define VIRTIO_FIFO_DEFAULT_DEVICE_ID 37
+
+/* The bytes "FIFO". */
+#define VIRTIO_FIFO_CONFIG_MAGIC 0x4f464946
+#define VIRTIO_FIFO_CONFIG_VERSION 1
 
 #define VIRTIO_FIFO_CONTROL_QUEUE 0
 #define VIRTIO_FIFO_EVENT_QUEUE 1
@@ -42,6 +47,8 @@
 #define VIRTIO_FIFO_CTRL_BAD_COUNTER 3
 
 struct virtio_fifo_config {
+	VIRTIO_FIFO_LE32 magic;
+	VIRTIO_FIFO_LE32 version;
 	VIRTIO_FIFO_LE32 num_fifos;
 };
 

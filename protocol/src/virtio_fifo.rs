@@ -9,9 +9,16 @@
 
 /// The device id (virtio standard, section 5) used where none is configured.
 ///
-/// 37 is `VIRTIO_ID_DMABUF` in Linux's list, which is why QEMU has a name for it and takes it; nothing
-/// in Linux 7.3 drives it.
+/// The standard assigns none to this device. 37 is `VIRTIO_ID_DMABUF` in Linux's list, which is why
+/// QEMU has a name for it and takes it. [`CONFIG_MAGIC`] tells a FIFO device from one of that kind.
 pub const DEFAULT_DEVICE_ID: u32 = 37;
+
+/// `virtio_fifo_config.magic`: the bytes `FIFO`. Configuration space of no other device begins with
+/// them.
+pub const CONFIG_MAGIC: u32 = 0x4f46_4946;
+/// `virtio_fifo_config.version`: the layout of configuration space and of all messages. Another
+/// number means that a driver cannot use the device; what a driver may ignore has a feature bit.
+pub const CONFIG_VERSION: u32 = 1;
 
 /// Index of the control virtqueue.
 pub const CONTROL_QUEUE: u16 = 0;
@@ -106,23 +113,93 @@ impl<const N: usize> Cursor<N> {
 /// Device configuration space, `struct virtio_fifo_config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// [`CONFIG_MAGIC`]
+    pub magic: u32,
+    /// [`CONFIG_VERSION`]
+    pub version: u32,
     /// How many FIFOs the device has, 1 to [`MAX_FIFOS`].
     pub num_fifos: u32,
 }
 
+/// Why a driver cannot use a device that has the right id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is no FIFO device: there is no configuration space, or it begins with another magic.
+    Foreign,
+    /// A FIFO device whose layout has this version, not [`CONFIG_VERSION`].
+    Version(u32),
+    /// A FIFO device with this number of FIFOs, not 1 to [`MAX_FIFOS`].
+    NumFifos(u32),
+    /// A FIFO device whose VMM cuts configuration space off before `num_fifos`.
+    Short,
+}
+
 impl Config {
     /// Bytes on the wire.
-    pub const LEN: usize = 4;
+    pub const LEN: usize = 12;
+
+    /// Offset of `magic` in bytes.
+    pub const MAGIC_AT: u32 = 0;
+    /// Offset of `version` in bytes.
+    pub const VERSION_AT: u32 = 4;
+    /// Offset of `num_fifos` in bytes.
+    pub const NUM_FIFOS_AT: u32 = 8;
+
+    /// What VMMs read beyond the end of configuration space. No field has this value.
+    const BEYOND: u32 = u32::MAX;
+
+    /// Configuration space of a device with `num_fifos` FIFOs.
+    pub const fn new(num_fifos: u16) -> Self {
+        Self {
+            magic: CONFIG_MAGIC,
+            version: CONFIG_VERSION,
+            num_fifos: num_fifos as u32,
+        }
+    }
+
+    /// Number of FIFOs of a device that a driver can use (DRV-2, DRV-19, DRV-20).
+    ///
+    /// `word` reads the 4 bytes at an offset, in bytes; `None` if there is no configuration space.
+    /// Of a device of another kind nothing but the first 4 bytes is read.
+    ///
+    /// # Errors
+    ///
+    /// Why the device cannot be used.
+    pub fn recognise(mut word: impl FnMut(u32) -> Option<[u8; 4]>) -> Result<u16, Unusable> {
+        let mut field = |at| word(at).map(u32::from_le_bytes);
+        if field(Self::MAGIC_AT) != Some(CONFIG_MAGIC) {
+            return Err(Unusable::Foreign);
+        }
+        match field(Self::VERSION_AT) {
+            Some(CONFIG_VERSION) => {}
+            None | Some(Self::BEYOND) => return Err(Unusable::Short),
+            Some(version) => return Err(Unusable::Version(version)),
+        }
+        match field(Self::NUM_FIFOS_AT) {
+            None | Some(Self::BEYOND) => Err(Unusable::Short),
+            Some(count) => match u16::try_from(count) {
+                Ok(num_fifos @ 1..=MAX_FIFOS) => Ok(num_fifos),
+                _ => Err(Unusable::NumFifos(count)),
+            },
+        }
+    }
 
     /// The message as it stands in configuration space.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
-        self.num_fifos.to_le_bytes()
+        let mut to = Cursor::new([0; Self::LEN]);
+        to.put(self.magic.to_le_bytes());
+        to.put(self.version.to_le_bytes());
+        to.put(self.num_fifos.to_le_bytes());
+        to.bytes
     }
 
     /// Reads the message from configuration space.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        let mut from = Cursor::new(bytes);
         Self {
-            num_fifos: u32::from_le_bytes(bytes),
+            magic: from.u32(),
+            version: from.u32(),
+            num_fifos: from.u32(),
         }
     }
 }

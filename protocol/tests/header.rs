@@ -21,8 +21,17 @@ fn defined() -> BTreeMap<String, u64> {
         .lines()
         .filter_map(|line| line.strip_prefix("#define ")?.strip_prefix(PREFIX))
         .filter_map(|line| line.split_once(' '))
-        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .filter_map(|(name, value)| Some((name.to_owned(), number(value)?)))
         .collect()
+}
+
+/// A decimal or hexadecimal literal.
+fn number(literal: &str) -> Option<u64> {
+    let digits = literal.trim().replace('_', "");
+    match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => digits.parse().ok(),
+    }
 }
 
 /// `pub const NAME: TYPE = NUMBER;`s outside of types.
@@ -34,7 +43,7 @@ fn declared() -> BTreeMap<String, u64> {
         .map(|line| {
             let (name, rest) = line.split_once(':').unwrap();
             let value = rest.split_once("= ").unwrap().1.trim_end_matches(';');
-            let number = |text: &str| text.trim().parse::<u64>().unwrap();
+            let number = |text| number(text).unwrap();
             let value = match value.split_once("<<") {
                 Some((one, shift)) => number(one) << number(shift),
                 None => number(value),
@@ -92,8 +101,15 @@ fn queues_are_numbered_alike() {
 #[test]
 fn fields_are_where_the_source_has_them() {
     let (all, most) = (u32::MAX, u64::MAX);
-    let config = Config { num_fifos: all };
-    is_at("virtio_fifo_config", "num_fifos", &config.to_bytes());
+    for (index, name) in ["magic", "version", "num_fifos"].into_iter().enumerate() {
+        let word = |place| if place == index { all } else { 0 };
+        let config = Config {
+            magic: word(0),
+            version: word(1),
+            num_fifos: word(2),
+        };
+        is_at("virtio_fifo_config", name, &config.to_bytes());
+    }
     for (name, offset, rx_consumed) in [("offset", most, 0), ("rx_consumed", 0, most)] {
         let header = TxHeader {
             offset,

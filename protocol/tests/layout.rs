@@ -5,6 +5,7 @@
 
 use virtio_fifo_protocol::virtio_fifo::{
     num_queues, rx_queue, tx_queue, Config, CtrlRequest, CtrlResponse, RxHeader, State, TxHeader,
+    Unusable, CONFIG_MAGIC, MAX_FIFOS,
 };
 
 const STATE: State = State {
@@ -26,10 +27,87 @@ fn queues_alternate_after_control_and_event() {
 }
 
 #[test]
-fn config_is_one_le32() {
-    let config = Config { num_fifos: 0x0102 };
-    assert_eq!(config.to_bytes(), [2, 1, 0, 0]);
-    assert_eq!(Config::from_bytes([2, 1, 0, 0]), config);
+fn config_is_magic_version_and_number() {
+    let bytes = *b"FIFO\x01\0\0\0\x03\0\0\0";
+    let config = Config::new(3);
+    assert_eq!(config.to_bytes(), bytes);
+    assert_eq!(Config::from_bytes(bytes), config);
+    let offsets = [
+        (Config::MAGIC_AT, config.magic),
+        (Config::VERSION_AT, config.version),
+        (Config::NUM_FIFOS_AT, config.num_fifos),
+    ];
+    for (at, value) in offsets {
+        assert_eq!(word(&bytes, at), Some(value.to_le_bytes()));
+    }
+}
+
+/// The 4 bytes at an offset, and those beyond the end as QEMU has them.
+fn word(bytes: &[u8], at: u32) -> Option<[u8; 4]> {
+    let at = at as usize;
+    Some(std::array::from_fn(|index| {
+        *bytes.get(at + index).unwrap_or(&0xff)
+    }))
+}
+
+fn recognise(bytes: &[u8]) -> Result<u16, Unusable> {
+    Config::recognise(|at| word(bytes, at))
+}
+
+/// DRV-2, DRV-19, DRV-20
+#[test]
+fn a_device_is_recognised_by_magic_version_and_number() {
+    for count in 1..=MAX_FIFOS {
+        assert_eq!(recognise(&Config::new(count).to_bytes()), Ok(count));
+    }
+    let right = Config::new(1);
+    for num_fifos in [0, 32, 0x1_0001, u32::MAX - 1] {
+        let bytes = Config { num_fifos, ..right }.to_bytes();
+        assert_eq!(recognise(&bytes), Err(Unusable::NumFifos(num_fifos)));
+    }
+    for version in [0, 2, u32::MAX - 1] {
+        let bytes = Config { version, ..right }.to_bytes();
+        assert_eq!(recognise(&bytes), Err(Unusable::Version(version)));
+    }
+    for magic in [0, 1, 31, CONFIG_MAGIC.swap_bytes(), u32::MAX] {
+        let bytes = Config { magic, ..right }.to_bytes();
+        assert_eq!(recognise(&bytes), Err(Unusable::Foreign));
+    }
+}
+
+/// DRV-20: a VMM that was told another size than the device has.
+#[test]
+fn a_configuration_space_that_ends_early_is_not_used() {
+    let whole = Config::new(1).to_bytes();
+    for (len, expected) in [
+        (0, Err(Unusable::Foreign)),
+        (4, Err(Unusable::Short)),
+        (8, Err(Unusable::Short)),
+        (12, Ok(1)),
+        (64, Ok(1)),
+    ] {
+        let mut bytes = whole.to_vec();
+        bytes.resize(len, 0);
+        assert_eq!(recognise(&bytes), expected, "{len} bytes");
+    }
+    assert_eq!(Config::recognise(|_| None), Err(Unusable::Foreign));
+}
+
+/// DRV-19
+#[test]
+fn of_a_device_of_another_kind_only_the_magic_is_read() {
+    let mut read = Vec::new();
+    let outcome = Config::recognise(|at| {
+        read.push(at);
+        Some([0; 4])
+    });
+    assert_eq!((outcome, read), (Err(Unusable::Foreign), vec![0]));
+}
+
+/// Drivers from before version 1.0 read the number of FIFOs where the magic is, and refuse one above 31.
+#[test]
+fn a_driver_that_knows_no_magic_refuses_the_device() {
+    assert!(CONFIG_MAGIC > u32::from(MAX_FIFOS));
 }
 
 #[test]

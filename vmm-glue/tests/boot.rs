@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 mod common;
+#[path = "common/daemon.rs"]
+mod daemon;
 
 use std::fs;
 use std::io::BufRead;
@@ -437,7 +439,7 @@ fn a_killed_qemu_is_named_and_nothing_is_left() {
 fn a_process_that_waits_for_a_dead_daemon_can_be_ended_and_the_driver_unloaded() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("second.sock");
-    let mut daemon = Command::new(daemon_program())
+    let mut daemon = Command::new(daemon::program())
         .arg("--socket-path")
         .arg(&socket)
         .stdout(Stdio::null())
@@ -456,8 +458,8 @@ echo mine >/dev/globalfifo0; head -n 1 /dev/globalfifo0
 rmmod globalfifo; echo "rmmod $?"
 "#;
     let chardev = format!("socket,id=second,path={}", socket.display());
-    let device =
-        "vhost-user-test-device-pci,chardev=second,virtio-id=37,num_vqs=4,config_size=4".to_owned();
+    let device = "vhost-user-test-device-pci,chardev=second,virtio-id=37,num_vqs=4,config_size=12"
+        .to_owned();
     let words = ["-chardev".to_owned(), chardev, "-device".to_owned(), device];
     let words = words.map(|word| format!("--qemu-arg={word}"));
     let mut lab = command(&["-q", "run"])
@@ -484,15 +486,4 @@ rmmod globalfifo; echo "rmmod $?"
     );
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert!(!stderr.contains("kernel says"), "{stderr}");
-}
-
-/// The daemon that the lab has built.
-fn daemon_program() -> String {
-    let (status, plan, stderr) = run(&["--dry-run"]);
-    assert_eq!(status, 0, "{stderr}");
-    let mut words = plan.split_whitespace();
-    words
-        .find(|word| word.ends_with("/vhost-device-fifo"))
-        .unwrap()
-        .to_owned()
 }

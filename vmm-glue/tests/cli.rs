@@ -212,7 +212,7 @@ fn a_dry_run_prints_the_commands_and_makes_nothing() {
         "qemu-system-x86_64",
         "num_vqs=6",
         "virtio-id=37",
-        "config_size=4",
+        "config_size=12",
         "share=on",
         "-smp 2",
     ] {

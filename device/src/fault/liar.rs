@@ -75,7 +75,8 @@ pub(super) fn scramble(bytes: &mut [u8], dice: &mut Dice) {
     }
 }
 
-fn lie(word: &mut [u8], dice: &mut Dice) {
+/// Changes a word.
+pub(super) fn lie(word: &mut [u8], dice: &mut Dice) {
     let mut truth = [0; 4];
     for (to, from) in truth.iter_mut().zip(word.iter()) {
         *to = *from;

@@ -423,8 +423,23 @@ impl Plan {
         word
     }
 
-    /// What the liar says in place of configuration space.
+    /// What is said in place of configuration space.
     pub(super) fn config(&mut self, place: Place, bytes: &mut [u8], now: Instant) {
+        for fault in &mut self.faults {
+            if !fault.is(Kind::WrongConfig) || !fault.covers(place) {
+                continue;
+            }
+            let Some(mut dice) = fault.strike(Site::Config, place, now) else {
+                continue;
+            };
+            let at = usize::try_from(fault.spec.word.unwrap_or(0)).unwrap_or(usize::MAX);
+            if let Some(word) = bytes.chunks_exact_mut(4).nth(at) {
+                match fault.spec.value {
+                    Some(value) => word.copy_from_slice(&value.to_le_bytes()),
+                    None => liar::lie(word, &mut dice),
+                }
+            }
+        }
         self.lie(Site::Config, place, now, |dice| {
             liar::forge(bytes, dice);
         });

@@ -418,15 +418,21 @@ impl Driver {
     /// device. The streams are for [`Driver::init`].
     pub fn start_anew(&mut self) {
         for index in 0..self.queues.len() {
-            let size = self.queues[index].size;
-            let zeros = vec![0_u8; RINGS_LEN as usize];
-            self.ram
-                .write_slice(&zeros, self.queues[index].at(0))
-                .unwrap();
-            self.queues[index] = Queue::new(index as u16, size);
+            self.renew(index as u16);
         }
         self.posted.clear();
         self.start(&[]);
+    }
+
+    /// Forgets the rings of a queue that is stopped: it begins at index 0 again.
+    pub fn renew(&mut self, queue: u16) {
+        let index = usize::from(queue);
+        let size = self.queues[index].size;
+        let zeros = vec![0_u8; RINGS_LEN as usize];
+        self.ram
+            .write_slice(&zeros, self.queues[index].at(0))
+            .unwrap();
+        self.queues[index] = Queue::new(queue, size);
     }
 
     /// A device reset by a driver that has not reported what it consumed, then a new driver.
@@ -517,6 +523,11 @@ impl Driver {
         bytes[14..].copy_from_slice(&next.to_le_bytes());
         let at = GuestAddress(table + 16 * u64::from(index));
         self.ram.write_slice(&bytes, at).unwrap();
+    }
+
+    /// Descriptors of a queue.
+    pub fn size(&self, queue: u16) -> u16 {
+        self.queues[usize::from(queue)].size
     }
 
     /// The descriptor table of a queue.
@@ -966,14 +977,27 @@ impl Driver {
 
     /// Keeps a queue full from another thread until the result is dropped.
     pub fn flood(&self, queue: u16) -> Mischief {
-        let (ram, queue) = (self.ram.clone(), &self.queues[usize::from(queue)]);
-        let (used, avail) = (queue.at(USED_OFFSET + 2), queue.at(AVAIL_OFFSET + 2));
-        let (size, kick) = (queue.size, queue.kick.try_clone().unwrap());
+        self.flood_all(&[queue])
+    }
+
+    /// Keeps these queues full from one other thread, in turn, until the result is dropped.
+    pub fn flood_all(&self, queues: &[u16]) -> Mischief {
+        let floods: Vec<_> = queues
+            .iter()
+            .map(|queue| {
+                let queue = &self.queues[usize::from(*queue)];
+                let (used, avail) = (queue.at(USED_OFFSET + 2), queue.at(AVAIL_OFFSET + 2));
+                (used, avail, queue.size, queue.kick.try_clone().unwrap())
+            })
+            .collect();
+        let ram = self.ram.clone();
         Mischief::new(move || {
-            let used: u16 = ram.load(used, Ordering::Acquire).unwrap();
-            ram.store(used.wrapping_add(size), avail, Ordering::Release)
-                .unwrap();
-            kick.write(1).unwrap();
+            for (used, avail, size, kick) in &floods {
+                let used: u16 = ram.load(*used, Ordering::Acquire).unwrap();
+                ram.store(used.wrapping_add(*size), *avail, Ordering::Release)
+                    .unwrap();
+                kick.write(1).unwrap();
+            }
         })
     }
 

@@ -503,7 +503,7 @@ fn capabilities_are_one_line_of_json() {
         String::from_utf8(output.stdout).unwrap(),
         concat!(
             r#"{"type":"fifo","features":[],"virtio-id":37,"num-fifos":1,"num-queues":4,"#,
-            r#""queue-size":1024,"config-size":4}"#,
+            r#""queue-size":1024,"config-size":12}"#,
             "\n"
         )
     );

@@ -30,7 +30,7 @@ use crate::common::Part;
 /// A message's fields in order, and their bytes. Bytes behind them are payload.
 type Fields = &'static [(&'static str, usize)];
 
-const CONFIG: Fields = &[("num_fifos", 4)];
+const CONFIG: Fields = &[("magic", 4), ("version", 4), ("num_fifos", 4)];
 const REQUEST: Fields = &[("type", 4), ("fifo", 4), ("tx_sent", 8)];
 const RESPONSE: Fields = &[
     ("status", 4),
@@ -165,7 +165,7 @@ fn the_example_in_bytes_is_what_the_device_does() {
     all.driver.wait_state(0, |state| state.flags == 0);
 
     all.step("Initialise", "The driver reads configuration space, and then where the FIFO stands (sections 4, 5 and 6.5).");
-    let config = all.driver.config(0, 4);
+    let config = all.driver.config(0, 12);
     all.show("Configuration space", CONFIG, &config);
     all.control(CTRL_GET_STATE, 0);
     let events = all.post(EVENT_QUEUE, State::LEN);

@@ -12,6 +12,7 @@ use vhost_device_fifo::backend::FEATURES;
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::CTRL_CLEAR;
 use virtio_fifo_protocol::virtio_fifo::CTRL_GET_STATE;
+use virtio_fifo_protocol::virtio_fifo::Config;
 use virtio_fifo_protocol::virtio_fifo::CtrlRequest;
 use virtio_fifo_protocol::virtio_fifo::CtrlResponse;
 use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
@@ -427,12 +428,29 @@ fn a_liar_about_configuration_space() {
     let host = Host::new(&["loopback"]);
     let mut driver = driver(&host);
     host.fault("liar,p=0.5,seed=1");
-    let truth = 1_u32.to_le_bytes();
-    let answers: Vec<_> = (0..20).map(|_| driver.config(0, 4)).collect();
+    let len = u32::try_from(Config::LEN).unwrap();
+    let truth = Config::new(1).to_bytes();
+    let answers: Vec<_> = (0..20).map(|_| driver.config(0, len)).collect();
     assert!(answers.iter().any(|answer| *answer == truth));
     assert!(answers.iter().any(|answer| *answer != truth));
     host.device.faults().clear();
-    assert_eq!(driver.config(0, 4), truth);
+    assert_eq!(driver.config(0, len), truth);
+}
+
+/// One word of configuration space says what the fault has it say, before a driver is there too.
+#[rstest]
+#[case("wrong-config,value=7", b"\x07\0\0\0\x01\0\0\0\x02\0\0\0")]
+#[case("wrong-config,word=1,value=2", b"FIFO\x02\0\0\0\x02\0\0\0")]
+#[case("wrong-config,word=2,value=32", b"FIFO\x01\0\0\0\x20\0\0\0")]
+#[case("wrong-config,word=3,value=1", b"FIFO\x01\0\0\0\x02\0\0\0")]
+fn a_word_of_configuration_space_can_be_wrong(#[case] fault: &str, #[case] expected: &[u8]) {
+    let host = Host::new(&["loopback", "null"]);
+    host.fault(fault);
+    let mut driver = driver(&host);
+    let len = u32::try_from(Config::LEN).unwrap();
+    assert_eq!(driver.config(0, len), expected);
+    host.device.faults().clear();
+    assert_eq!(driver.config(0, len), Config::new(2).to_bytes());
 }
 
 /// Whatever went wrong in a FIFO: without the fault and after a reset it serves, its bytes in order.

@@ -28,5 +28,6 @@ mod notification;
 mod packages;
 mod recovery;
 mod reset;
+mod responsive;
 mod sandbox;
 mod streams;

@@ -23,13 +23,22 @@ fn pattern(from: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// DEV-1, DEV-2: what a driver finds, whatever part of configuration space is read.
+/// DEV-34: bits 0 to 23, and from 50 on, are a device's own.
 #[test]
-fn config_space_tells_the_number_of_fifos() {
+fn no_feature_bit_of_its_own_is_offered() {
+    for bit in (0..24).chain(50..64) {
+        assert_eq!(FEATURES & (1 << bit), 0, "bit {bit}");
+    }
+}
+
+/// DEV-1, DEV-2, DEV-32: what a driver finds, whatever part of configuration space is read.
+#[test]
+fn config_space_begins_with_magic_and_version_and_tells_the_number_of_fifos() {
     let host = Host::new(&["loopback", "null", "zero"]);
     let mut driver = host.driver();
-    assert_eq!(driver.config(0, 4), Config { num_fifos: 3 }.to_bytes());
-    assert_eq!(driver.config(2, 7), [0; 7]);
+    assert_eq!(driver.config(0, 12), *b"FIFO\x01\0\0\0\x03\0\0\0");
+    assert_eq!(driver.config(0, 12), Config::new(3).to_bytes());
+    assert_eq!(driver.config(2, 7), *b"FO\x01\0\0\0\x03");
     assert_eq!(driver.config(200, 56), [0; 56]);
 }
 

@@ -272,6 +272,7 @@ MODULE_DEVICE_TABLE(virtio, skeleton_ids);
 static struct virtio_driver skeleton_driver = {
 	.driver.name = "skeleton",
 	.id_table = skeleton_ids,
+	.validate = virtio_fifo_validate,
 	.probe = skeleton_probe,
 	.remove = skeleton_remove,
 };

@@ -56,8 +56,7 @@ use crate::{
         CTRL_GET_STATE,
         CTRL_OK,
         DEFAULT_DEVICE_ID,
-        EVENT_QUEUE,
-        MAX_FIFOS, //
+        EVENT_QUEUE, //
     },
 };
 use kernel::{
@@ -282,12 +281,14 @@ struct Bound {
     node: Mutex<Option<chardev::Node<Opener>>>,
 }
 
+/// Number of FIFOs. A device of another kind, or of another version, is left alone (DRV-19, DRV-20).
+fn recognise(device: &Device) -> Result<u16> {
+    Config::recognise(|offset| device.config_u32(offset).ok()).map_err(|_| ENODEV)
+}
+
 /// Into service, where the device stands (DRV-4).
 fn start(device: &Device, fifo: &Arc<Fifo>) -> Result {
-    let num_fifos = u16::try_from(Config::from_bytes(device.config_u32(0)?).num_fifos)?;
-    if num_fifos == 0 || num_fifos > MAX_FIFOS {
-        return Err(EINVAL);
-    }
+    let num_fifos = recognise(device)?;
     let mut names = KVec::new();
     for _ in 0..num_queues(num_fifos) {
         names.push(c"fifo", GFP_KERNEL)?;
@@ -331,8 +332,8 @@ impl Driver for FifoDriver {
         &ID_TABLE
     }
 
-    fn validate(_device: &Device) -> Result {
-        Ok(())
+    fn validate(device: &Device) -> Result {
+        recognise(device).map(|_| ())
     }
 
     fn probe(device: &Device) -> impl PinInit<Bound, Error> {

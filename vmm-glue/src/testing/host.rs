@@ -24,9 +24,12 @@ const PLACE: &str = "host";
 /// A check or a build that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Formatting and lints of the workspace.
+/// What cargo does not bring along, and how to get it.
+const DENY: &str = "no cargo-deny here: cargo install --locked cargo-deny";
+
+/// Formatting and lints of the workspace, and the licences and sources of what it depends on.
 pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
-    let checks: [(&str, &[&str]); 2] = [
+    let checks: [(&str, &[&str]); 3] = [
         ("rustfmt", &["fmt", "--all", "--check"]),
         (
             "clippy",
@@ -40,6 +43,10 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
                 "warnings",
             ],
         ),
+        (
+            "deny",
+            &["deny", "--offline", "check", "licenses", "bans", "sources"],
+        ),
     ];
     for (name, args) in checks {
         let name = format!("{PLACE}/{name}");
@@ -47,10 +54,15 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
             results.expect(1);
             results.doing(&format!("cargo {}", args.join(" ")));
             let started = Instant::now();
-            let captured = child::capture(&cargo(repository).args(args), LIMIT)?;
-            let verdict = match captured.status {
-                Some(0) => Verdict::Passed,
-                _ => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
+            let is_there = name != format!("{PLACE}/deny") || has_deny(repository)?;
+            let captured = match is_there {
+                true => Some(child::capture(&cargo(repository).args(args), LIMIT)?),
+                false => None,
+            };
+            let verdict = match captured {
+                None => Verdict::Skipped(DENY.to_owned()),
+                Some(captured) if captured.status == Some(0) => Verdict::Passed,
+                Some(captured) => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
             };
             results.add(Outcome {
                 name,
@@ -60,6 +72,11 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
         }
     }
     Ok(())
+}
+
+fn has_deny(repository: &Path) -> Result<bool> {
+    let asked = child::capture(&cargo(repository).args(["deny", "--version"]), LIMIT)?;
+    Ok(asked.status == Some(0))
 }
 
 fn cargo(repository: &Path) -> Spec {

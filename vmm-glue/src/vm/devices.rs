@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
+use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 
 use super::config::Config;
 use super::config::Paths;
 use super::config::Share;
 use super::qemu::Tag;
-use super::qemu::VIRTIO_ID;
 use super::rundir::RunDir;
 use crate::cancel;
 use crate::child::Running;
@@ -158,7 +158,7 @@ pub fn tells_a_pty(line: &str) -> bool {
 /// Our device on a socket.
 pub fn fifo_daemon(paths: &Paths, socket: &Path, fifos: &[String]) -> Spec {
     let spec = Spec::new(&paths.daemon).arg("--socket-path").arg(socket);
-    let spec = spec.args(["--virtio-id", &VIRTIO_ID.to_string()]);
+    let spec = spec.args(["--virtio-id", &DEFAULT_DEVICE_ID.to_string()]);
     fifos
         .iter()
         .fold(spec, |spec, fifo| spec.args(["--fifo", fifo]))

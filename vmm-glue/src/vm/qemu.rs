@@ -13,6 +13,8 @@ use fifo_lab_agent::PORT_EXEC;
 use fifo_lab_agent::PORT_STDERR;
 use fifo_lab_agent::PORT_STDIN;
 use fifo_lab_agent::PORT_STDOUT;
+use virtio_fifo_protocol::virtio_fifo;
+use virtio_fifo_protocol::virtio_fifo::DEFAULT_DEVICE_ID;
 
 use super::accel::Accel;
 use super::config::Config;
@@ -25,10 +27,6 @@ use super::rundir::RunDir;
 use crate::child::Spec;
 use crate::escape;
 
-/// The device id of virtio-fifo: QEMU aborts on ids that it has no name for. 37 is `VIRTIO_ID_DMABUF`, which nothing in Linux drives.
-pub const VIRTIO_ID: u32 = 37;
-/// Bytes of the device's configuration space that QEMU passes on.
-const CONFIG_SIZE: u32 = 4;
 /// The PCI Express port of the second device.
 const SECOND_PORT: &str = "second-port";
 /// QEMU's generic vhost-user device, under its names since 10.2 and before.
@@ -319,7 +317,8 @@ pub fn fifo_device(
         escape::qemu(&format!("socket,id={id},path="), socket),
         "-device".into(),
         format!(
-            "{device},chardev={id},virtio-id={VIRTIO_ID},num_vqs={queues},vq_size={vq_size},config_size={CONFIG_SIZE}"
+            "{device},chardev={id},virtio-id={DEFAULT_DEVICE_ID},num_vqs={queues},vq_size={vq_size},config_size={}",
+            virtio_fifo::Config::LEN,
         )
         .into(),
     ]

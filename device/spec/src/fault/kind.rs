@@ -40,11 +40,13 @@ pub enum Kind {
     DeviceError,
     /// Every field of everything may be a lie.
     Liar,
+    /// A word of configuration space is wrong.
+    WrongConfig,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::DropInterrupt,
         Self::DelayInterrupt,
         Self::DuplicateInterrupt,
@@ -61,6 +63,7 @@ impl Kind {
         Self::HangUp,
         Self::DeviceError,
         Self::Liar,
+        Self::WrongConfig,
     ];
 
     /// Its name in a SPEC.
@@ -82,6 +85,7 @@ impl Kind {
             Self::HangUp => "hang-up",
             Self::DeviceError => "device-error",
             Self::Liar => "liar",
+            Self::WrongConfig => "wrong-config",
         }
     }
 
@@ -108,7 +112,8 @@ impl Kind {
             | Self::GarbageEvent
             | Self::HangUp
             | Self::DeviceError
-            | Self::Liar => &[],
+            | Self::Liar
+            | Self::WrongConfig => &[],
         }
     }
 
@@ -136,6 +141,11 @@ impl Kind {
             self,
             Self::WrongLength | Self::ShortTransfer | Self::CreditOverrun
         )
+    }
+
+    /// Whether `word=` and `value=` mean something.
+    pub const fn has_word(self) -> bool {
+        matches!(self, Self::WrongConfig)
     }
 
     /// Whether it must find its opportunity even while nothing else happens.

@@ -81,6 +81,10 @@ pub struct FaultSpec {
     pub every: Option<Duration>,
     /// How many bytes are meant; any number where it is `None`.
     pub bytes: Option<u32>,
+    /// Which 32-bit word of a structure is meant, from 0.
+    pub word: Option<u32>,
+    /// What that word says; any wrong value where it is `None`.
+    pub value: Option<u32>,
     /// What its chance comes from.
     pub seed: u64,
 }
@@ -100,6 +104,8 @@ impl FaultSpec {
             delay: None,
             every: None,
             bytes: None,
+            word: None,
+            value: None,
             seed: 0,
         }
     }
@@ -164,6 +170,14 @@ impl FaultSpec {
             "bytes" if kind.has_bytes() => {
                 let bytes = value.parse().map_err(|_| wrong("a number of bytes"))?;
                 self.bytes = Some(bytes);
+            }
+            "word" if kind.has_word() => {
+                let word = value.parse().map_err(|_| wrong("the number of a word"))?;
+                self.word = Some(word);
+            }
+            "value" if kind.has_word() => {
+                let said = value.parse().map_err(|_| wrong("a 32-bit number"))?;
+                self.value = Some(said);
             }
             "seed" => self.seed = number("any whole number")?,
             _ => {
@@ -233,8 +247,15 @@ impl fmt::Display for FaultSpec {
                 write!(f, ",{name}={}", time.replace(' ', ""))?;
             }
         }
-        if let Some(bytes) = self.bytes {
-            write!(f, ",bytes={bytes}")?;
+        let numbers = [
+            ("bytes", self.bytes),
+            ("word", self.word),
+            ("value", self.value),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                write!(f, ",{name}={number}")?;
+            }
         }
         if self.seed != 0 {
             write!(f, ",seed={}", self.seed)?;
@@ -264,6 +285,8 @@ fn options(kind: Kind) -> String {
         ("delay", kind.delay() != Delay::None),
         ("every", kind.every().is_some()),
         ("bytes", kind.has_bytes()),
+        ("word", kind.has_word()),
+        ("value", kind.has_word()),
         ("seed", true),
     ];
     let options: Vec<_> = options
@@ -301,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn a_word_and_what_it_says() {
+        let text = "wrong-config,word=1,value=2";
+        let spec: FaultSpec = text.parse().unwrap();
+        assert_eq!((spec.word, spec.value), (Some(1), Some(2)));
+        assert_eq!(spec.to_string(), text);
+    }
+
+    #[test]
     fn a_name_alone_is_a_fault_that_always_strikes() {
         for kind in Kind::ALL {
             assert_eq!(kind.name().parse(), Ok(FaultSpec::new(kind)));
@@ -331,6 +362,10 @@ mod tests {
     #[case("stall,for=99999years", "a time, for instance 500us")]
     #[case("spurious-interrupt,every=1us", "100us or more")]
     #[case("wrong-length,bytes=4294967296", "a number of bytes")]
+    #[case("stall,word=1", "no option 'word'")]
+    #[case("wrong-config,word=-1", "the number of a word")]
+    #[case("wrong-config,value=4294967296", "a 32-bit number")]
+    #[case("wrong-config,on=control", "use fifo=…, p=…")]
     #[case("stall,seed=x", "any whole number")]
     fn errors_say_what_to_write(#[case] text: &str, #[case] part: &str) {
         let error = text.parse::<FaultSpec>().unwrap_err().to_string();
