@@ -106,6 +106,8 @@ pub enum Command {
     Doctor,
     /// Free the cache.
     Clean(CleanArgs),
+    /// Make a site of the documentation that opens without a network.
+    Docs(DocsArgs),
     /// Print completions for a shell: `fifo-lab completions bash`.
     Completions(CompletionsArgs),
     /// Write the man pages of all commands to a folder.
@@ -221,6 +223,16 @@ pub struct CleanArgs {
     /// Also the Debian tree and the kernel, which take minutes to make again.
     #[arg(long)]
     pub all: bool,
+}
+
+/// `cargo lab docs`.
+///
+/// The site has a search, this repository's sources where pages link to them, and rustdoc's pages of the crates. One page prints all of it.
+#[derive(Debug, Args)]
+pub struct DocsArgs {
+    /// Copy the site to this folder, which must not exist or be empty; without it, it stays in the cache.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// `cargo lab completions`.

@@ -20,6 +20,7 @@ mod key;
 mod options;
 mod recipe;
 mod scratch;
+mod site;
 mod soak;
 mod stages;
 mod stay;
@@ -99,6 +100,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
         Command::Doctor => commands::doctor::doctor(),
         Command::Clean(args) => commands::clean::clean(args),
         Command::Completions(args) => commands::pages::completions(args),
+        Command::Docs(args) => commands::pages::docs(args),
         Command::Man(args) => commands::pages::man(args),
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `cargo lab completions` and `cargo lab man`: what shells and man(1) know of the command line, made from the command line itself.
+//! `cargo lab completions` and `cargo lab man`: what shells and man(1) know of the command line, made from the command line itself; and
+//! `cargo lab docs`.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -8,7 +9,11 @@ use clap::CommandFactory;
 
 use crate::cli::Cli;
 use crate::cli::CompletionsArgs;
+use crate::cli::DocsArgs;
 use crate::cli::ManArgs;
+use crate::exit::usage;
+use crate::site::build;
+use crate::stages::shop::Shop;
 use crate::streams::Output;
 use crate::ui;
 
@@ -36,5 +41,31 @@ pub fn man(args: &ManArgs) -> Result<u8> {
     clap_mangen::generate_to(command(), &args.dir)
         .with_context(|| format!("cannot write the pages to {dir}"))?;
     ui::say(&format!("the pages are in {dir}: man {dir}/{PROGRAM}.1"));
+    Ok(0)
+}
+
+/// Makes the documentation's site, and says where it is.
+pub fn docs(args: &DocsArgs) -> Result<u8> {
+    if let Some(dir) = &args.output
+        && std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+    {
+        return Err(usage(format!(
+            "{}: it is not empty; name a folder that is, or that does not exist",
+            dir.display()
+        )));
+    }
+    let site = build::obtain(&Shop::open()?)?;
+    let mut folder = site.folder();
+    if let Some(dir) = &args.output {
+        for file in crate::key::files(&folder)? {
+            let to = dir.join(file.strip_prefix(&folder)?);
+            let parent = to.parent().unwrap_or(dir);
+            std::fs::create_dir_all(parent)
+                .and_then(|()| std::fs::copy(&file, &to))
+                .with_context(|| format!("cannot write {}", to.display()))?;
+        }
+        folder = std::path::absolute(dir).context("there is no current folder")?;
+    }
+    ui::say(&format!("open {}", folder.join("index.html").display()));
     Ok(0)
 }

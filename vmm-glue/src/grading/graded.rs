@@ -7,6 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 
@@ -109,6 +110,7 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let is_whole = filter.text().is_some();
     let folder = shop.repository.join(catalog::FOLDER);
     let families = mutants::load(&shop.repository)?;
+    let memory = families.first().context("there are no mutants")?;
     let mut wrong = Vec::new();
     for family in &families {
         let is_wanted = |(number, mutant): &(usize, &mutants::Mutant)| {
@@ -144,7 +146,7 @@ pub fn run(shop: &Shop, accel: AccelChoice, filter: &Filter, results: &mut Resul
     let mut session = None;
     for case in cases {
         test(results, case.test(), || {
-            grader.hostile(&case, &families[0].base, &mut session)
+            grader.hostile(&case, &memory.base, &mut session)
         })?;
     }
     for start in starts {

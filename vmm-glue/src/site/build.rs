@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The site, built by mdBook and rustdoc into the cache.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use super::pages::Pages;
+use crate::cache::Entry;
+use crate::child::Environment;
+use crate::child::Place;
+use crate::child::Spec;
+use crate::key::KeyBuilder;
+use crate::stages::module;
+use crate::stages::shop::Bench;
+use crate::stages::shop::Shop;
+
+/// Names in the cache.
+const STAGE: &str = "site";
+const PROGRAM_STAGE: &str = "mdbook";
+/// The program, and its crate.
+const PROGRAM: &str = "mdbook";
+const VERSION: &str = "0.5.4";
+/// Crates whose own pages are part of the site, and their folders.
+const CRATES: [(&str, &str); 2] = [
+    ("virtio-fifo-protocol", "protocol"),
+    ("vhost-device-fifo", "device"),
+];
+/// How mdBook is to work. Its `links` preprocessor is left out: it would take `{{#` in a source for its own.
+const CONFIG: &str = r#"[book]
+title = "globalfifo"
+language = "en"
+src = "src"
+
+[build]
+build-dir = "site"
+create-missing = false
+use-default-preprocessors = false
+
+[preprocessor.index]
+
+[output.html]
+no-section-label = true
+
+[output.html.fold]
+enable = true
+level = 0
+
+[output.html.playground]
+runnable = false
+copyable = true
+
+[output.html.search]
+limit-results = 40
+use-boolean-and = true
+boost-title = 4
+"#;
+
+/// The built site.
+#[derive(Debug)]
+pub struct Site(Entry);
+
+impl Site {
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        self.0.join("site")
+    }
+}
+
+/// Builds it, if anything in it has changed.
+pub fn obtain(shop: &Shop) -> Result<Site> {
+    let pages = Pages::read(&shop.repository)?;
+    let mut key = KeyBuilder::new(STAGE)
+        .field("rustc", env!("LAB_RUSTC_VERSION"))
+        .field("mdbook", VERSION)
+        .field("config", CONFIG)
+        .field("summary", &pages.summary())
+        .file("Cargo.lock", &shop.repository.join("Cargo.lock"))?;
+    for (path, text) in pages.texts() {
+        key = key.field(&path.display().to_string(), text);
+    }
+    for path in &pages.files {
+        key = key.file(&path.display().to_string(), &shop.repository.join(path))?;
+    }
+    for (_, folder) in CRATES {
+        key = key.dir(folder, &shop.repository.join(folder), &module::is_source)?;
+    }
+    let key = key.finish();
+    let what = "building the documentation's site";
+    let entry = shop.obtain(STAGE, &key, what, |bench| {
+        let program = program(shop)?;
+        lay_out(bench.dir, &shop.repository, &pages)?;
+        let build = Spec::new(program.join(PROGRAM))
+            .arg("build")
+            .arg(bench.dir)
+            .place(Place::Group);
+        bench.run(&build)?;
+        for part in ["src", "book.toml"] {
+            crate::cache::remove(&bench.dir.join(part))?;
+        }
+        crates(shop, bench)
+    })?;
+    Ok(Site(entry))
+}
+
+/// mdBook, built from crates.io if it is missing.
+fn program(shop: &Shop) -> Result<Entry> {
+    let key = KeyBuilder::new(PROGRAM_STAGE)
+        .field("rustc", env!("LAB_RUSTC_VERSION"))
+        .field("version", VERSION)
+        .finish();
+    shop.obtain(PROGRAM_STAGE, &key, "building mdBook", |bench| {
+        // In the entry itself: what is left of an interrupted build goes with it.
+        let root = bench.dir.join("cargo");
+        fs::create_dir(&root).context("cannot make a directory in the cache")?;
+        let install = Spec::new(cargo())
+            .args(["install", PROGRAM, "--version", VERSION, "--locked"])
+            .args(["--no-default-features", "--features", "search", "--root"])
+            .arg(&root)
+            .arg("--target-dir")
+            .arg(root.join("target"))
+            .cwd(&root)
+            .environment(Environment::NotTheBuilds)
+            .place(Place::Group);
+        bench.run(&install)?;
+        fs::copy(root.join("bin").join(PROGRAM), bench.dir.join(PROGRAM))
+            .context("cargo has installed no program")?;
+        crate::cache::remove(&root)
+    })
+}
+
+fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// mdBook's folder.
+fn lay_out(dir: &Path, repository: &Path, pages: &Pages) -> Result<()> {
+    let src = dir.join("src");
+    let write = |path: &Path, bytes: &[u8]| {
+        let path = src.join(path);
+        let folder = path.parent().unwrap_or(&src);
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(Path::new("SUMMARY.md"), pages.summary().as_bytes())?;
+    for (path, text) in pages.texts() {
+        write(path, text.as_bytes())?;
+    }
+    for path in &pages.files {
+        let from = repository.join(path);
+        let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+        write(path, &bytes)?;
+    }
+    fs::write(dir.join("book.toml"), CONFIG).context("cannot write book.toml")
+}
+
+/// rustdoc's pages, at `rustdoc/` in the site.
+fn crates(shop: &Shop, bench: &mut Bench<'_>) -> Result<()> {
+    let target = bench.dir.join("target");
+    let mut doc = Spec::new(cargo())
+        .args(["doc", "--no-deps", "--locked", "--lib", "--target-dir"])
+        .arg(&target)
+        .cwd(&shop.repository)
+        .environment(Environment::NotTheBuilds)
+        .place(Place::Group);
+    for (name, _) in CRATES {
+        doc = doc.args(["--package", name]);
+    }
+    bench.run(&doc)?;
+    fs::rename(target.join("doc"), bench.dir.join("site/rustdoc"))
+        .context("rustdoc has made no pages")?;
+    crate::cache::remove(&target)
+}
