@@ -27,6 +27,8 @@ use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
 use crate::spec::Kind;
+use crate::turns::Turn;
+use crate::turns::Turns;
 
 /// What a device cannot be made of.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +41,13 @@ pub enum DeviceError {
     Timer(#[source] io::Error),
 }
 
-/// A FIFO, locked. The lock is handed over in the order in which it is asked for where its holder says so
-/// ([`FifoGuard::bump`]).
-pub type FifoGuard<'a> = parking_lot::MutexGuard<'a, Fifo>;
+/// A FIFO, locked. Its holder gives way to who waits where it says so ([`FifoGuard::bump`]).
+pub type FifoGuard<'a> = Turn<'a, Fifo>;
 
 /// A virtio-fifo device.
 #[derive(Debug)]
 pub struct Device {
-    fifos: Vec<parking_lot::Mutex<Fifo>>,
+    fifos: Vec<Turns<Fifo>>,
     num_fifos: u16,
     /// What was refused on the queues that belong to no FIFO: control and event.
     refusals: Mutex<Refusals>,
@@ -73,7 +74,7 @@ impl Device {
             .ok_or(DeviceError::Count(specs.len()))?;
         let fifos = (0..)
             .zip(specs)
-            .map(|(index, spec)| parking_lot::Mutex::new(make(index, spec, reset)))
+            .map(|(index, spec)| Turns::new(make(index, spec, reset)))
             .collect();
         Ok(Self {
             fifos,

@@ -313,8 +313,9 @@ pub fn stray_event(queue: &mut ActiveQueue<'_>, event: &[u8]) -> Result<Outcome,
     Ok(Outcome::Done)
 }
 
-/// Serves the control queue. `flush_tx` processes what is available in the tx queue of a FIFO,
-/// and `settle` makes sure that a reset of the device has reached it.
+/// Serves the control queue. `settle` makes sure that a reset of the device has reached a FIFO, processes what is available in
+/// its tx queue where asked to, and returns what that has cost, in bytes: the pass is charged with it, so that requests to clear
+/// do not keep other FIFOs waiting (DEV-26).
 ///
 /// # Errors
 ///
@@ -323,23 +324,26 @@ pub fn control(
     queue: &mut ActiveQueue<'_>,
     device: &Device,
     budget: &mut Budget,
-    mut settle: impl FnMut(u16, FlushTx),
+    mut settle: impl FnMut(u16, FlushTx) -> usize,
 ) -> Result<Outcome, QueueError> {
-    consume(
-        queue,
-        budget,
-        Announce::Yes,
-        |queue, chain| match control_message(queue, chain, device, &mut settle) {
+    consume(queue, budget, Announce::Yes, |queue, chain| {
+        let mut cost = 0;
+        let mut settle = |fifo, flush| cost += settle(fifo, flush);
+        let answered = control_message(queue, chain, device, &mut settle);
+        match answered {
             Ok(()) => Handled {
                 used: CtrlResponse::LEN,
-                moved: CtrlRequest::LEN + CtrlResponse::LEN,
+                moved: CtrlRequest::LEN + CtrlResponse::LEN + cost,
             },
             Err(reason) => {
                 device.refuse("control", reason);
-                Handled::REFUSED
+                Handled {
+                    used: 0,
+                    moved: cost,
+                }
             }
-        },
-    )
+        }
+    })
 }
 
 /// Whether a control request needs the tx messages before it processed.

@@ -53,6 +53,7 @@ pub mod signals;
 pub mod socket;
 pub mod systemd;
 pub mod timer;
+mod turns;
 pub mod virtqueue;
 pub mod worker;
 

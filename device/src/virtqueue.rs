@@ -60,8 +60,15 @@ pub enum QueueError {
     Queue(#[from] virtio_queue::Error),
 }
 
+/// Most chains of one pass over a queue.
+const PASS_CHAINS: u32 = 256;
+/// Most bytes that it moves.
+const PASS_BYTES: usize = 1 << 18;
+/// What a chain costs, in bytes moved.
+const CHAIN_COST: usize = PASS_BYTES / PASS_CHAINS as usize;
+
 /// How much one pass over a queue may do before the others have their turn (DEV-26).
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Budget {
     chains: u32,
     bytes: usize,
@@ -72,8 +79,8 @@ impl Budget {
     /// back, no more than a CPU still has in its own cache when it comes to copying it out.
     pub fn pass() -> Self {
         Self {
-            chains: 256,
-            bytes: 1 << 18,
+            chains: PASS_CHAINS,
+            bytes: PASS_BYTES,
         }
     }
 
@@ -83,6 +90,14 @@ impl Budget {
             chains: size.into(),
             bytes: usize::MAX,
         }
+    }
+
+    /// What was spent of `whole` until this was left, in bytes; at least [`CHAIN_COST`] a chain.
+    pub fn spent_of(&self, whole: &Self) -> usize {
+        let chains =
+            usize::try_from(whole.chains.saturating_sub(self.chains)).unwrap_or(usize::MAX);
+        let bytes = whole.bytes.saturating_sub(self.bytes);
+        chains.saturating_mul(CHAIN_COST).saturating_add(bytes)
     }
 
     /// Whether there is anything left; the last chain may overdraw it.
@@ -398,4 +413,26 @@ fn signal(vring: &VringState<SharedRam>) -> bool {
         warn!(%error, "cannot signal the VMM");
     }
     signalled.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DEV-26: what a request to clear has processed counts for as much as in a pass of its own.
+    #[test]
+    fn a_whole_ring_of_chains_is_worth_as_many_of_a_pass() {
+        let whole = Budget::whole(512);
+        let mut left = whole;
+        for _ in 0..256 {
+            left.spend(0);
+        }
+        let mut pass = Budget::pass();
+        pass.spend(left.spent_of(&whole));
+        assert!(!pass.left());
+
+        left = whole;
+        left.spend(100);
+        assert_eq!(left.spent_of(&whole), CHAIN_COST + 100);
+    }
 }

@@ -265,9 +265,12 @@ impl<'a> Pass<'a> {
         self.with_queue(CONTROL_QUEUE, vrings, ram, |pass, queue, budget| {
             handlers::control(queue, device, budget, |fifo, flush| {
                 pass.settle(fifo, Settle::Now);
-                if flush == FlushTx::Yes {
-                    pass.flush_tx(fifo);
-                    touched.add(Set::one(fifo));
+                match flush {
+                    FlushTx::Yes => {
+                        touched.add(Set::one(fifo));
+                        pass.flush_tx(fifo)
+                    }
+                    FlushTx::No => 0,
                 }
             })
         });
@@ -324,16 +327,21 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// DEV-22: processes what is available in the tx queue of FIFO `index`, all of it.
-    fn flush_tx(&mut self, index: u16) {
+    /// DEV-22: processes what is available in the tx queue of FIFO `index`, all of it. What that has cost, in bytes.
+    fn flush_tx(&mut self, index: u16) -> usize {
+        let mut cost = 0;
         let (device, vrings, ram) = (self.device, self.vrings, self.ram);
         self.with_queue(tx_queue(index), vrings, ram, |_, queue, budget| {
-            *budget = queue.whole();
-            match device.fifo(index) {
+            let whole = queue.whole();
+            *budget = whole;
+            let outcome = match device.fifo(index) {
                 Some(mut fifo) => handlers::tx(queue, &mut fifo, budget, Announce::Yes),
                 None => Ok(Outcome::Done),
-            }
+            };
+            cost = budget.spent_of(&whole);
+            outcome
         });
+        cost
     }
 
     /// Moves what there is to the driver, then tells it what it must know.

@@ -525,11 +525,6 @@ impl Driver {
         self.ram.write_slice(&bytes, at).unwrap();
     }
 
-    /// Descriptors of a queue.
-    pub fn size(&self, queue: u16) -> u16 {
-        self.queues[usize::from(queue)].size
-    }
-
     /// The descriptor table of a queue.
     pub fn table(&self, queue: u16) -> u64 {
         self.queues[usize::from(queue)].rings

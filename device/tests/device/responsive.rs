@@ -24,10 +24,14 @@ use crate::common::Driver;
 use crate::common::Host;
 use crate::common::NEXT;
 
-/// Most time of the median answer.
+/// Most time of an answer.
 const IN_TIME: Duration = Duration::from_millis(50);
-/// Answers measured. Half of them may be late because the machine is busy with other things.
-const ANSWERS: usize = 31;
+/// Answers measured. The fastest has to be in time: all others may be late because the machine is busy, as here a device without
+/// optimisation beside other tests is. What blocks the loop makes all of them late; how long it waits for a FIFO is counted, not
+/// timed, in [`a_fifo_that_is_flooded_can_be_had_after_a_chain`].
+const ANSWERS: usize = 32;
+/// Descriptors of a long chain.
+const LONG: u16 = 32;
 /// Only a hang takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,20 +40,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Flood {
     /// Chains that are refused at their first descriptor.
     Empty,
-    /// tx chains of all descriptors that there are, which are walked to their end.
+    /// tx chains of many descriptors, which are walked to their end.
     Long,
     /// The same, and requests to clear the FIFO they belong to, each of which has the device process
     /// the whole tx queue first (DEV-22).
     LongAndClear,
 }
 
-/// One chain of all descriptors of `queue`, each of which is read by the device.
-fn link_all(driver: &mut Driver, queue: u16) {
-    let count = driver.size(queue);
+/// One chain of [`LONG`] descriptors of `queue`, each of which is read by the device.
+fn link_long(driver: &mut Driver, queue: u16) {
     let part = driver.readable(&[0; 64]);
     let table = driver.table(queue);
-    for index in 0..count {
-        let (flags, next) = if index + 1 < count {
+    for index in 0..LONG {
+        let (flags, next) = if index + 1 < LONG {
             (NEXT, index + 1)
         } else {
             (0, 0)
@@ -97,7 +100,7 @@ fn status_is_answered_in_time_while_every_fifo_is_flooded(
     let fifos = 0..MAX_FIFOS;
     if !matches!(flood, Flood::Empty) {
         for fifo in fifos.clone() {
-            link_all(&mut driver, tx_queue(fifo));
+            link_long(&mut driver, tx_queue(fifo));
         }
     }
     if matches!(flood, Flood::LongAndClear) {
@@ -122,11 +125,48 @@ fn status_is_answered_in_time_while_every_fifo_is_flooded(
     }
     let at = driver.used_count(tx_queue(0));
     let mut times: Vec<_> = (0..ANSWERS).map(|_| status(&mut client).0).collect();
-    let served = driver.used_count(tx_queue(0)) != at;
+    wait_for_more(&driver, at);
     drop(flooding);
     times.sort();
-    let (median, longest) = (times[ANSWERS / 2], times[ANSWERS - 1]);
-    println!("{flood:?}, {kind}: median {median:?}, longest {longest:?}");
-    assert!(served, "the flood did not go on");
-    assert!(median < IN_TIME, "median {median:?}, longest {longest:?}");
+    let [fastest, median, longest] = [0, ANSWERS / 2, ANSWERS - 1].map(|at| times[at]);
+    println!("{flood:?}, {kind}: fastest {fastest:?}, median {median:?}, longest {longest:?}");
+    assert!(fastest < IN_TIME, "{times:?}");
+}
+
+/// Waits until more tx buffers of FIFO 0 have been used than `at`.
+fn wait_for_more(driver: &Driver, at: u16) {
+    let begun = Instant::now();
+    while driver.used_count(tx_queue(0)) == at {
+        assert!(begun.elapsed() < PATIENCE, "the flood does not go on");
+        std::thread::yield_now();
+    }
+}
+
+/// DEV-26: who waits for a FIFO, as the event loop does, waits for a chain and not for a pass of 128. Counted in chains, for
+/// time depends on the machine; the median, for the thread may lose its CPU between count and lock.
+#[test]
+fn a_fifo_that_is_flooded_can_be_had_after_a_chain() {
+    let host = Host::new(&["loopback"]);
+    let mut driver = host.driver();
+    link_long(&mut driver, tx_queue(0));
+    let flooding = driver.flood(tx_queue(0));
+    driver.wait_interrupt(tx_queue(0));
+    let mut waited: Vec<_> = (0..201)
+        .map(|_| {
+            // Within a pass, where the lock is taken.
+            let before = driver.used_count(tx_queue(0));
+            wait_for_more(&driver, before);
+            let before = driver.used_count(tx_queue(0));
+            let fifo = host.device.fifo(0).unwrap();
+            let after = driver.used_count(tx_queue(0));
+            drop(fifo);
+            after.wrapping_sub(before)
+        })
+        .collect();
+    drop(flooding);
+    waited.sort();
+    assert!(
+        waited[waited.len() / 2] <= 4,
+        "chains waited for: {waited:?}"
+    );
 }
