@@ -30,3 +30,4 @@ mod recovery;
 mod reset;
 mod sandbox;
 mod streams;
+mod trace;
