@@ -35,6 +35,7 @@ use crate::device::Device;
 use crate::fault::Place;
 use crate::mailbox::Mailbox;
 use crate::mailbox::NoAnswer;
+use crate::trace::What;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
 use crate::worker;
@@ -237,6 +238,7 @@ impl VhostUserBackend for FifoBackend {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.device.tracer().record(|| What::Config);
         let mut config = self.device.config().to_bytes();
         if let Some(tap) = self.device.faults().tap(Place::CONTROL) {
             tap.config(&mut config);

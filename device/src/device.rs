@@ -27,6 +27,8 @@ use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::spec::FifoSpec;
 use crate::spec::Kind;
+use crate::trace::Tracer;
+use crate::trace::What;
 use crate::turns::Turn;
 use crate::turns::Turns;
 
@@ -59,6 +61,7 @@ pub struct Device {
     /// How often the driver was interrupted, by virtqueue.
     interrupts: Vec<AtomicU64>,
     kinds: Vec<&'static str>,
+    tracer: Arc<Tracer>,
 }
 
 impl Device {
@@ -72,21 +75,25 @@ impl Device {
             .ok()
             .filter(|count| (1..=virtio_fifo::MAX_FIFOS).contains(count))
             .ok_or(DeviceError::Count(specs.len()))?;
+        let tracer = Arc::new(Tracer::default());
         let fifos = (0..)
             .zip(specs)
-            .map(|(index, spec)| Turns::new(make(index, spec, reset)))
+            .map(|(index, spec)| {
+                Turns::new(make(index, spec, reset).traced_by(Arc::clone(&tracer)))
+            })
             .collect();
         Ok(Self {
             fifos,
             num_fifos,
             refusals: Mutex::default(),
             worker: Mutex::default(),
-            faults: Faults::new(num_fifos).map_err(DeviceError::Timer)?,
+            faults: Faults::new(num_fifos, Arc::clone(&tracer)).map_err(DeviceError::Timer)?,
             connections: AtomicU64::default(),
             interrupts: (0..virtio_fifo::num_queues(num_fifos))
                 .map(|_| AtomicU64::default())
                 .collect(),
             kinds: specs.iter().map(|spec| spec.kind.name()).collect(),
+            tracer,
         })
     }
 
@@ -118,7 +125,9 @@ impl Device {
 
     /// Who moves the bytes between FIFOs and queues from now on; `None` while no VMM is connected.
     pub fn set_worker(&self, worker: Option<Arc<Mailbox>>) {
-        if worker.is_some() {
+        let connected = worker.is_some();
+        self.tracer.record(|| What::Vmm { connected });
+        if connected {
             self.connections.fetch_add(1, Ordering::Relaxed);
         } else {
             self.faults.driver_gone();
@@ -141,6 +150,11 @@ impl Device {
         if let Some(worker) = &*worker {
             worker.serve_fifo(index);
         }
+    }
+
+    /// Where its events are recorded.
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.tracer
     }
 
     /// What goes wrong on demand.

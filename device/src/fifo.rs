@@ -13,6 +13,7 @@ mod by_hand;
 mod outside;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use tracing::debug;
 use tracing::warn;
@@ -30,6 +31,8 @@ use crate::refusal::Refusal;
 use crate::refusal::Refusals;
 use crate::ring::Ring;
 use crate::ring::RingError;
+use crate::trace::Tracer;
+use crate::trace::What;
 
 pub use self::by_hand::NotByHand;
 use self::outside::Doorbell;
@@ -150,6 +153,7 @@ pub struct Fifo {
     peers: u64,
     rx_messages: u64,
     tx_messages: u64,
+    tracer: Arc<Tracer>,
 }
 
 impl Fifo {
@@ -170,6 +174,7 @@ impl Fifo {
             peers: 0,
             rx_messages: 0,
             tx_messages: 0,
+            tracer: Arc::default(),
         }
     }
 
@@ -203,6 +208,12 @@ impl Fifo {
             host: Some(host),
             ..Self::loopback(index, capacity, reset)
         }
+    }
+
+    /// Records its events in `tracer`.
+    #[must_use]
+    pub fn traced_by(self, tracer: Arc<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Which FIFO of the device it is.
@@ -254,6 +265,12 @@ impl Fifo {
         payload: &mut impl Payload,
         len: usize,
     ) -> Result<(), Refusal> {
+        let fifo = self.index;
+        self.tracer.record(|| What::Pop {
+            fifo,
+            position: header.offset,
+            bytes: len,
+        });
         if self.failed {
             return Err(Refusal::Failed);
         }
@@ -321,6 +338,10 @@ impl Fifo {
     /// Counts something refused that does the FIFO no harm.
     pub fn refuse(&mut self, queue: &'static str, reason: Refusal) {
         let index = self.index;
+        self.tracer.record(|| What::Refused {
+            fifo: index,
+            reason,
+        });
         self.refusals.add(format_args!("{queue} {index}"), reason);
     }
 
@@ -364,6 +385,11 @@ impl Fifo {
         sent.map_err(|_| Refusal::InvalidChain)?;
         self.told(header.tx_limit);
         self.rx_messages += 1;
+        self.tracer.record(|| What::Push {
+            fifo: self.index,
+            position: header.offset,
+            bytes: payload,
+        });
         Ok(RxHeader::LEN + payload)
     }
 
@@ -389,14 +415,27 @@ impl Fifo {
         else {
             return;
         };
-        let mut wrong = None;
+        let (mut wrong, begun, fifo) = (None, self.tracer.begin(), self.index);
         tx.drain_with(|position, bytes| {
+            trace_moved(&self.tracer, begun, bytes.len(), |bytes| {
+                What::EndpointWrite {
+                    fifo,
+                    position,
+                    bytes,
+                }
+            });
             if let Err(mismatch) = endpoint.take(position, bytes) {
                 wrong.get_or_insert(mismatch);
             }
         });
         if endpoint.makes() {
-            self.rx.claim();
+            let position = self.rx.written();
+            let bytes = self.rx.claim();
+            trace_moved(&self.tracer, begun, bytes, |bytes| What::EndpointRead {
+                fifo,
+                position,
+                bytes,
+            });
         }
         if let Some(mismatch) = wrong {
             // The first is what matters; the rest is counted with the refusals.
@@ -439,12 +478,17 @@ impl Fifo {
             count += host.tx.clear();
         }
         debug!(fifo = self.index, bytes = count, "cleared");
+        self.tracer.record(|| What::Clear {
+            fifo: self.index,
+            bytes: count,
+        });
         self.ring_bell();
         count
     }
 
     /// DEV-6, DEV-21: what a device reset means for this FIFO. The counters run on.
     pub fn reset(&mut self) {
+        self.tracer.record(|| What::Reset { fifo: self.index });
         match self.reset {
             ResetPolicy::Keep => self.rx.rewind(),
             ResetPolicy::Clear => {
@@ -532,9 +576,21 @@ impl Fifo {
         if from != to {
             // A guest can do this as often as it likes: no line of its own in the log.
             debug!(fifo = self.index, from, to, "state flags changed");
+            let fifo = self.index;
+            self.tracer.record(|| What::State { fifo, from, to });
             self.changed = true;
         }
     }
+}
+
+/// Records bytes that were moved, if there were any, by something that began when the tracer says.
+fn trace_moved(
+    tracer: &Tracer,
+    begun: Option<u64>,
+    bytes: usize,
+    what: impl FnOnce(usize) -> What,
+) {
+    tracer.record_at(begun.filter(|_| bytes > 0), || what(bytes));
 }
 
 /// The limit of a stream that is stored in `ring` when all below `consumed` has left it.

@@ -7,6 +7,7 @@
 //! - [`ring`]: the FIFO core, three cursors over bytes
 //! - [`pattern`], [`endpoint`]: what a FIFO ends at within the device
 //! - [`refusal`]: what is refused from a guest, counted and logged
+//! - [`trace`]: events with their times, for those who ask
 //! - [`fifo`]: one FIFO, its credit and its state
 //! - [`fault`]: what goes wrong on demand, decided
 //! - [`spec`], [`device`]: all FIFOs, as configured
@@ -53,6 +54,7 @@ pub mod signals;
 pub mod socket;
 pub mod systemd;
 pub mod timer;
+pub mod trace;
 mod turns;
 pub mod virtqueue;
 pub mod worker;

@@ -163,10 +163,12 @@ impl Ring {
         }
     }
 
-    /// Counts all that is free as come in: bytes to be made.
-    pub fn claim(&mut self) {
+    /// Counts all that is free as come in: bytes to be made; returns how many that is.
+    pub fn claim(&mut self) -> usize {
+        let free = self.free();
         // INVARIANT: as much as is free.
-        self.written += as_count(self.free());
+        self.written += as_count(free);
+        free
     }
 
     /// As [`Ring::send_to`], with bytes made by `make`, a piece at a time: it gets the position of the first,

@@ -28,6 +28,7 @@ use crate::chain::Lengths;
 use crate::fault::Tap;
 use crate::fault::Used;
 use crate::refusal::Refusal;
+use crate::trace::Notified;
 
 /// Guest memory as it stands during one pass over a queue.
 pub type GuestRam = GuestMemoryMmap<()>;
@@ -356,20 +357,27 @@ impl<'a> ActiveQueue<'a> {
     }
 
     /// Interrupts the driver, once for the whole pass, if buffers were used and it wants to know.
-    /// Returns whether it did.
+    /// Returns what came of it; `None` if nothing was used.
     ///
     /// # Errors
     ///
     /// When the rings are not in guest memory.
-    pub fn notify(&mut self) -> Result<bool, QueueError> {
+    pub fn notify(&mut self) -> Result<Option<Notified>, QueueError> {
         self.give_held_back()?;
-        if std::mem::take(&mut self.used)
-            && self.wants_interrupt()?
-            && self.tap.is_none_or(Tap::interrupts_now)
-        {
-            return Ok(signal(&self.vring));
+        if !std::mem::take(&mut self.used) {
+            return Ok(None);
         }
-        Ok(false)
+        if !self.wants_interrupt()? {
+            return Ok(Some(Notified::Suppressed));
+        }
+        if !self.tap.is_none_or(Tap::interrupts_now) {
+            return Ok(Some(Notified::Withheld));
+        }
+        Ok(Some(if signal(&self.vring) {
+            Notified::Sent
+        } else {
+            Notified::Failed
+        }))
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, QueueError> {

@@ -31,6 +31,8 @@ use crate::mailbox::Set;
 use crate::mailbox::fifo_of;
 use crate::mailbox::place_of;
 use crate::refusal::Refusal;
+use crate::trace::Notified;
+use crate::trace::What;
 use crate::virtqueue;
 use crate::virtqueue::ActiveQueue;
 use crate::virtqueue::Budget;
@@ -113,6 +115,9 @@ pub fn run(
     ram: &SharedRam,
     mailbox: &Mailbox,
 ) {
+    if let Wake::Queue(queue) = wake {
+        device.tracer().record(|| What::Kick { queue });
+    }
     if matches!(wake, Wake::Queue(_)) && !std::mem::replace(&mut worker.driver_seen, true) {
         device.faults().driver_started();
     }
@@ -233,9 +238,10 @@ impl<'a> Pass<'a> {
             self.serve(index);
         }
         for index in interrupt.iter() {
+            let begun = self.device.tracer().begin();
             let vring = self.vrings.get(usize::from(index));
             if vring.is_some_and(virtqueue::interrupt) {
-                self.device.count_interrupt(index);
+                self.notified(index, begun, Notified::Sent);
             }
         }
         if !stop.is_empty() {
@@ -388,13 +394,26 @@ impl<'a> Pass<'a> {
             };
             let served = serve(self, &mut queue, &mut Budget::pass());
             // What was used before an error is announced even so.
+            let begun = self.device.tracer().begin();
             let notified = queue.notify();
-            if matches!(notified, Ok(true)) {
-                self.device.count_interrupt(index);
+            if let Ok(Some(result)) = notified {
+                self.notified(index, begun, result);
             }
             served.and_then(|outcome| notified.map(|_| outcome))
         });
         self.conclude(index, result);
+    }
+
+    /// The driver was to be notified of what was used in the queue `index`.
+    fn notified(&self, index: u16, begun: Option<u64>, result: Notified) {
+        let what = || What::Notify {
+            queue: index,
+            result,
+        };
+        self.device.tracer().record_at(begun, what);
+        if result == Notified::Sent {
+            self.device.count_interrupt(index);
+        }
     }
 
     fn conclude(&mut self, index: u16, result: Result<Outcome, QueueError>) {
@@ -440,8 +459,9 @@ impl<'a> Pass<'a> {
                         Some(mut fifo) => handlers::tx(queue, &mut fifo, budget, Announce::Yes)?,
                         None => Outcome::Done,
                     };
-                    if queue.notify()? {
-                        device.count_interrupt(index);
+                    let begun = device.tracer().begin();
+                    if let Some(result) = queue.notify()? {
+                        self.notified(index, begun, result);
                     }
                     Ok(outcome)
                 });

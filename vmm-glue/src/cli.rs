@@ -9,6 +9,7 @@ mod machine;
 mod module;
 mod new;
 mod stay;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -45,6 +46,8 @@ pub use stay::ConsoleArgs;
 pub use stay::DownArgs;
 pub use stay::ExecArgs;
 pub use stay::UpArgs;
+pub use trace::Format as TraceFormat;
+pub use trace::TraceArgs;
 
 /// The globalfifo lab: a FIFO device that exists only in software, with a real interrupt, and a guest to use it in.
 ///
@@ -76,6 +79,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Boot a guest with the device; run a command in it, or a shell.
     Run(RunArgs),
+    /// Show where the time goes: one timeline of a command in the guest and the device on the host.
+    Trace(TraceArgs),
     /// Boot a guest with the device that stays.
     Up(UpArgs),
     /// Run a command in a machine that stays; any number at once.
@@ -117,6 +122,9 @@ pub enum Command {
 /// `cargo lab demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    /// Also write what happened as one timeline of guest and device: a page, see docs/trace.md.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -129,6 +137,9 @@ pub struct LessonArgs {
     /// Where figures are written as SVG files.
     #[arg(long, value_name = "DIR")]
     svg: Option<OsString>,
+    /// Also write what happened as one timeline of guest and device: a page, see docs/trace.md.
+    #[arg(long, value_name = "FILE", requires = "id")]
+    pub html: Option<PathBuf>,
     /// Replace the transcripts and figures in docs/lessons by those of this run.
     #[arg(long, requires = "id", conflicts_with = "svg")]
     pub update_pages: bool,

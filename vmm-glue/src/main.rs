@@ -27,6 +27,7 @@ mod stay;
 mod streams;
 mod symbols;
 mod testing;
+mod trace;
 mod tty;
 mod ui;
 mod vm;
@@ -83,6 +84,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
     match command {
         Command::Demo(args) => commands::demo::demo(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Trace(args) => commands::trace::trace(args),
         Command::Up(args) if is_keeper => commands::up::keep(args),
         Command::Up(args) => commands::up::up(args),
         Command::Exec(args) => commands::exec::exec(args),

@@ -26,13 +26,15 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What all names begin with; the kind and random letters follow.
 const PREFIX: &str = "globalfifo-";
 /// All kinds: nothing else is ever removed.
-const KINDS: [&str; 10] = [
-    RUN, TEST, "soak", "bench", "alone", "module", "grade", "mutants", "hostile", DEBIAN,
+const KINDS: [&str; 11] = [
+    RUN, TEST, TRACE, "soak", "bench", "alone", "module", "grade", "mutants", "hostile", DEBIAN,
 ];
 /// A machine's sockets and logs.
 pub const RUN: &str = "run";
 /// Host ends of a test's FIFOs.
 pub const TEST: &str = "test";
+/// What a traced guest leaves.
+pub const TRACE: &str = "trace";
 /// mmdebstrap's own: files in it belong to subordinate ids, so removing it takes more.
 pub const DEBIAN: &str = "debian";
 

@@ -14,6 +14,7 @@ pub mod protocol;
 
 mod server;
 mod service;
+mod tracing;
 mod watch;
 
 pub use self::server::Control;

@@ -115,10 +115,16 @@ pub enum Command {
         #[serde(default)]
         fifos: Vec<u16>,
     },
+    /// From now on tells events of the data path with their times, or ends that.
+    Trace {
+        /// Begin.
+        #[serde(default = "yes")]
+        on: bool,
+    },
 }
 
 /// Names of all commands, for whoever uses another one.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "status",
     "metrics",
     "push",
@@ -130,6 +136,7 @@ const COMMANDS: [&str; 11] = [
     "fault-remove",
     "fault-clear",
     "watch",
+    "trace",
 ];
 
 fn max_bytes() -> usize {
@@ -339,6 +346,8 @@ pub enum Outcome {
     Faults(Faults),
     /// Of [`Command::FaultClear`].
     FaultsRemoved(FaultsRemoved),
+    /// Of [`Command::Trace`] at its end.
+    Traced(Traced),
     /// Of commands that have nothing to say.
     Done {},
 }
@@ -396,6 +405,15 @@ pub struct Faults {
 pub struct FaultsRemoved {
     /// How many.
     pub removed: usize,
+}
+
+/// What a trace was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced {
+    /// Events told.
+    pub traced: u64,
+    /// Events dropped because the client was too slow.
+    pub lost: u64,
 }
 
 /// The answer to a request.

@@ -40,8 +40,10 @@ use super::protocol::Command;
 use super::protocol::Failure;
 use super::protocol::Hello;
 use super::protocol::MAX_LINE;
+use super::protocol::Outcome;
 use super::protocol::Request;
 use super::protocol::Status;
+use super::tracing::Tracing;
 use super::watch::Watcher;
 use crate::socket::Listening;
 use crate::socket::SocketFile;
@@ -59,6 +61,7 @@ struct Client {
     incoming: Incoming,
     outgoing: Outgoing,
     watcher: Option<Watcher>,
+    tracing: Option<Tracing>,
     /// It will send nothing more.
     ended: bool,
     interest: EventSet,
@@ -74,6 +77,7 @@ impl Client {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             watcher: None,
+            tracing: None,
             ended: false,
             interest: EventSet::IN,
         };
@@ -90,8 +94,9 @@ impl Client {
             self.receive()?;
             self.answer(service);
         }
+        self.trace();
         self.flush()?;
-        if self.ended && self.watcher.is_none() && self.outgoing.is_empty() {
+        if self.ended && !self.is_told_more() && self.outgoing.is_empty() {
             return Err(Close);
         }
         Ok(())
@@ -112,18 +117,20 @@ impl Client {
     }
 
     fn answer(&mut self, service: &Service) {
-        while !self.outgoing.is_enough() {
+        while !self.outgoing.is_enough() && !self.ends_trace() {
             let mut line = self.incoming.next_line();
             if line.is_none() && self.ended {
                 line = self.incoming.last();
             }
             let Some(line) = line else { break };
-            let answer = self.answer_to(line, service);
-            self.say(&answer);
+            if let Some(answer) = self.answer_to(line, service) {
+                self.say(&answer);
+            }
         }
     }
 
-    fn answer_to(&mut self, line: Line, service: &Service) -> Answer {
+    /// The answer, unless it comes later.
+    fn answer_to(&mut self, line: Line, service: &Service) -> Option<Answer> {
         let request = match line {
             Line::Whole(line) => Request::parse(&line),
             Line::TooLong => Err(BadRequest {
@@ -136,6 +143,19 @@ impl Client {
         };
         match request {
             Ok(Request { id, command }) => {
+                match &command {
+                    Command::Trace { on: true } => {
+                        self.tracing
+                            .get_or_insert_with(|| Tracing::new(service.tracer()));
+                    }
+                    Command::Trace { on: false } => {
+                        if let Some(tracing) = &mut self.tracing {
+                            tracing.end(id);
+                            return None;
+                        }
+                    }
+                    _ => {}
+                }
                 let watched = match &command {
                     Command::Watch { fifos } => Some(fifos.clone()),
                     _ => None,
@@ -144,21 +164,51 @@ impl Client {
                 if let (Some(fifos), Ok(_)) = (watched, &result) {
                     self.watcher = Some(Watcher::new(fifos, service.status()));
                 }
-                Answer::new(id, result)
+                Some(Answer::new(id, result))
             }
-            Err(BadRequest { id, failure }) => Answer::new(id, Err(failure)),
+            Err(BadRequest { id, failure }) => Some(Answer::new(id, Err(failure))),
         }
     }
 
-    fn tell(&mut self, now: &Status) -> Result<(), Close> {
+    /// Tells events as far as the client reads, then answers the request to end that.
+    fn trace(&mut self) {
+        while !self.outgoing.is_enough()
+            && let Some(tracing) = &mut self.tracing
+        {
+            let lines = tracing.lines();
+            if lines.is_empty() {
+                if let Some((id, traced)) = tracing.ended() {
+                    self.tracing = None;
+                    self.say(&Answer::new(id, Ok(Outcome::Traced(traced))));
+                }
+                return;
+            }
+            for line in lines {
+                self.say(&line);
+            }
+        }
+    }
+
+    /// Whether its last request waits until it has every event.
+    fn ends_trace(&self) -> bool {
+        self.tracing.as_ref().is_some_and(Tracing::is_ending)
+    }
+
+    /// Whether something is told to it that it need not ask for.
+    fn is_told_more(&self) -> bool {
+        self.watcher.is_some() || self.tracing.is_some()
+    }
+
+    fn tell(&mut self, now: Option<&Status>) -> Result<(), Close> {
         let can_take = !self.outgoing.is_enough();
-        let events = match &mut self.watcher {
-            Some(watcher) => watcher.look(now, can_take),
-            None => Vec::new(),
+        let events = match (&mut self.watcher, now) {
+            (Some(watcher), Some(now)) => watcher.look(now, can_take),
+            _ => Vec::new(),
         };
         for event in events {
             self.say(&event);
         }
+        self.trace();
         self.flush()
     }
 
@@ -179,7 +229,8 @@ impl Client {
         if !self.ended && !self.outgoing.is_enough() {
             wanted |= EventSet::IN;
         }
-        if !self.outgoing.is_empty() {
+        let traced = self.tracing.as_ref().is_some_and(Tracing::has_much);
+        if !self.outgoing.is_empty() || traced {
             wanted |= EventSet::OUT;
         }
         wanted
@@ -289,7 +340,7 @@ impl Control {
         self.with_client(events.fd(), ops, |client| {
             client.serve(&service)?;
             // Nobody is left to read an answer. What it had sent before is done first.
-            if gone && (client.ended || client.watcher.is_some()) {
+            if gone && (client.ended || client.is_told_more()) {
                 return Err(Close);
             }
             Ok(())
@@ -302,24 +353,22 @@ impl Control {
         if self.deaf {
             self.deaf = ops.add(Events::new(&self.listener, EventSet::IN)).is_err();
         }
-        let watchers: Vec<RawFd> = self
+        let told: Vec<RawFd> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.watcher.is_some())
+            .filter(|(_, client)| client.is_told_more())
             .map(|(fd, _)| *fd)
             .collect();
-        if watchers.is_empty() {
-            return;
-        }
-        let now = self.service.status();
-        for fd in watchers {
-            self.with_client(fd, ops, |client| client.tell(&now));
+        let watched = self.clients.values().any(|client| client.watcher.is_some());
+        let now = watched.then(|| self.service.status());
+        for fd in told {
+            self.with_client(fd, ops, |client| client.tell(now.as_ref()));
         }
     }
 
     /// The timer runs only as long as somebody waits for it.
     fn set_timer(&mut self) {
-        let wanted = self.deaf || self.clients.values().any(|client| client.watcher.is_some());
+        let wanted = self.deaf || self.clients.values().any(Client::is_told_more);
         if wanted == self.ticking {
             return;
         }

@@ -102,6 +102,8 @@ enum CtlCommand {
         /// Numbers of the FIFOs to watch [default: all]
         fifos: Vec<u16>,
     },
+    /// Tell every event of the data path with its time, until Ctrl-C: seconds of CLOCK_MONOTONIC
+    Trace,
     /// Print all counters in Prometheus' text format
     Metrics,
 }
@@ -186,6 +188,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CtlError> {
         }),
         CtlCommand::Fault(command) => session.fault(command),
         CtlCommand::Watch { fifos } => session.watch(fifos),
+        CtlCommand::Trace => session.trace(),
         CtlCommand::Metrics => session.metrics(),
     }
 }
@@ -306,6 +309,18 @@ impl Session {
                 write_out(format!("{event}\n").as_bytes())?;
             } else {
                 write_out(show::event(&read::<Event>(event)?).as_bytes())?;
+            }
+        }
+    }
+
+    fn trace(&mut self) -> Result<(), CtlError> {
+        self.ask(Command::Trace { on: true })?;
+        loop {
+            let event = self.client.next_event()?;
+            if self.json {
+                write_out(format!("{event}\n").as_bytes())?;
+            } else {
+                write_out(show::traced(&event).as_bytes())?;
             }
         }
     }

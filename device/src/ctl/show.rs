@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use crate::control::protocol::DeviceStatus;
 use crate::control::protocol::Event;
 use crate::control::protocol::FaultStatus;
@@ -155,6 +157,29 @@ fn refused(text: &mut String, place: &str, reasons: &BTreeMap<String, u64>) {
     }
 }
 
+/// One line for an event of a trace: seconds, what, and its fields.
+pub fn traced(event: &Value) -> String {
+    let number = |name| event.get(name).and_then(Value::as_u64);
+    let what = event.get("trace").and_then(Value::as_str).unwrap_or("?");
+    if let ("lost", Some(lost)) = (what, number("lost")) {
+        return format!("{lost} events lost: this client was too slow\n");
+    }
+    let ns = number("ns").unwrap_or_default();
+    let (seconds, rest) = (ns / 1_000_000_000, ns % 1_000_000_000);
+    let mut line = format!("{seconds:>7}.{rest:09}  {what:<15}");
+    for (name, value) in event.as_object().into_iter().flatten() {
+        if name != "trace" && name != "ns" {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            line.push_str(&format!(" {name}={value}"));
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    line
+}
+
 /// One line for what happened.
 pub fn event(event: &Event) -> String {
     match event {
@@ -245,6 +270,18 @@ mod tests {
             assert_eq!(&lines[2][at..at + heading.len()], value, "{text}");
         }
         assert_eq!(lines[3], "control and event queues: refused wrong-length 1");
+    }
+
+    #[test]
+    fn a_traced_event_is_seconds_what_and_fields() {
+        let event =
+            serde_json::json!({"trace": "push", "ns": 12_000_000_034_u64, "fifo": 1, "bytes": 5});
+        assert_eq!(
+            traced(&event),
+            "     12.000000034  push            bytes=5 fifo=1\n"
+        );
+        let event = serde_json::json!({"trace": "lost", "lost": 7});
+        assert_eq!(traced(&event), "7 events lost: this client was too slow\n");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -49,6 +50,8 @@ pub use self::spec::FaultError;
 pub use self::spec::FaultSpec;
 
 use self::plan::Plan;
+use crate::trace::Tracer;
+use crate::trace::What;
 
 /// A FIFO was named that the device does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +68,7 @@ pub struct Faults {
     plan: Mutex<Plan>,
     timer: TimerFd,
     num_fifos: u16,
+    tracer: Arc<Tracer>,
 }
 
 impl fmt::Debug for Faults {
@@ -74,18 +78,19 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// No faults, for a device with `num_fifos` FIFOs.
+    /// No faults, for a device with `num_fifos` FIFOs; strikes are recorded in `tracer`.
     ///
     /// # Errors
     ///
     /// When the kernel has no timer to give.
-    pub fn new(num_fifos: u16) -> io::Result<Self> {
+    pub fn new(num_fifos: u16, tracer: Arc<Tracer>) -> io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         Ok(Self {
             active: AtomicBool::new(false),
             plan: Mutex::new(Plan::new(num_fifos)),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
             num_fifos,
+            tracer,
         })
     }
 
@@ -168,7 +173,18 @@ impl Faults {
         let mut plan = self.lock();
         let now = Instant::now();
         let before = plan.next_due();
+        let begun = self.tracer.begin();
+        let strikes = begun.map(|_| plan.strikes());
         let answer = ask(&mut plan, now);
+        if let Some(strikes) = strikes {
+            for struck in plan.strikes().difference(&strikes) {
+                self.tracer.record_at(begun, || What::Fault {
+                    fault: struck.0.0,
+                    kind: struck.1,
+                    strikes: struck.2,
+                });
+            }
+        }
         let next = plan.next_due();
         if next != before {
             self.set_timer(next, now);

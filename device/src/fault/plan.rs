@@ -181,6 +181,14 @@ impl Plan {
         self.faults.iter().map(|fault| fault.report(now)).collect()
     }
 
+    /// How often each fault has struck: its number, its kind, how often; none that never did.
+    pub(super) fn strikes(&self) -> BTreeSet<(FaultId, &'static str, u64)> {
+        let faults = self.faults.iter().filter(|fault| fault.strikes > 0);
+        faults
+            .map(|fault| (fault.id, fault.spec.kind.name(), fault.strikes))
+            .collect()
+    }
+
     pub(super) fn active(&self) -> bool {
         !self.faults.is_empty() || !self.held_up.is_empty()
     }

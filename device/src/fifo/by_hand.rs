@@ -6,6 +6,8 @@
 //! who asks, or how.
 
 use super::Fifo;
+use super::trace_moved;
+use crate::trace::What;
 
 /// Why something cannot be done by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +52,14 @@ impl Fifo {
         let Some(host) = &mut self.host else {
             return Err(NotByHand::Loopback("pull bytes from"));
         };
+        let begun = self.tracer.begin();
         let mut bytes = vec![0; most.min(host.tx.unsent())];
         let (position, len) = host.tx.peek(&mut bytes);
+        trace_moved(&self.tracer, begun, len, |bytes| What::EndpointWrite {
+            fifo: self.index,
+            position,
+            bytes,
+        });
         host.tx.drop_to(position.saturating_add(len as u64));
         Ok(bytes)
     }

@@ -13,8 +13,10 @@ use vmm_sys_util::event::EventNotifier;
 use super::End;
 use super::Fifo;
 use super::Host;
+use super::trace_moved;
 use crate::outlet::Outlet;
 use crate::outlet::Payload;
+use crate::trace::What;
 
 /// Most bytes that wait for the end of a pass before they leave by an [`Outlet`].
 pub(super) const LEAVE_AT: usize = 16_384;
@@ -31,6 +33,8 @@ pub(super) struct Doorbell {
     outlet: Option<Arc<dyn Outlet>>,
     /// … except while it is taking some out itself: later ones must not overtake them.
     leaving: bool,
+    /// When that began, for the tracer.
+    begun: Option<u64>,
     /// The outlet has not taken all it was offered in this pass.
     narrow: bool,
     /// It found the rx ring full, …
@@ -71,6 +75,7 @@ impl Fifo {
         let Some(outlet) = doorbell.outlet.as_ref().filter(|_| tx.is_empty()) else {
             return 0;
         };
+        let (position, begun, fifo) = (tx.written(), self.tracer.begin(), self.index);
         let mut narrow = false;
         let taken = payload.show(len, |pieces| {
             let taken = outlet.offer_pieces(pieces).unwrap_or(0);
@@ -78,6 +83,11 @@ impl Fifo {
             taken
         });
         tx.pass_through(taken);
+        trace_moved(&self.tracer, begun, taken, |bytes| What::EndpointWrite {
+            fifo,
+            position,
+            bytes,
+        });
         doorbell.narrow = narrow;
         taken
     }
@@ -121,8 +131,14 @@ impl Fifo {
             && let Some(outlet) = &doorbell.outlet
             && tx.unsent() > 0
         {
+            let (position, begun, fifo) = (tx.sent(), self.tracer.begin(), self.index);
             let (first, second) = tx.unsent_parts();
             if let Ok(len) = outlet.offer(first, second) {
+                trace_moved(&self.tracer, begun, len, |bytes| What::EndpointWrite {
+                    fifo,
+                    position,
+                    bytes,
+                });
                 tx.drop_to(tx.sent().saturating_add(len as u64));
             }
             doorbell.narrow = tx.unsent() > 0;
@@ -162,11 +178,20 @@ impl Fifo {
     /// Takes bytes for the driver; how many of them.
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         let len = bytes.len().min(self.rx.free());
+        let (position, fifo) = (self.rx.written(), self.index);
         let mut source = bytes;
-        match self.rx.push_from(&mut source, len) {
+        let len = match self.rx.push_from(&mut source, len) {
             Ok(()) => len,
             Err(_) => 0,
-        }
+        };
+        trace_moved(&self.tracer, self.tracer.begin(), len, |bytes| {
+            What::EndpointRead {
+                fifo,
+                position,
+                bytes,
+            }
+        });
+        len
     }
 
     /// Copies bytes of the driver that wait to go outside: the position of the first, and how many.
@@ -181,6 +206,7 @@ impl Fifo {
         if let End::Outside(doorbell) = &mut host.end {
             doorbell.wants_bytes |= len == 0;
             doorbell.leaving = len > 0;
+            doorbell.begun = self.tracer.begin();
         }
         (position, len)
     }
@@ -188,8 +214,17 @@ impl Fifo {
     /// The bytes below `position` of the tx stream are outside, of those that [`Fifo::peek`] gave. (A
     /// clear may have been faster.)
     pub fn taken(&mut self, position: u64) {
+        let fifo = self.index;
+        let begun = self.doorbell().and_then(|doorbell| doorbell.begun.take());
         if let Some(host) = &mut self.host {
+            let from = host.tx.sent();
             host.tx.drop_to(position);
+            let bytes = usize::try_from(position.saturating_sub(from)).unwrap_or(usize::MAX);
+            trace_moved(&self.tracer, begun, bytes, |bytes| What::EndpointWrite {
+                fifo,
+                position: from,
+                bytes,
+            });
         }
         if let Some(doorbell) = self.doorbell() {
             doorbell.leaving = false;

@@ -186,6 +186,37 @@ fn metrics_are_prometheus_text() {
     assert!(text.lines().any(|found| found == line), "{text}");
 }
 
+/// `trace` tells each event with its time, and ends with the daemon.
+#[rstest]
+#[case(&["trace"], "  endpoint-read   bytes=5 fifo=0 position=")]
+#[case(&["trace", "--json"], r#""trace":"endpoint-read""#)]
+fn trace_follows(#[case] args: &[&str], #[case] part: &str) {
+    let mut fifo = Controlled::start(&["null"]);
+    let path = fifo.path("control");
+    let mut trace = command(&[&["ctl", &path], args].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(trace.stdout.take().unwrap()).lines();
+    let first = std::thread::spawn(move || {
+        let line = lines.find(|line| !line.as_ref().unwrap().contains("\"ok\""));
+        // It has a reader as long as it runs.
+        (line, lines)
+    });
+    while !first.is_finished() {
+        fifo.says(&["push", "0", "hello"]);
+        fifo.says(&["clear", "0"]);
+    }
+    let (line, lines) = first.join().unwrap();
+    let line = line.unwrap().unwrap();
+    assert!(line.contains(part), "{line}");
+    fifo.daemon.signal(Signal::SIGTERM);
+    assert_eq!(fifo.daemon.exit_code(), Some(0));
+    lines.for_each(drop);
+    assert_eq!(trace.wait().unwrap().code(), Some(1));
+}
+
 /// `watch` says each thing as it happens, and ends with the daemon.
 #[test]
 fn watch_follows() {

@@ -31,3 +31,4 @@ mod reset;
 mod responsive;
 mod sandbox;
 mod streams;
+mod trace;

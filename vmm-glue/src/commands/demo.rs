@@ -7,6 +7,7 @@ use fifo_lab_agent::Command;
 use fifo_lab_agent::Stdin;
 
 use super::run;
+use super::trace;
 use crate::cli::DemoArgs;
 use crate::stages;
 use crate::stages::guest;
@@ -27,5 +28,9 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
         stdin: Stdin::Null,
         ..Command::default()
     };
-    run::in_guest(&config, &Paths::new(&ready), &command, args.timeout())
+    let paths = Paths::new(&ready);
+    match &args.html {
+        Some(page) => trace::as_page(config, &paths, command, args.timeout(), page),
+        None => run::in_guest(&config, &paths, &command, args.timeout()),
+    }
 }

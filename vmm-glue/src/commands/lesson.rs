@@ -14,6 +14,7 @@ use fifo_lab_agent::Command;
 use fifo_lab_agent::Stdin;
 
 use super::run;
+use super::trace;
 use crate::cli::LessonArgs;
 use crate::exit::usage;
 use crate::stages;
@@ -61,7 +62,11 @@ pub fn lesson(args: &LessonArgs) -> Result<u8> {
         stdin: Stdin::Null,
         ..Command::default()
     };
-    run::in_guest(&config, &Paths::new(&ready), &command, args.timeout())
+    let paths = Paths::new(&ready);
+    match &args.html {
+        Some(page) => trace::as_page(config, &paths, command, args.timeout(), page),
+        None => run::in_guest(&config, &paths, &command, args.timeout()),
+    }
 }
 
 /// What the guest's program says there is.

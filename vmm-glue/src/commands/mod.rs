@@ -21,4 +21,5 @@ pub mod ps;
 pub mod run;
 pub mod soak;
 pub mod test;
+pub mod trace;
 pub mod up;

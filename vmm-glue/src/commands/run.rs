@@ -138,7 +138,8 @@ pub fn tell_control(config: &Config, paths: &Paths, machine: &Machine) {
     ui::say(&format!("the device from the host: {}", command.shell()));
 }
 
-fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -> Result<u8> {
+/// Runs a command in a machine that has booted, with this terminal's streams.
+pub fn attend(machine: &mut Machine, command: &Command, timeout: Option<Duration>) -> Result<u8> {
     let Some([stdin, stdout, stderr]) = machine.streams.take() else {
         anyhow::bail!("this machine has run its command")
     };

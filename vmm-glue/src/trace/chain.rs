@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What led to what: chains of events from a byte's write to the handler or the reader that it reaches.
+//!
+//! Bytes are followed by their positions, which driver and daemon name alike; interrupts by their
+//! virtqueue and CPU; signals, wake-ups and requests by the task or number that they name. Pure; it
+//! must not know how events are shown.
+
+use std::collections::HashMap;
+
+use super::event::Event;
+use super::event::Place;
+use super::event::Timeline;
+
+/// Events that are looked at for one link, at most: what is not among them is not there.
+const FAR: usize = 20_000;
+/// What follows from a receive outside of an interrupt comes within this, in nanoseconds.
+const SOON: u64 = 200_000;
+
+/// One event of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Which of the timeline's events.
+    pub event: usize,
+    /// The step of this chain that led to it; `None` for the first.
+    pub after: Option<usize>,
+    /// Who took the time from that one to this.
+    pub by: &'static str,
+}
+
+/// What one write, or one read of an endpoint, led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Number of the FIFO.
+    pub fifo: u64,
+    /// Of its first byte, in the stream where it began.
+    pub position: u64,
+    /// Bytes of the write, or of the read.
+    pub bytes: u64,
+    /// In order of time.
+    pub steps: Vec<Step>,
+}
+
+impl Chain {
+    fn begin(event: usize, of: &Event) -> Option<Self> {
+        Some(Self {
+            fifo: of.number("fifo")?,
+            position: of.number("position")?,
+            bytes: of.number("bytes").filter(|bytes| *bytes > 0)?,
+            steps: vec![Step {
+                event,
+                after: None,
+                by: "",
+            }],
+        })
+    }
+
+    fn add(&mut self, event: usize, after: usize, by: &'static str) -> usize {
+        self.steps.push(Step {
+            event,
+            after: Some(after),
+            by,
+        });
+        self.steps.len() - 1
+    }
+
+    /// First and last moment, in nanoseconds.
+    pub fn span(&self, timeline: &Timeline) -> (u64, u64) {
+        let times = self
+            .steps
+            .iter()
+            .filter_map(|step| timeline.events.get(step.event));
+        times.fold((u64::MAX, 0), |(from, to), event| {
+            (from.min(event.ns), to.max(event.ns))
+        })
+    }
+}
+
+/// Effects before their causes: how many, and by how many nanoseconds at most.
+pub fn inversions(timeline: &Timeline, chains: &[Chain]) -> (usize, u64) {
+    let time = |chain: &Chain, step: usize| {
+        let event = chain.steps.get(step)?.event;
+        Some(timeline.events.get(event)?.ns)
+    };
+    let mut found = (0, 0);
+    for chain in chains {
+        for (at, step) in chain.steps.iter().enumerate() {
+            let cause = step.after.and_then(|after| time(chain, after));
+            if let (Some(cause), Some(effect)) = (cause, time(chain, at))
+                && effect < cause
+            {
+                found = (found.0 + 1, found.1.max(cause - effect));
+            }
+        }
+    }
+    found
+}
+
+/// Of which FIFO, virtqueue or task an event is, with its kind.
+type Key = (&'static str, u64);
+
+/// Kinds of events that are looked for, of the daemon and of the driver, and the field that tells them
+/// apart.
+const DAEMON: [(&str, &str, &str); 6] = [
+    ("kick", "kick", "queue"),
+    ("pop", "pop", "fifo"),
+    ("push", "push", "fifo"),
+    ("notify", "notify", "queue"),
+    ("endpoint-read", "endpoint-read", "fifo"),
+    ("endpoint-write", "endpoint-write", "fifo"),
+];
+const DRIVER: [(&str, &str, &str); 8] = [
+    ("write", "write", "fifo"),
+    ("send", "send", "fifo"),
+    ("interrupt", "interrupt", "queue"),
+    ("receive", "receive", "fifo"),
+    ("read", "read", "fifo"),
+    ("wake", "wake", "fifo"),
+    ("signal", "signal", "fifo"),
+    ("request_complete", "request_complete", "fifo"),
+];
+const KERNEL: [(&str, &str, &str); 4] = [
+    ("signal_generate", "generate", "pid"),
+    ("sched_waking", "waking", "pid"),
+    ("sched_switch", "switch", "next_pid"),
+    ("irq_handler_entry", "irq", ""),
+];
+
+/// Links the events of a timeline. `is_loop` tells of which FIFOs what is written is read; times of
+/// guest and host may be off by `bound` nanoseconds.
+pub fn link(timeline: &Timeline, is_loop: &dyn Fn(u64) -> bool, bound: u64) -> Vec<Chain> {
+    let linker = Linker::new(timeline, bound);
+    let mut chains = Vec::new();
+    for (at, event) in timeline.events.iter().enumerate() {
+        let chain = if event.is_driver("write") {
+            linker.from_write(at, event, is_loop)
+        } else if event.is_daemon("endpoint-read") {
+            linker.from_host(at, event)
+        } else {
+            None
+        };
+        chains.extend(chain.map(|chain| linker.in_order(chain)));
+    }
+    chains
+}
+
+struct Linker<'a> {
+    events: &'a [Event],
+    bound: u64,
+    index: HashMap<Key, Vec<usize>>,
+    /// System calls, and signals delivered, of each task.
+    calls: HashMap<i32, Vec<usize>>,
+    delivered: HashMap<i32, Vec<usize>>,
+}
+
+impl<'a> Linker<'a> {
+    fn new(timeline: &'a Timeline, bound: u64) -> Self {
+        let mut linker = Self {
+            events: &timeline.events,
+            bound,
+            index: HashMap::new(),
+            calls: HashMap::new(),
+            delivered: HashMap::new(),
+        };
+        for (at, event) in timeline.events.iter().enumerate() {
+            if event.name.starts_with("sys_") {
+                linker.calls.entry(event.pid).or_default().push(at);
+                continue;
+            }
+            if &*event.name == "signal_deliver" {
+                linker.delivered.entry(event.pid).or_default().push(at);
+                continue;
+            }
+            let kinds: &[_] = match event.place {
+                Place::Daemon => &DAEMON,
+                Place::Driver(_) => &DRIVER,
+                _ => &KERNEL,
+            };
+            let Some((_, kind, field)) = kinds.iter().find(|(name, ..)| *name == &*event.name)
+            else {
+                continue;
+            };
+            let number = if field.is_empty() {
+                event.cpu.map(u64::from)
+            } else {
+                event.number(field)
+            };
+            if let Some(number) = number {
+                linker.index.entry((kind, number)).or_default().push(at);
+            }
+        }
+        linker
+    }
+
+    fn list(&self, key: Key) -> &[usize] {
+        self.index.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    fn event(&self, at: usize) -> Option<&'a Event> {
+        self.events.get(at)
+    }
+
+    /// The first of a list at or after `from` for which `wanted` holds.
+    fn first(&self, list: &[usize], from: u64, wanted: impl Fn(&Event) -> bool) -> Option<usize> {
+        let start = list.partition_point(|at| self.event(*at).is_some_and(|event| event.ns < from));
+        let mut rest = list.get(start..)?.iter().take(FAR);
+        rest.find(|at| self.event(**at).is_some_and(&wanted))
+            .copied()
+    }
+
+    /// The last of a list at or before `to` for which `wanted` holds.
+    fn last(&self, list: &[usize], to: u64, wanted: impl Fn(&Event) -> bool) -> Option<usize> {
+        let end = list.partition_point(|at| self.event(*at).is_some_and(|event| event.ns <= to));
+        let mut before = list.get(..end)?.iter().rev().take(FAR);
+        before
+            .find(|at| self.event(**at).is_some_and(&wanted))
+            .copied()
+    }
+
+    fn time(&self, at: usize) -> u64 {
+        self.event(at).map_or(0, |event| event.ns)
+    }
+
+    fn from_write(&self, at: usize, write: &Event, is_loop: &dyn Fn(u64) -> bool) -> Option<Chain> {
+        let mut chain = Chain::begin(at, write)?;
+        let (fifo, position) = (chain.fifo, chain.position);
+        let mut tail = 0;
+        // The call in which it happened, before it.
+        let calls = self.calls.get(&write.pid).map_or(&[][..], Vec::as_slice);
+        let call = self.last(calls, write.ns, |call| {
+            call.lasts == 0 || call.ns + call.lasts >= write.ns
+        });
+        if let Some(call) = call {
+            chain.steps.clear();
+            chain.steps.push(Step {
+                event: call,
+                after: None,
+                by: "",
+            });
+            tail = chain.add(at, 0, "kernel");
+        }
+        let wrote = tail;
+        let written = write.ns;
+        // A message's position is that after its last byte. The driver records it once the device has
+        // been notified: by then the daemon may have it.
+        let covers = |event: &Event| event.number("position").is_some_and(|end| end > position);
+        let send = self.first(self.list(("send", fifo)), written, covers);
+        if let Some(send) = send {
+            tail = chain.add(send, wrote, "driver");
+        }
+        let pop = self.first(
+            self.list(("pop", fifo)),
+            written.saturating_sub(self.bound),
+            |pop| holds(pop, position),
+        );
+        let Some(pop) = pop else {
+            return Some(chain);
+        };
+        let popped = self.time(pop);
+        let tx = 3 + 2 * fifo;
+        let kick = self.last(self.list(("kick", tx)), popped, |kick| {
+            kick.ns + self.bound >= written
+        });
+        // What came to the daemon before the driver had recorded the message follows from the write.
+        let came = kick.map_or(popped, |kick| self.time(kick));
+        if send.is_some_and(|send| self.time(send) > came) {
+            tail = wrote;
+        }
+        if let Some(kick) = kick {
+            tail = chain.add(kick, tail, "driver, QEMU");
+        }
+        let by = if kick.is_some() { "daemon" } else { "driver" };
+        tail = chain.add(pop, tail, by);
+        if is_loop(fifo) {
+            self.to_driver(&mut chain, tail, popped, position);
+        } else {
+            let written = self.list(("endpoint-write", fifo));
+            if let Some(written) = self.first(written, popped, |written| holds(written, position)) {
+                chain.add(written, tail, "daemon");
+            }
+        }
+        Some(chain)
+    }
+
+    /// The steps in order of time, as far as no effect seems to come before its cause.
+    fn in_order(&self, mut chain: Chain) -> Chain {
+        let mut order: Vec<usize> = (0..chain.steps.len()).collect();
+        order.sort_by_key(|step| self.step_time(&chain, *step));
+        let mut place = vec![0; order.len()];
+        for (now, before) in order.iter().enumerate() {
+            if let Some(place) = place.get_mut(*before) {
+                *place = now;
+            }
+        }
+        let moved = |step: &Step| Step {
+            after: step.after.and_then(|after| place.get(after).copied()),
+            ..*step
+        };
+        chain.steps = order
+            .iter()
+            .filter_map(|before| chain.steps.get(*before).map(moved))
+            .collect();
+        chain
+    }
+
+    fn from_host(&self, at: usize, read: &Event) -> Option<Chain> {
+        let mut chain = Chain::begin(at, read)?;
+        let position = chain.position;
+        self.to_driver(&mut chain, 0, read.ns, position);
+        Some(chain)
+    }
+
+    /// From the daemon's rx stream on.
+    fn to_driver(&self, chain: &mut Chain, tail: usize, since: u64, position: u64) {
+        let fifo = chain.fifo;
+        let Some(push) = self.first(self.list(("push", fifo)), since, |push| {
+            holds(push, position)
+        }) else {
+            return;
+        };
+        let mut tail = chain.add(push, tail, "daemon");
+        let pushed = self.time(push);
+        let covers = |event: &Event| event.number("position").is_some_and(|end| end > position);
+        let receive = self.first(
+            self.list(("receive", fifo)),
+            pushed.saturating_sub(self.bound),
+            covers,
+        );
+        let rx = 2 + 2 * fifo;
+        let notify = self.first(self.list(("notify", rx)), pushed, |_| true);
+        let received = receive.map_or(u64::MAX, |receive| self.time(receive));
+        // A driver that looks by itself may be faster.
+        let notify =
+            notify.filter(|notify| self.time(*notify) <= received.saturating_add(self.bound));
+        if let Some(notify) = notify {
+            tail = chain.add(notify, tail, "daemon");
+        }
+        let Some(receive) = receive else { return };
+        let cpu = self.event(receive).and_then(|event| event.cpu);
+        let not_before = notify
+            .map_or(pushed, |notify| self.time(notify))
+            .saturating_sub(self.bound);
+        let on_cpu = |event: &Event| event.cpu == cpu && event.ns >= not_before;
+        let interrupt = self.last(self.list(("interrupt", rx)), received, on_cpu);
+        let mut ends = received.saturating_add(SOON);
+        if let (Some(interrupt), Some(number)) = (interrupt, cpu) {
+            let irq = ("irq", u64::from(number));
+            if let Some(entry) = self.last(self.list(irq), self.time(interrupt), on_cpu) {
+                tail = chain.add(entry, tail, "QEMU");
+                let lasts = self.event(entry).map_or(0, |entry| entry.lasts);
+                if lasts > 0 {
+                    ends = self.time(entry).saturating_add(lasts);
+                }
+            }
+            tail = chain.add(
+                interrupt,
+                tail,
+                if tail_is_irq(self, chain, tail) {
+                    "driver"
+                } else {
+                    "QEMU"
+                },
+            );
+        }
+        tail = chain.add(receive, tail, "driver");
+        self.consequences(chain, tail, receive, (received, ends), position);
+    }
+
+    /// What the driver did with what it received, until the end of the interrupt.
+    fn consequences(
+        &self,
+        chain: &mut Chain,
+        tail: usize,
+        receive: usize,
+        time: (u64, u64),
+        position: u64,
+    ) {
+        let fifo = chain.fifo;
+        let cpu = self.event(receive).and_then(|event| event.cpu);
+        let (since, ends) = time;
+        let here = |event: &Event| event.cpu == cpu && event.ns <= ends;
+        let next = |kind, from| self.first(self.list((kind, fifo)), from, here);
+        if let Some(wake) = next("wake", since) {
+            let wake_step = chain.add(wake, tail, "driver");
+            self.reader(chain, wake_step, (self.time(wake), ends), cpu, position);
+        } else {
+            self.reader(chain, tail, (since, ends), cpu, position);
+        }
+        if let Some(signal) = next("signal", since) {
+            let signal_step = chain.add(signal, tail, "driver");
+            self.handlers(chain, signal_step, (self.time(signal), ends), cpu);
+        }
+        if let Some(complete) = next("request_complete", since) {
+            let complete_step = chain.add(complete, tail, "driver");
+            self.woken(chain, complete_step, (self.time(complete), ends), cpu);
+        }
+    }
+
+    /// Signals that were generated here, and the handlers that they reach.
+    fn handlers(&self, chain: &mut Chain, tail: usize, time: (u64, u64), cpu: Option<u16>) {
+        let (since, ends) = time;
+        let mut generated: Vec<usize> = self
+            .index
+            .iter()
+            .filter(|((kind, _), _)| *kind == "generate")
+            .filter_map(|(_, list)| {
+                self.first(list, since, |event| event.cpu == cpu && event.ns <= ends)
+            })
+            .collect();
+        generated.sort_unstable();
+        for at in generated {
+            let step = chain.add(at, tail, "kernel");
+            let Some(generate) = self.event(at) else {
+                continue;
+            };
+            let Some(pid) = generate
+                .number("pid")
+                .and_then(|pid| i32::try_from(pid).ok())
+            else {
+                continue;
+            };
+            let list = self.delivered.get(&pid).map_or(&[][..], Vec::as_slice);
+            let same = |event: &Event| event.field("sig") == generate.field("sig");
+            if let Some(deliver) = self.first(list, generate.ns, same) {
+                chain.add(deliver, step, "scheduler");
+            }
+        }
+    }
+
+    /// Tasks that were woken here: the step of the one that runs first, and its pid.
+    fn woken(
+        &self,
+        chain: &mut Chain,
+        tail: usize,
+        time: (u64, u64),
+        cpu: Option<u16>,
+    ) -> Option<(usize, u64)> {
+        let (since, ends) = time;
+        let woken = self
+            .index
+            .iter()
+            .filter(|((kind, _), _)| *kind == "waking")
+            .filter_map(|((_, pid), list)| {
+                let at = self.first(list, since, |event| event.cpu == cpu && event.ns <= ends)?;
+                Some((at, *pid))
+            })
+            .min()?;
+        let (waking, pid) = woken;
+        let mut step = chain.add(waking, tail, "kernel");
+        if let Some(switch) = self.first(self.list(("switch", pid)), self.time(waking), |_| true) {
+            step = chain.add(switch, step, "scheduler");
+        }
+        Some((step, pid))
+    }
+
+    /// The call that reads the byte, after the wake-up of its task if it waited.
+    fn reader(
+        &self,
+        chain: &mut Chain,
+        tail: usize,
+        time: (u64, u64),
+        cpu: Option<u16>,
+        position: u64,
+    ) {
+        let woken = self.woken(chain, tail, time, cpu);
+        let reads = self.list(("read", chain.fifo));
+        let Some(read) = self.first(reads, time.0, |read| holds(read, position)) else {
+            return;
+        };
+        let reader = self
+            .event(read)
+            .and_then(|event| u64::try_from(event.pid).ok());
+        match woken {
+            Some((step, pid))
+                if Some(pid) == reader && self.step_time(chain, step) <= self.time(read) =>
+            {
+                chain.add(read, step, "driver");
+            }
+            _ => {
+                chain.add(read, tail, "reader");
+            }
+        }
+    }
+
+    fn step_time(&self, chain: &Chain, step: usize) -> u64 {
+        chain
+            .steps
+            .get(step)
+            .map_or(0, |step| self.time(step.event))
+    }
+}
+
+fn tail_is_irq(linker: &Linker<'_>, chain: &Chain, tail: usize) -> bool {
+    let step = chain
+        .steps
+        .get(tail)
+        .and_then(|step| linker.event(step.event));
+    step.is_some_and(|event| &*event.name == "irq_handler_entry")
+}
+
+/// Whether a byte is among those that an event names by the first one's position and their number.
+fn holds(event: &Event, position: u64) -> bool {
+    let (Some(first), Some(bytes)) = (event.number("position"), event.number("bytes")) else {
+        return false;
+    };
+    first <= position && position < first.saturating_add(bytes)
+}
+
+#[cfg(test)]
+mod tests;
