@@ -118,7 +118,7 @@ fn percent_decoded(text: &str) -> String {
         match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) if *first == b'%' => {
                 bytes.push(byte);
-                rest = &behind[2..];
+                rest = behind.get(2..).unwrap_or_default();
             }
             _ => {
                 bytes.push(*first);

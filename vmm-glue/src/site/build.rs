@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::pages::CRATES as CRATES_PAGE;
 use super::pages::Pages;
 use crate::cache::Entry;
 use crate::child::Environment;
@@ -25,10 +26,20 @@ const PROGRAM_STAGE: &str = "mdbook";
 /// The program, and its crate.
 const PROGRAM: &str = "mdbook";
 const VERSION: &str = "0.5.4";
-/// Crates whose own pages are part of the site, and their folders.
-const CRATES: [(&str, &str); 2] = [
-    ("virtio-fifo-protocol", "protocol"),
-    ("vhost-device-fifo", "device"),
+/// Crates whose own pages are part of the site: name, folder, rustdoc's folder, what they are.
+const CRATES: [(&str, &str, &str, &str); 2] = [
+    (
+        "vhost-device-fifo",
+        "device",
+        "vhost_device_fifo",
+        "the device: to embed it in a VMM of one's own",
+    ),
+    (
+        "virtio-fifo-protocol",
+        "protocol",
+        "virtio_fifo_protocol",
+        "what goes over the wire",
+    ),
 ];
 /// How mdBook is to work. Its `links` preprocessor is left out: it would take `{{#` in a source for its own.
 const CONFIG: &str = r#"[book]
@@ -73,7 +84,14 @@ impl Site {
 
 /// Builds it, if anything in it has changed.
 pub fn obtain(shop: &Shop) -> Result<Site> {
-    let pages = Pages::read(&shop.repository)?;
+    let mut pages = Pages::read(&shop.repository)?;
+    let mut crates_page = String::from("# Crates\n\n| crate | what it is |\n|---|---|\n");
+    for (name, _, folder, what) in CRATES {
+        crates_page.push_str(&format!(
+            "| [{name}](rustdoc/{folder}/index.html) | {what} |\n"
+        ));
+    }
+    pages.add(CRATES_PAGE, crates_page);
     let mut key = KeyBuilder::new(STAGE)
         .field("rustc", env!("LAB_RUSTC_VERSION"))
         .field("mdbook", VERSION)
@@ -86,7 +104,7 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
     for path in &pages.files {
         key = key.file(&path.display().to_string(), &shop.repository.join(path))?;
     }
-    for (_, folder) in CRATES {
+    for (_, folder, ..) in CRATES {
         key = key.dir(folder, &shop.repository.join(folder), &module::is_source)?;
     }
     let key = key.finish();
@@ -168,7 +186,7 @@ fn crates(shop: &Shop, bench: &mut Bench<'_>) -> Result<()> {
         .cwd(&shop.repository)
         .environment(Environment::NotTheBuilds)
         .place(Place::Group);
-    for (name, _) in CRATES {
+    for (name, ..) in CRATES {
         doc = doc.args(["--package", name]);
     }
     bench.run(&doc)?;

@@ -13,14 +13,17 @@ use anyhow::Context;
 use anyhow::Result;
 
 /// First page, and those beside it that are parts of the site where they are there.
-const ROOT: [&str; 6] = [
+const ROOT: [&str; 7] = [
     "README.md",
     "README.zh-CN.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
+    CRATES,
 ];
+/// The page that leads to rustdoc's.
+pub const CRATES: &str = "crates.md";
 /// Folders of pages: title of their part, the folder, and what is before all others.
 const PARTS: [(&str, &str); 2] = [("Documentation", "docs"), ("The chapter", "docs/lessons")];
 /// Ends of names in Chinese.
@@ -129,6 +132,11 @@ impl Pages {
             self.texts.insert(appended(&path), text);
         }
         Ok(())
+    }
+
+    /// Adds a page.
+    pub fn add(&mut self, path: &str, text: String) {
+        self.texts.insert(path.into(), text);
     }
 
     /// Texts of all pages, by path.
