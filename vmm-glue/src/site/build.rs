@@ -41,7 +41,7 @@ const CRATES: [(&str, &str, &str, &str); 2] = [
         "what goes over the wire",
     ),
 ];
-/// How mdBook is to work. Its `links` preprocessor is left out: it would take `{{#` in a source for its own.
+/// How mdBook is to work, without its preprocessors: one would take `{{#` in a source for its own.
 const CONFIG: &str = r#"[book]
 title = "globalfifo"
 language = "en"
@@ -51,8 +51,6 @@ src = "src"
 build-dir = "site"
 create-missing = false
 use-default-preprocessors = false
-
-[preprocessor.index]
 
 [output.html]
 no-section-label = true
@@ -167,7 +165,7 @@ fn lay_out(dir: &Path, repository: &Path, pages: &Pages) -> Result<()> {
     };
     write(Path::new("SUMMARY.md"), pages.summary().as_bytes())?;
     for (path, text) in pages.texts() {
-        write(path, text.as_bytes())?;
+        write(&path, text.as_bytes())?;
     }
     for path in &pages.files {
         let from = repository.join(path);

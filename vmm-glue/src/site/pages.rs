@@ -22,6 +22,9 @@ const ROOT: [&str; 7] = [
     "CHANGELOG.md",
     CRATES,
 ];
+/// The first page of a folder, in the repository and in the site.
+const README: &str = "README.md";
+const INDEX: &str = "index.md";
 /// The page that leads to rustdoc's.
 pub const CRATES: &str = "crates.md";
 /// Folders of pages: title of their part, the folder, and what is before all others.
@@ -86,16 +89,14 @@ impl Pages {
         }
         let file = flattened(&folder.join(path))?;
         if known.contains(&file) {
-            return None;
+            let first = path.strip_suffix(README)?;
+            return Some(with_anchor(&format!("{first}{INDEX}"), anchor));
         }
         let absolute = repository.join(&file);
         if absolute.is_dir() {
-            let page = file.join("README.md");
-            if known.contains(&page) {
-                return Some(with_anchor(
-                    &format!("{}/README.md", path.trim_end_matches('/')),
-                    anchor,
-                ));
+            if known.contains(&file.join(README)) {
+                let folder = path.trim_end_matches('/');
+                return Some(with_anchor(&format!("{folder}/{INDEX}"), anchor));
             }
         } else if is_picture(&file) {
             self.files.insert(file);
@@ -139,11 +140,11 @@ impl Pages {
         self.texts.insert(path.into(), text);
     }
 
-    /// Texts of all pages, by path.
-    pub fn texts(&self) -> impl Iterator<Item = (&Path, &str)> {
+    /// Texts of all pages, by their path in the site.
+    pub fn texts(&self) -> impl Iterator<Item = (PathBuf, &str)> {
         self.texts
             .iter()
-            .map(|(path, text)| (path.as_path(), text.as_str()))
+            .map(|(path, text)| (placed(path), text.as_str()))
     }
 
     /// mdBook's list of chapters: first the root's, then the parts, in Chinese, and the sources.
@@ -157,7 +158,7 @@ impl Pages {
                 .texts
                 .get(path)
                 .map_or_else(String::new, |text| title(text, path));
-            format!("- [{title}]({})\n", path.display())
+            format!("- [{title}]({})\n", placed(path).display())
         };
         for name in ROOT.iter().filter(|name| !name.ends_with(CHINESE)) {
             if self.texts.contains_key(Path::new(name)) {
@@ -171,7 +172,7 @@ impl Pages {
                 .filter(|path| path.parent() == Some(Path::new(folder)))
                 .filter(|path| is_chinese(path) == chinese)
                 .collect();
-            let readme = self.texts.get(&Path::new(folder).join("README.md"));
+            let readme = self.texts.get(&Path::new(folder).join(README));
             let readme = readme.map_or("", String::as_str);
             some.sort_by_cached_key(|path| order(readme, path));
             some
@@ -205,6 +206,14 @@ fn read(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Where a page of the repository is in the site.
+fn placed(path: &Path) -> PathBuf {
+    match path.file_name() {
+        Some(name) if name == README => path.with_file_name(INDEX),
+        _ => path.to_owned(),
+    }
+}
+
 fn is_page(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "md")
 }
@@ -224,7 +233,7 @@ fn order(readme: &str, path: &Path) -> (bool, usize, PathBuf) {
     let english = name.replace(CHINESE, ".md");
     let link = readme.find(&format!("]({english}"));
     (
-        english != "README.md",
+        english != README,
         link.unwrap_or(usize::MAX),
         path.to_owned(),
     )
@@ -362,6 +371,7 @@ mod tests {
         let pages = Pages::read(repository()).unwrap();
         let summary = pages.summary();
         assert!(pages.texts.len() > 100, "{}", pages.texts.len());
+        let all: BTreeSet<PathBuf> = pages.texts().map(|(path, _)| path).collect();
         for (path, text) in pages.texts() {
             let entry = format!("]({})", path.display());
             assert_eq!(summary.matches(&entry).count(), 1, "{entry}");
@@ -373,7 +383,7 @@ mod tests {
                 let file = target.split('#').next().unwrap();
                 if !file.is_empty() && !file.contains("://") {
                     let file = flattened(&folder.join(file)).unwrap();
-                    let is_there = pages.texts.contains_key(&file) || pages.files.contains(&file);
+                    let is_there = all.contains(&file) || pages.files.contains(&file);
                     assert!(is_there, "{}: {target}", path.display());
                 }
                 None
