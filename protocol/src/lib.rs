@@ -10,3 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod virtio_fifo;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,6 +11,10 @@
 
 pub mod fault;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 use std::fmt;
 use std::fmt::Display;
 use std::path::Path;
