@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use super::KernelChoice;
 use super::PathOrEntry;
+use super::hot;
 use super::kernel::Kernel;
 use super::module;
 use super::programs::Programs;
@@ -27,13 +28,15 @@ use crate::key::KeyBuilder;
 pub const STAGE: &str = "guest";
 /// Where the guest finds the lab's programs.
 pub const HOME: &str = "opt/globalfifo";
+/// Changed when the same files are put together differently.
+const FORM: &str = "1";
 /// In there, the name of the module that is to be loaded.
 const DRIVER: &str = "driver";
 
 /// The share "lab".
 #[derive(Debug)]
 pub struct Guest {
-    /// The entry: init, root/.
+    /// The entry: init, root/, and the archive of `hot`.
     pub entry: Entry,
 }
 
@@ -62,6 +65,8 @@ pub fn key(
         .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .file("init", &shop.repository.join("images/init"))?
         .file("start", &shop.repository.join("images/start"))?
+        .file("hot", &hot::list(&shop.repository))?
+        .field("form", FORM)
         .file("rtcwake", &shop.repository.join("images/rtcwake"))?
         .file("rules", &module::rules(&shop.repository))?
         .file("agent", agent)?
@@ -117,7 +122,8 @@ pub fn obtain(
             &root.join("etc/udev/rules.d/99-globalfifo.rules"),
             0o644,
         )?;
-        depmod(shop, tree, kernel, bench)
+        depmod(shop, tree, kernel, bench)?;
+        hot::pack(shop, tree, kernel, bench)
     })?;
     Ok(Guest { entry })
 }
@@ -184,7 +190,8 @@ fn depmod(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> 
     )
 }
 
-fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+/// Copies a file, with the folders that it needs.
+pub fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = to.parent() {
         crate::cache::create_dirs(parent)?;
     }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! tree ──► kernel ──► module ──┐        or: kernel ──► debug ──► module, or: rt kernel ──► module
+//!      │       └──► image        │
 //!      ├─► layer               ├──► guest
 //!      └─► ram                 │
 //! programs (daemon, guest) ────┘
@@ -15,6 +16,8 @@ pub mod choice;
 pub mod debug;
 pub mod device_bench;
 pub mod guest;
+pub mod hot;
+pub mod image;
 pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
@@ -95,6 +98,8 @@ pub struct Ready {
     pub tree: Entry,
     /// The kernel.
     pub kernel: Kernel,
+    /// What is booted of it.
+    pub image: Entry,
     /// Added packages.
     pub layer: Option<Entry>,
     /// The userland for a root in RAM.
@@ -108,7 +113,12 @@ pub struct Ready {
 impl Ready {
     /// What a running machine reads stays until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
-        let always = [&self.tree, &self.kernel.entry, &self.guest.entry];
+        let always = [
+            &self.tree,
+            &self.kernel.entry,
+            &self.image,
+            &self.guest.entry,
+        ];
         let mut entries = always.into_iter().chain(&self.layer);
         entries.try_for_each(Entry::outlive_the_lab)
     }
@@ -128,6 +138,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let FromArchive {
         tree,
         kernel,
+        image,
         layer,
         ram,
         module,
@@ -137,6 +148,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     Ok(Ready {
         tree,
         kernel,
+        image,
         layer,
         ram,
         programs,
@@ -147,6 +159,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
 struct FromArchive {
     tree: Entry,
     kernel: Kernel,
+    image: Entry,
     layer: Option<Entry>,
     ram: Option<Entry>,
     module: PathOrEntry,
@@ -176,7 +189,9 @@ impl PathOrEntry {
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
-    let kernel = kernel(shop, &tree, wanted.system.kernel)?;
+    let choice = wanted.system.kernel;
+    let kernel = kernel(shop, &tree, choice)?;
+    let image = image::obtain(shop, &kernel, &kernel_key(shop, choice)?)?;
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(ram::obtain(shop, &tree)?),
@@ -206,6 +221,7 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     Ok(FromArchive {
         tree,
         kernel,
+        image,
         layer,
         ram,
         module,

@@ -12,6 +12,7 @@ use super::Root;
 use super::Wanted;
 use super::debug;
 use super::guest;
+use super::image;
 use super::kernel;
 use super::kernel::Flavour;
 use super::layer;
@@ -48,7 +49,7 @@ impl Planner<'_> {
 }
 
 impl Planner<'_> {
-    fn kernel(&mut self, choice: KernelChoice) -> Result<PathBuf> {
+    fn kernel(&mut self, choice: KernelChoice) -> Result<()> {
         let flavour = match choice {
             KernelChoice::Stock | KernelChoice::Debug => Flavour::Stock,
             KernelChoice::Rt => Flavour::Rt,
@@ -57,11 +58,11 @@ impl Planner<'_> {
             Flavour::Stock => "the kernel",
             Flavour::Rt => "the rt kernel",
         };
-        let path = self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
+        self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
         if choice == KernelChoice::Debug {
-            return Ok(self.entry("the debug kernel", debug::STAGE, &debug::key(self.shop)?));
+            self.entry("the debug kernel", debug::STAGE, &debug::key(self.shop)?);
         }
-        Ok(path)
+        Ok(())
     }
 }
 
@@ -72,7 +73,9 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
         missing: Vec::new(),
     };
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
-    let kernel = planner.kernel(wanted.system.kernel)?;
+    planner.kernel(wanted.system.kernel)?;
+    let kernel = super::kernel_key(shop, wanted.system.kernel)?;
+    let image = planner.entry("the kernel's image", image::STAGE, &image::key(&kernel));
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(planner.entry("the root in RAM", ram::STAGE, &ram::key(shop))),
@@ -140,7 +143,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     };
     let paths = Paths {
         tree,
-        kernel: kernel.join(kernel::IMAGE),
+        kernel: image.join(image::IMAGE),
         guest,
         layer,
         ram: ram.map(|ram| ram.join(ram::ARCHIVE)),
