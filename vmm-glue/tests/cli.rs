@@ -122,6 +122,18 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         (&["run", "--accel", "warp", "--", "true"], "warp"),
         (&["run", "--kernel", "mine", "--", "true"], "mine"),
         (
+            &["run", "--kernel", "/no/such/kernel", "--", "true"],
+            "there is no such folder",
+        ),
+        (
+            &["run", "--kernel", "/usr", "--", "true"],
+            "no kernel has been built in it",
+        ),
+        (
+            &["run", "--kernel", "7.2", "--", "true"],
+            "needs Linux 7.3 or newer",
+        ),
+        (
             &["test", "--kernel", "debug", "host/rustfmt"],
             "only tests below guest/",
         ),

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -21,8 +22,8 @@ use crate::key::KeyBuilder;
 /// Its name in the cache.
 pub const STAGE: &str = "boot-image";
 /// The image.
-pub const IMAGE: &str = "image";
-/// Beside it the kernel's own file: a guest's kexec takes no other.
+const IMAGE: &str = "image";
+/// Beside it the kernel's own file: a guest's kexec takes no other, nor does one come back from S3 that was not entered by it.
 const ORIGINAL: &str = "vmlinuz";
 /// Changed when it is made differently.
 const FORM: &str = "1";
@@ -44,9 +45,9 @@ pub fn key(kernel: &Key) -> Key {
         .finish()
 }
 
-/// Where it is in an entry.
-pub fn path(entry: &Entry) -> PathBuf {
-    entry.join(IMAGE)
+/// What is booted of an entry, for a machine whose root is in RAM or not: only there, a suspend succeeds.
+pub fn path(entry: &Path, root_in_ram: bool) -> PathBuf {
+    entry.join(if root_in_ram { ORIGINAL } else { IMAGE })
 }
 
 /// The image of this kernel.
@@ -79,6 +80,11 @@ fn uncompressed(file: &[u8]) -> Option<Vec<u8>> {
         .read_to_end(&mut kernel)
         .ok()?;
     has_entry_note(&kernel)?.then_some(kernel)
+}
+
+/// Whether QEMU can start this ELF file.
+pub fn can_be_entered(elf: &[u8]) -> bool {
+    has_entry_note(elf).unwrap_or(false)
 }
 
 /// Whether a 64-bit ELF file has Xen's note of its entry.

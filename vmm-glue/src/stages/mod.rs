@@ -15,14 +15,15 @@ pub mod archive;
 pub mod choice;
 pub mod debug;
 pub mod device_bench;
+pub mod early;
 pub mod guest;
-pub mod hot;
 pub mod image;
 pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
 pub mod module;
 pub mod own;
+pub mod own_kernel;
 pub mod packages;
 pub mod plan;
 pub mod programs;
@@ -40,6 +41,7 @@ use anyhow::Result;
 
 pub use self::choice::Edition;
 pub use self::choice::KernelChoice;
+pub use self::choice::KernelParser;
 pub use self::choice::Root;
 pub use self::choice::System;
 use self::guest::Guest;
@@ -74,6 +76,17 @@ impl Wanted {
             driver: Driver::Ours,
             system,
             programs: Need::All,
+        }
+    }
+
+    /// What can be said against it before anything is made.
+    fn check(&self) -> Result<()> {
+        match self.driver {
+            Driver::Ours => {
+                let kernel = self.system.kernel;
+                kernel.takes_our_driver().map_err(crate::exit::usage)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -126,6 +139,12 @@ impl Ready {
 
 /// Sets up what is missing: archive work and compiling side by side.
 pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
+    wanted.check()?;
+    let choice = wanted.system.kernel;
+    // Only the archive knows whether there is such a version: nothing else is made before that is known.
+    if let KernelChoice::Series(_) = choice {
+        kernel(shop, &tree::obtain(shop)?, choice)?;
+    }
     let (programs, archive) = thread::scope(|scope| {
         let programs = scope.spawn(|| or_abort(programs::obtain(shop, wanted.programs)));
         let archive = or_abort(from_archive(shop, wanted));
@@ -143,8 +162,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
         ram,
         module,
     } = made;
-    let kernel_choice = wanted.system.kernel;
-    let guest = guest::obtain(shop, &tree, &kernel, kernel_choice, &module, &programs)?;
+    let guest = guest::obtain(shop, &tree, &kernel, choice, &module, &programs)?;
     Ok(Ready {
         tree,
         kernel,
@@ -208,7 +226,16 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
         )?)
     };
     let module = match &wanted.driver {
-        Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.system)?,
+        Driver::Ours => {
+            if let KernelChoice::Own(own) = choice
+                && !shop
+                    .cache
+                    .has(module::STAGE, &module::key(shop, wanted.system)?)
+            {
+                own_kernel::takes_rust(shop, &tree, own)?;
+            }
+            module::obtain(shop, &tree, &kernel, wanted.system)?
+        }
         Driver::File(path) => PathOrEntry::Path(path.clone()),
         Driver::Source(source) => {
             let built = own::obtain(shop, &tree, &kernel, wanted.system.kernel, source)
@@ -237,6 +264,8 @@ pub fn kernel(shop: &Shop, tree: &Entry, choice: KernelChoice) -> Result<Kernel>
             let stock = kernel::obtain(shop, tree, Flavour::Stock)?;
             debug::obtain(shop, tree, stock)
         }
+        KernelChoice::Series(series) => kernel::obtain(shop, tree, Flavour::Series(series)),
+        KernelChoice::Own(own) => own_kernel::obtain(shop, tree, own),
     }
 }
 
@@ -246,6 +275,8 @@ pub fn kernel_key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
         KernelChoice::Stock => Ok(kernel::key(shop, Flavour::Stock)),
         KernelChoice::Rt => Ok(kernel::key(shop, Flavour::Rt)),
         KernelChoice::Debug => debug::key(shop),
+        KernelChoice::Series(series) => Ok(kernel::key(shop, Flavour::Series(series))),
+        KernelChoice::Own(own) => own_kernel::key(shop, own),
     }
 }
 

@@ -18,6 +18,7 @@ use super::kernel::Flavour;
 use super::layer;
 use super::module;
 use super::own;
+use super::own_kernel;
 use super::programs;
 use super::ram;
 use super::shop::Shop;
@@ -53,10 +54,17 @@ impl Planner<'_> {
         let flavour = match choice {
             KernelChoice::Stock | KernelChoice::Debug => Flavour::Stock,
             KernelChoice::Rt => Flavour::Rt,
+            KernelChoice::Series(series) => Flavour::Series(series),
+            KernelChoice::Own(own) => {
+                let key = own_kernel::key(self.shop, own)?;
+                self.entry("what boots of your kernel", own_kernel::STAGE, &key);
+                return Ok(());
+            }
         };
         let name = match flavour {
             Flavour::Stock => "the kernel",
             Flavour::Rt => "the rt kernel",
+            Flavour::Series(_) => "the kernel of that version",
         };
         self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
         if choice == KernelChoice::Debug {
@@ -68,6 +76,7 @@ impl Planner<'_> {
 
 /// Looks, and makes nothing.
 pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
+    wanted.check()?;
     let mut planner = Planner {
         shop,
         missing: Vec::new(),
@@ -143,7 +152,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     };
     let paths = Paths {
         tree,
-        kernel: image.join(image::IMAGE),
+        kernel: image::path(&image, ram.is_some()),
         guest,
         layer,
         ram: ram.map(|ram| ram.join(ram::ARCHIVE)),
