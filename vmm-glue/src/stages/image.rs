@@ -26,7 +26,7 @@ const IMAGE: &str = "image";
 /// Beside it the kernel's own file: a guest's kexec takes no other, nor does one come back from S3 that was not entered by it.
 const ORIGINAL: &str = "vmlinuz";
 /// Changed when it is made differently.
-const FORM: &str = "1";
+const FORM: &str = "2";
 
 /// What a compressed kernel begins with if it is compressed by zstd.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
