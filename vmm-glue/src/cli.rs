@@ -28,6 +28,7 @@ use crate::options;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
+use crate::stages::KernelParser;
 use crate::stages::Wanted;
 use crate::testing::partition::Fraction;
 use crate::vm::config::AccelChoice;
@@ -205,7 +206,7 @@ pub struct TestArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
     /// Which kernel the guests run; with another than `stock`, only the guests' tests are run. What the checkers of `debug` report fails them.
-    #[arg(long, value_enum, default_value = "stock")]
+    #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     pub kernel: KernelChoice,
     /// Which edition of the driver the guests have; with `teaching`, only the guests' tests are run.
     #[arg(long, value_enum, default_value = "fast")]

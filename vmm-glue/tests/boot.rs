@@ -155,6 +155,69 @@ fn compiled_c_runs_in_the_guest() {
     assert_eq!((status, stdout.as_str()), (3, "0\n"), "{stderr}");
 }
 
+/// A folder as a user has it who has built a kernel: the stock kernel's prepared build, its image, and the one module that a guest needs.
+fn built_kernel() -> tempfile::TempDir {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let stages = cache.join("globalfifo/stages");
+    let newest = |stage: &str| {
+        let entries = fs::read_dir(stages.join(stage)).unwrap();
+        let complete = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|entry| entry.join(".complete").exists());
+        complete
+            .max_by_key(|entry| fs::metadata(entry).unwrap().modified().unwrap())
+            .unwrap()
+    };
+    let (kernel, tree) = (newest("kernel"), newest("tree"));
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |from: PathBuf, to: &str| {
+        let to = dir.path().join(to);
+        let status = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(status.unwrap().success());
+    };
+    copy(kernel.join("build/."), "");
+    fs::remove_file(dir.path().join("source")).unwrap();
+    std::os::unix::fs::symlink(kernel.join("source"), dir.path().join("source")).unwrap();
+    fs::create_dir_all(dir.path().join("arch/x86/boot")).unwrap();
+    copy(kernel.join("vmlinuz"), "arch/x86/boot/bzImage");
+    fs::write(dir.path().join("modules.order"), "fs/overlayfs/overlay.o\n").unwrap();
+    fs::create_dir_all(dir.path().join("fs/overlayfs")).unwrap();
+    let release = fs::read_to_string(kernel.join("release")).unwrap();
+    let module = format!(
+        "modules/{}/kernel/fs/overlayfs/overlay.ko.xz",
+        release.trim()
+    );
+    let unpacked = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"))
+        .arg("--library-path")
+        .arg(tree.join("usr/lib/x86_64-linux-gnu"))
+        .arg(tree.join("usr/bin/xz"))
+        .arg("-dc")
+        .arg(kernel.join(module))
+        .output()
+        .unwrap();
+    assert!(unpacked.status.success());
+    fs::write(dir.path().join("fs/overlayfs/overlay.ko"), unpacked.stdout).unwrap();
+    dir
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_kernel_of_the_users_own_boots_and_takes_our_driver() {
+    // The stock kernel is in the cache after any boot.
+    let (_, stock, _) = run(&["--", "uname", "-r"]);
+    let dir = built_kernel();
+    let path = dir.path().to_str().unwrap();
+    let script = "uname -r; echo hi >/dev/globalfifo; head -c 3 /dev/globalfifo; ls /lib/modules/*/kernel/fs";
+    let (status, stdout, stderr) = run(&["--kernel", path, "--", "sh", "-c", script]);
+    assert_eq!(
+        (status, stdout.as_str()),
+        (0, format!("{stock}hi\noverlayfs\n").as_str()),
+        "{stderr}"
+    );
+}
+
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn a_panic_and_a_time_limit_end_with_125_and_the_consoles_tail() {

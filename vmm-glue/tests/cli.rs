@@ -75,7 +75,7 @@ fn no_command_is_a_usage_error_that_shows_the_commands() {
 fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
     let many = ["--fifo", "loopback"].repeat(32);
     let many = [&["run"], many.as_slice()].concat();
-    let cases: [(&[&str], &str); 35] = [
+    let cases: [(&[&str], &str); 38] = [
         (&["rnu"], "rnu"),
         (&["run", "--frobnicate"], "--frobnicate"),
         (&["run", "--fifo", "lopback", "--", "true"], "lopback"),
@@ -121,6 +121,18 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
         ),
         (&["run", "--accel", "warp", "--", "true"], "warp"),
         (&["run", "--kernel", "mine", "--", "true"], "mine"),
+        (
+            &["run", "--kernel", "/no/such/kernel", "--", "true"],
+            "there is no such folder",
+        ),
+        (
+            &["run", "--kernel", "/usr", "--", "true"],
+            "no kernel has been built in it",
+        ),
+        (
+            &["run", "--kernel", "7.2", "--", "true"],
+            "needs Linux 7.3 or newer",
+        ),
         (
             &["test", "--kernel", "debug", "host/rustfmt"],
             "only tests below guest/",

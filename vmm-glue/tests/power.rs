@@ -146,7 +146,8 @@ fn unread_bytes_outlive_the_kernel_by_kexec() {
     let plan = String::from_utf8(plan.stdout).unwrap();
     let mut words = plan.split_whitespace();
     words.find(|word| *word == "-kernel").unwrap();
-    fs::copy(words.next().unwrap(), dir.path().join("kernel")).unwrap();
+    let kernel = Path::new(words.next().unwrap()).with_file_name("vmlinuz");
+    fs::copy(kernel, dir.path().join("kernel")).unwrap();
     // The next kernel has no agent: it says what it found in a file.
     let next = format!(
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
@@ -158,7 +159,7 @@ fn unread_bytes_outlive_the_kernel_by_kexec() {
     fs::write(dir.path().join("next"), next).unwrap();
     let first = format!(
         "cp \"$(modinfo -n globalfifo)\" globalfifo.ko\n\
-         words=$(sed 's/ init=.*//' /proc/cmdline)\n\
+         words=\"$(cat /proc/cmdline) root=root rootfstype=virtiofs ro\"\n\
          init='init=/bin/busybox -- sh -c \"/bin/busybox mount -t virtiofs share0 /mnt && exec /bin/busybox sh /mnt/next\"'\n\
          exec ./power kexec /dev/globalfifo0 {COUNT} kernel \"$words $init\"\n"
     );

@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use crate::grading::batch::Partition;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
+use crate::stages::KernelParser;
 use crate::stages::System;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
@@ -83,7 +84,7 @@ pub struct GradeArgs {
     #[arg(long = "driver-arg", value_name = "NAME=VALUE")]
     pub parameters: Vec<String>,
     /// Which kernel the guest runs; `debug` also tells what lockdep, KASAN and kmemleak find.
-    #[arg(long, value_enum, default_value = "stock")]
+    #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     kernel: KernelChoice,
     /// Which edition is built, where PATH is our own driver.
     #[arg(long, value_enum, default_value = "fast")]
@@ -127,7 +128,7 @@ impl GradeArgs {
             value.map_or(String::new(), |value| value.get_name().to_owned())
         };
         let mut words = vec![
-            format!("--kernel={}", choice(self.kernel.to_possible_value())),
+            format!("--kernel={}", self.kernel.name()),
             format!("--accel={}", choice(self.accel.to_possible_value())),
             format!("--smp={}", self.smp),
         ];

@@ -18,6 +18,7 @@ use crate::stages;
 use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
+use crate::stages::KernelParser;
 use crate::stages::Root;
 use crate::stages::System;
 use crate::stages::Wanted;
@@ -58,7 +59,7 @@ pub struct MachineArgs {
     #[arg(long, value_enum, default_value = "auto")]
     accel: AccelChoice,
     /// Which kernel the guest runs.
-    #[arg(long, value_enum, default_value = "stock")]
+    #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     kernel: KernelChoice,
     /// Load this driver instead of ours: a module (.ko), or a .c or .rs file or a folder, which is built first (`cargo lab module`). A node that
     /// it does not make itself is made for it; /dev/globalfifo leads there. `none` boots without driver and device.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::stages::KernelChoice;
+use crate::stages::KernelParser;
 
 /// `cargo lab module`.
 ///
@@ -21,7 +22,7 @@ pub struct ModuleArgs {
     #[arg(short, value_name = "KO")]
     pub output: Option<PathBuf>,
     /// The kernel that it is built for.
-    #[arg(long, value_enum, default_value = "stock")]
+    #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     pub kernel: KernelChoice,
     /// Write compile_commands.json (clangd) and, for Rust, rust-project.json (rust-analyzer) beside the source instead of a module.
     #[arg(long, conflicts_with = "output")]

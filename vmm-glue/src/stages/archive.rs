@@ -62,19 +62,31 @@ impl Index {
             .is_some_and(|versions| versions.iter().any(|found| found == version))
     }
 
-    /// The newest kernel of this major version that is whole, or what is missing.
-    pub fn choose(&self, major: u32, flavour: &str) -> Result<Choice, String> {
-        let mut candidates = self.candidates(major, flavour);
-        candidates.sort_by_key(|choice| std::cmp::Reverse(numbers(&choice.release)));
+    /// The newest kernel that is whole and whose version begins with the numbers of this one, or what is missing.
+    pub fn choose(&self, version: &str, flavour: &str) -> Result<Choice, String> {
+        let mut candidates = self.candidates(flavour);
+        candidates.retain(|choice| is_of(&choice.release, version));
         let whole = candidates
             .iter()
             .find(|choice| self.missing(choice).is_empty());
         whole
             .cloned()
-            .ok_or_else(|| self.why_none(major, flavour, candidates.first()))
+            .ok_or_else(|| self.why_none(version, flavour, candidates.first()))
     }
 
-    fn candidates(&self, major: u32, flavour: &str) -> Vec<Choice> {
+    /// Releases of this flavour that are whole, the newest of each series, the newest first.
+    pub fn whole(&self, flavour: &str) -> Vec<String> {
+        let mut seen = std::collections::HashSet::new();
+        let candidates = self.candidates(flavour).into_iter();
+        let mut whole = candidates.filter(|choice| self.missing(choice).is_empty());
+        let newest = whole
+            .by_ref()
+            .filter(|choice| seen.insert(choice.series.clone()));
+        newest.map(|choice| choice.release).collect()
+    }
+
+    /// All of this flavour, the newest first.
+    fn candidates(&self, flavour: &str) -> Vec<Choice> {
         let suffix = format!("-{flavour}");
         let mut found = Vec::new();
         for (name, versions) in &self.versions {
@@ -82,7 +94,7 @@ impl Index {
                 continue;
             };
             let series = series(release);
-            if release.starts_with(&format!("{major}.")) && release.ends_with(&suffix) {
+            if release.ends_with(&suffix) {
                 found.extend(versions.iter().map(|version| Choice {
                     release: release.to_owned(),
                     version: version.clone(),
@@ -90,6 +102,7 @@ impl Index {
                 }));
             }
         }
+        found.sort_by_key(|choice| std::cmp::Reverse(numbers(&choice.release)));
         found
     }
 
@@ -101,15 +114,15 @@ impl Index {
         choice.packages().into_iter().filter(absent).collect()
     }
 
-    fn why_none(&self, major: u32, flavour: &str, newest: Option<&Choice>) -> String {
+    fn why_none(&self, version: &str, flavour: &str, newest: Option<&Choice>) -> String {
         let Some(newest) = newest else {
             return format!(
-                "the Debian archive has no Linux {major} of flavour {flavour}: it has moved on; set another `major` in images/tree.toml"
+                "the Debian archive has no Linux {version} of flavour {flavour}: it has moved on; set another `major` in images/tree.toml"
             );
         };
         let missing = self.missing(newest).join(", ");
         format!(
-            "no Linux {major} kernel is whole in the Debian archive: for the newest, {}, there is no {missing}; try again in a few hours, or name another mirror in GLOBALFIFO_MIRROR",
+            "no Linux {version} kernel is whole in the Debian archive: for the newest, {}, there is no {missing}; try again in a few hours, or name another mirror in GLOBALFIFO_MIRROR",
             newest.release
         )
     }
@@ -123,6 +136,13 @@ fn series(release: &str) -> String {
         parts.next().unwrap_or_default(),
     );
     format!("{major}.{minor}")
+}
+
+/// Whether a release's version begins with the numbers of this one: "7.1.13+deb13-cloud-amd64" is of 7.1, and 7.12.1 is not.
+pub fn is_of(release: &str, version: &str) -> bool {
+    release
+        .strip_prefix(version)
+        .is_some_and(|rest| rest.starts_with(['.', '+', '-']))
 }
 
 /// The numbers in a release, for comparing.
@@ -177,7 +197,7 @@ mod tests {
                 ("linux-source-7.3", "7.3.9-1"),
             ],
         );
-        let choice = index.choose(7, "cloud-amd64").unwrap();
+        let choice = index.choose("7", "cloud-amd64").unwrap();
         assert_eq!(choice.release, "7.3.12+deb13-cloud-amd64");
         assert!(
             choice
@@ -197,19 +217,45 @@ mod tests {
                 ("linux-source-7.2", "7.2.12-1"),
             ],
         );
-        assert_eq!(index.choose(7, "cloud-amd64").unwrap().series, "7.2");
+        assert_eq!(index.choose("7", "cloud-amd64").unwrap().series, "7.2");
     }
 
     #[test]
     fn when_none_fits_the_message_says_what_is_missing() {
         let index = with(&kernel("7.3.4+deb13-cloud-amd64", "7.3.4-1"), &[]);
-        let message = index.choose(7, "cloud-amd64").unwrap_err();
+        let message = index.choose("7", "cloud-amd64").unwrap_err();
         assert!(message.contains("linux-source-7.3=7.3.4-1"), "{message}");
         assert!(
             index
-                .choose(8, "cloud-amd64")
+                .choose("8", "cloud-amd64")
                 .unwrap_err()
                 .contains("no Linux 8")
+        );
+    }
+
+    #[test]
+    fn a_series_is_chosen_by_its_numbers_and_whole_ones_are_listed() {
+        let mut kernels = kernel("7.3.4+deb13-cloud-amd64", "7.3.4-1");
+        kernels.extend(kernel("7.2.9+deb13-cloud-amd64", "7.2.9-1"));
+        kernels.extend(kernel("7.2.12+deb13-cloud-amd64", "7.2.12-1"));
+        kernels.extend(kernel("7.1.13+deb13-cloud-amd64", "7.1.13-1"));
+        let sources = [
+            ("linux-source-7.3", "7.3.4-1"),
+            ("linux-source-7.2", "7.2.12-1"),
+        ];
+        let index = with(&kernels, &sources);
+        let release = |version| index.choose(version, "cloud-amd64").map(|one| one.release);
+        assert_eq!(release("7.2").as_deref(), Ok("7.2.12+deb13-cloud-amd64"));
+        assert!(release("7.2.9").unwrap_err().contains("linux-source-7.2"));
+        assert!(release("7.1").unwrap_err().contains("linux-source-7.1"));
+        assert!(
+            release("7.1.1")
+                .unwrap_err()
+                .contains("has no Linux 7.1.1 ")
+        );
+        assert_eq!(
+            index.whole("cloud-amd64"),
+            ["7.3.4+deb13-cloud-amd64", "7.2.12+deb13-cloud-amd64"]
         );
     }
 
@@ -219,6 +265,6 @@ mod tests {
             &kernel("7.3.4+deb13-amd64", "7.3.4-1"),
             &[("linux-source-7.3", "7.3.4-1")],
         );
-        assert!(index.choose(7, "cloud-amd64").is_err());
+        assert!(index.choose("7", "cloud-amd64").is_err());
     }
 }

@@ -110,6 +110,7 @@ pub fn obtain(shop: &Shop, tree: &Entry, stock: Kernel) -> Result<Kernel> {
             compiler,
             make: recipe.make.clone(),
         }),
+        own: None,
     })
 }
 

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use super::KernelChoice;
 use super::PathOrEntry;
+use super::early;
 use super::kernel::Kernel;
 use super::module;
 use super::programs::Programs;
@@ -27,13 +28,17 @@ use crate::key::KeyBuilder;
 pub const STAGE: &str = "guest";
 /// Where the guest finds the lab's programs.
 pub const HOME: &str = "opt/globalfifo";
-/// In there, the name of the module that is to be loaded.
+/// Changed when the same files are put together differently.
+const FORM: &str = "3";
+/// Where an entry keeps the module that is loaded with its debugging information, for gdb.
+pub const SYMBOLS: &str = "symbols";
+/// In [`HOME`], the name of the module that is to be loaded.
 const DRIVER: &str = "driver";
 
 /// The share "lab".
 #[derive(Debug)]
 pub struct Guest {
-    /// The entry: init, root/.
+    /// The entry: init, root/, and the archive of `early`.
     pub entry: Entry,
 }
 
@@ -62,6 +67,7 @@ pub fn key(
         .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .file("init", &shop.repository.join("images/init"))?
         .file("start", &shop.repository.join("images/start"))?
+        .field("form", FORM)
         .file("rtcwake", &shop.repository.join("images/rtcwake"))?
         .file("rules", &module::rules(&shop.repository))?
         .file("agent", agent)?
@@ -94,6 +100,7 @@ pub fn obtain(
     let entry = shop.obtain(STAGE, &key, "putting the guest's files together", |bench| {
         let root = bench.dir.join("root");
         put_kernel_modules(&root, kernel, module)?;
+        strip(shop, tree, kernel, bench)?;
         // Where kmod looks for modules, in the tree as here.
         std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
         put_programs(&root.join(HOME), programs)?;
@@ -117,7 +124,8 @@ pub fn obtain(
             &root.join("etc/udev/rules.d/99-globalfifo.rules"),
             0o644,
         )?;
-        depmod(shop, tree, kernel, bench)
+        depmod(shop, tree, kernel, bench)?;
+        early::pack(shop, tree, kernel, bench)
     })?;
     Ok(Guest { entry })
 }
@@ -141,6 +149,21 @@ fn put_kernel_modules(root: &Path, kernel: &Kernel, module: &PathOrEntry) -> Res
     let home = root.join(HOME);
     crate::cache::create_dirs(&home)?;
     Ok(fs::write(home.join(DRIVER), name + "\n")?)
+}
+
+/// Takes the debugging information from the module that is to be loaded, nine tenths of it: the kernel reads a file whole. gdb gets a copy that has it.
+fn strip(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> Result<()> {
+    let updates = Path::new("root/usr/lib/modules")
+        .join(&kernel.release)
+        .join("updates");
+    for module in crate::cache::entries(&bench.dir.join(&updates)) {
+        let name = module.file_name().unwrap_or_default();
+        install(&module, &bench.dir.join(SYMBOLS).join(name), 0o644)?;
+        let view = shop.view(tree.path(), bench.dir);
+        let strip = tool_spec(&view, "strip").arg("--strip-debug");
+        bench.run(&strip.arg(Path::new(WORK).join(&updates).join(name)))?;
+    }
+    Ok(())
 }
 
 /// What a module calls itself, whatever its file is called: `name=` among its strings of information.
@@ -184,7 +207,8 @@ fn depmod(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> 
     )
 }
 
-fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+/// Copies a file, with the folders that it needs.
+pub fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = to.parent() {
         crate::cache::create_dirs(parent)?;
     }

@@ -12,7 +12,9 @@ use anyhow::Result;
 
 use super::archive::Choice;
 use super::archive::Index;
+use super::choice::Series;
 use super::layer;
+use super::own_kernel;
 use super::shop::Bench;
 use super::shop::Shop;
 use super::shop::WORK;
@@ -28,8 +30,12 @@ use crate::recipe::Recipe;
 pub const STAGE: &str = "kernel";
 /// The cache's name for the flavour rt.
 pub const RT_STAGE: &str = "rt-kernel";
+/// The cache's name for other versions.
+pub const SERIES_STAGE: &str = "series-kernel";
 /// The image to boot.
 pub const IMAGE: &str = "vmlinuz";
+/// The whole source, in an entry.
+const WHOLE_SOURCE: &str = "source.tar.xz";
 /// Where the prepared tree is seen by whatever builds with it: its makefiles remember this path.
 pub const PLACE: &str = "/lab/kernel";
 /// apt's index in the tree is taken as it is for this long after the tree was made.
@@ -83,6 +89,8 @@ pub enum Flavour {
     Stock,
     /// With PREEMPT_RT.
     Rt,
+    /// The recipe's, of another version.
+    Series(Series),
 }
 
 impl Flavour {
@@ -91,14 +99,23 @@ impl Flavour {
         match self {
             Self::Stock => STAGE,
             Self::Rt => RT_STAGE,
+            Self::Series(_) => SERIES_STAGE,
         }
     }
 
     /// Debian's word for it.
     fn name(self, recipe: &Recipe) -> &str {
         match self {
-            Self::Stock => &recipe.kernel.flavour,
+            Self::Stock | Self::Series(_) => &recipe.kernel.flavour,
             Self::Rt => &recipe.rt.flavour,
+        }
+    }
+
+    /// The version that it has to be of, or the beginning of it.
+    fn version(self, recipe: &Recipe) -> String {
+        match self {
+            Self::Stock | Self::Rt => recipe.kernel.major.to_string(),
+            Self::Series(series) => series.text.to_owned(),
         }
     }
 }
@@ -112,6 +129,21 @@ pub struct Kernel {
     pub release: String,
     /// What belongs to it besides if it is not the stock kernel.
     pub built: Option<Built>,
+    /// Where its source and build are if it is the user's own.
+    pub own: Option<Own>,
+}
+
+/// A kernel that the user has built: its entry has only what boots.
+#[derive(Debug)]
+pub struct Own {
+    /// The folder that it was built in.
+    pub build: PathBuf,
+    /// Where that is, and where its makefile looks for it.
+    pub places: Vec<(PathBuf, PathBuf)>,
+    /// The compiler's packages, a layer for the tree, unless the tree has it.
+    pub compiler: Option<Entry>,
+    /// make's variables that name the compiler.
+    pub make: Vec<String>,
 }
 
 /// What a kernel that was built here shares with modules for it.
@@ -133,6 +165,19 @@ impl Kernel {
 
     /// Shows it at its place inside the tree, with what modules for it are built by.
     pub fn show(&self, view: &mut View) {
+        if let Some(own) = &self.own {
+            let build = (own.build.clone(), Path::new(PLACE).join("build"));
+            for (from, to) in std::iter::once(&build).chain(&own.places) {
+                view.binds.push(Bind {
+                    from: from.clone(),
+                    to: to.clone(),
+                    read_only: true,
+                });
+            }
+            let compiler = own.compiler.iter().map(|layer| layer.join(layer::UPPER));
+            view.layers.extend(compiler);
+            return;
+        }
         let mut show = |entry: &Entry, part: &str| {
             view.binds.push(Bind {
                 from: entry.join(part),
@@ -153,7 +198,30 @@ impl Kernel {
 
     /// make's variables for a module.
     pub fn make_variables(&self) -> &[String] {
-        self.built.as_ref().map_or(&[], |built| &built.make)
+        let built = self.built.as_ref().map(|built| built.make.as_slice());
+        let own = self.own.as_ref().map(|own| own.make.as_slice());
+        built.or(own).unwrap_or_default()
+    }
+
+    /// The folder that it was built or prepared in.
+    pub fn build(&self) -> PathBuf {
+        let own = self.own.as_ref().map(|own| own.build.clone());
+        own.unwrap_or_else(|| self.entry.join("build"))
+    }
+
+    /// Its source.
+    pub fn source(&self) -> PathBuf {
+        match (&self.own, &self.built) {
+            (Some(own), _) => own
+                .places
+                .iter()
+                .map(|(from, _)| from)
+                .find(|from| **from != own.build)
+                .unwrap_or(&own.build)
+                .clone(),
+            (None, Some(built)) => built.source.join("source"),
+            (None, None) => self.entry.join("source"),
+        }
     }
 }
 
@@ -164,12 +232,16 @@ pub fn key(shop: &Shop, flavour: Flavour) -> crate::key::Key {
         .field("tree", &super::tree::key(shop).id)
         .field(
             "kernel",
-            &format!("{} {}", recipe.major, flavour.name(&shop.recipe)),
+            &format!(
+                "{} {}",
+                flavour.version(&shop.recipe),
+                flavour.name(&shop.recipe)
+            ),
         )
         .field("omit", &recipe.omit.join(" "))
         .field("script", &[UPDATE, SHOW, FETCH, UNPACK, PREPARE].concat());
     match flavour {
-        Flavour::Stock => key.finish(),
+        Flavour::Stock | Flavour::Series(_) => key.finish(),
         Flavour::Rt => key
             .field("modules omitted", &shop.recipe.rt.omit_modules.join(" "))
             .finish(),
@@ -178,16 +250,19 @@ pub fn key(shop: &Shop, flavour: Flavour) -> crate::key::Key {
 
 /// The kernel of the recipe.
 pub fn obtain(shop: &Shop, tree: &Entry, flavour: Flavour) -> Result<Kernel> {
-    let what = match flavour {
-        Flavour::Stock => "fetching the stock kernel and preparing its source for Rust modules",
-        Flavour::Rt => "fetching the rt kernel and preparing its source for Rust modules",
+    let name = match flavour {
+        Flavour::Stock => "the stock kernel".to_owned(),
+        Flavour::Rt => "the rt kernel".to_owned(),
+        Flavour::Series(series) => format!("Linux {}", series.text),
     };
+    let what = format!("fetching {name} and preparing its source for modules");
     let key = key(shop, flavour);
-    let entry = shop.obtain(flavour.stage(), &key, what, |bench| {
+    let entry = shop.obtain(flavour.stage(), &key, &what, |bench| {
         make(shop, tree, flavour, bench)?;
         match flavour {
             Flavour::Stock => Ok(()),
             Flavour::Rt => thin_out(shop, bench.dir),
+            Flavour::Series(_) => Ok(fs::remove_file(bench.dir.join(WHOLE_SOURCE))?),
         }
     })?;
     let release = release(&entry)?;
@@ -195,6 +270,7 @@ pub fn obtain(shop: &Shop, tree: &Entry, flavour: Flavour) -> Result<Kernel> {
         entry,
         release,
         built: None,
+        own: None,
     })
 }
 
@@ -207,7 +283,7 @@ pub fn release(entry: &Entry) -> Result<String> {
 
 /// Debian's rt kernel has modules for all the hardware in the world, and nobody builds another kernel of its source.
 fn thin_out(shop: &Shop, dir: &Path) -> Result<()> {
-    fs::remove_file(dir.join("source.tar.xz"))?;
+    fs::remove_file(dir.join(WHOLE_SOURCE))?;
     for release in crate::cache::entries(&dir.join("modules")) {
         for omitted in &shop.recipe.rt.omit_modules {
             crate::cache::remove(&release.join("kernel").join(omitted))?;
@@ -251,7 +327,21 @@ fn make(shop: &Shop, tree: &Entry, flavour: Flavour, bench: &mut Bench<'_>) -> R
         PREPARE,
         &[("RELEASE", choice.release.as_str()), ("JOBS", &jobs)],
     )?;
-    same_configuration(bench.dir)
+    same_configuration(bench.dir, flavour)
+}
+
+/// What to tell a user whose version cannot be had.
+fn no_such_series(series: Series, flavour: &str, index: &Index, why: &str) -> anyhow::Error {
+    let whole = index.whole(flavour);
+    crate::exit::usage(format!(
+        "--kernel {}: {why}. Whole are {}; a kernel that you have built is --kernel PATH",
+        series.text,
+        if whole.is_empty() {
+            "none".to_owned()
+        } else {
+            whole.join(", ")
+        }
+    ))
 }
 
 /// Whether the index that came with the tree can be taken as it is.
@@ -283,19 +373,25 @@ fn choose(
         bench.script(view, UPDATE, &[])?;
     }
     let apt = if usable { "" } else { fetched.as_str() };
-    let flavour = flavour.name(&shop.recipe);
-    let major = shop.recipe.kernel.major;
-    let series = major.to_string();
-    let env = [
-        ("APT", apt),
-        ("MAJOR", series.as_str()),
-        ("FLAVOUR", flavour),
-    ];
+    let version = flavour.version(&shop.recipe);
+    let flavour_name = flavour.name(&shop.recipe);
+    // Of other versions all are looked at, to name those that there are.
+    let major = match flavour {
+        Flavour::Stock | Flavour::Rt => version.as_str(),
+        Flavour::Series(_) => "[0-9]+",
+    };
+    let env = [("APT", apt), ("MAJOR", major), ("FLAVOUR", flavour_name)];
     let index =
         child::output(&script_spec(view, SHOW, &env)).context("cannot read the archive's index")?;
-    let choice = Index::parse(&index)
-        .choose(major, flavour)
-        .map_err(anyhow::Error::msg)?;
+    let index = Index::parse(&index);
+    let choice = match flavour {
+        Flavour::Stock | Flavour::Rt => index
+            .choose(&version, flavour_name)
+            .map_err(anyhow::Error::msg)?,
+        Flavour::Series(series) => index
+            .choose(&version, flavour_name)
+            .map_err(|why| no_such_series(series, flavour_name, &index, &why))?,
+    };
     bench.detail(&format!("fetching Linux {}", choice.release));
     crate::cache::remove(&bench.dir.join("debs"))?;
     bench.script(
@@ -307,7 +403,7 @@ fn choose(
 }
 
 /// The prepared tree must lay out the kernel's structures as the stock kernel does: its options must not have drifted.
-fn same_configuration(dir: &Path) -> Result<()> {
+fn same_configuration(dir: &Path, flavour: Flavour) -> Result<()> {
     let stock =
         fs::read_to_string(dir.join("config")).context("cannot read the stock configuration")?;
     let ours = fs::read_to_string(dir.join("build/.config"))
@@ -318,6 +414,17 @@ fn same_configuration(dir: &Path) -> Result<()> {
         "the prepared kernel source lost options of the stock kernel ({}): a tool in images/tree.toml is missing or too old",
         lost.join(", ")
     );
+    if let Flavour::Series(series) = flavour {
+        let lacks = own_kernel::lacks(&ours);
+        return match lacks.as_slice() {
+            [] => Ok(()),
+            lacks => Err(crate::exit::usage(format!(
+                "--kernel {}: Debian has built that kernel without what the lab's guest needs from the start: {}",
+                series.text,
+                lacks.join(", ")
+            ))),
+        };
+    }
     anyhow::ensure!(
         ours.contains("CONFIG_RUST=y"),
         "this kernel was built without CONFIG_RUST: take another in images/tree.toml"

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! tree ──► kernel ──► module ──┐        or: kernel ──► debug ──► module, or: rt kernel ──► module
+//!      │       └──► image        │
 //!      ├─► layer               ├──► guest
 //!      └─► ram                 │
 //! programs (daemon, guest) ────┘
@@ -14,12 +15,15 @@ pub mod archive;
 pub mod choice;
 pub mod debug;
 pub mod device_bench;
+pub mod early;
 pub mod guest;
+pub mod image;
 pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
 pub mod module;
 pub mod own;
+pub mod own_kernel;
 pub mod packages;
 pub mod plan;
 pub mod programs;
@@ -37,6 +41,7 @@ use anyhow::Result;
 
 pub use self::choice::Edition;
 pub use self::choice::KernelChoice;
+pub use self::choice::KernelParser;
 pub use self::choice::Root;
 pub use self::choice::System;
 use self::guest::Guest;
@@ -73,6 +78,17 @@ impl Wanted {
             programs: Need::All,
         }
     }
+
+    /// What can be said against it before anything is made.
+    fn check(&self) -> Result<()> {
+        match self.driver {
+            Driver::Ours => {
+                let kernel = self.system.kernel;
+                kernel.takes_our_driver().map_err(crate::exit::usage)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Which driver the guest gets.
@@ -95,6 +111,8 @@ pub struct Ready {
     pub tree: Entry,
     /// The kernel.
     pub kernel: Kernel,
+    /// What is booted of it.
+    pub image: Entry,
     /// Added packages.
     pub layer: Option<Entry>,
     /// The userland for a root in RAM.
@@ -108,7 +126,12 @@ pub struct Ready {
 impl Ready {
     /// What a running machine reads stays until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
-        let always = [&self.tree, &self.kernel.entry, &self.guest.entry];
+        let always = [
+            &self.tree,
+            &self.kernel.entry,
+            &self.image,
+            &self.guest.entry,
+        ];
         let mut entries = always.into_iter().chain(&self.layer);
         entries.try_for_each(Entry::outlive_the_lab)
     }
@@ -116,6 +139,12 @@ impl Ready {
 
 /// Sets up what is missing: archive work and compiling side by side.
 pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
+    wanted.check()?;
+    let choice = wanted.system.kernel;
+    // Only the archive knows whether there is such a version: nothing else is made before that is known.
+    if let KernelChoice::Series(_) = choice {
+        kernel(shop, &tree::obtain(shop)?, choice)?;
+    }
     let (programs, archive) = thread::scope(|scope| {
         let programs = scope.spawn(|| or_abort(programs::obtain(shop, wanted.programs)));
         let archive = or_abort(from_archive(shop, wanted));
@@ -128,15 +157,16 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let FromArchive {
         tree,
         kernel,
+        image,
         layer,
         ram,
         module,
     } = made;
-    let kernel_choice = wanted.system.kernel;
-    let guest = guest::obtain(shop, &tree, &kernel, kernel_choice, &module, &programs)?;
+    let guest = guest::obtain(shop, &tree, &kernel, choice, &module, &programs)?;
     Ok(Ready {
         tree,
         kernel,
+        image,
         layer,
         ram,
         programs,
@@ -147,6 +177,7 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
 struct FromArchive {
     tree: Entry,
     kernel: Kernel,
+    image: Entry,
     layer: Option<Entry>,
     ram: Option<Entry>,
     module: PathOrEntry,
@@ -176,7 +207,9 @@ impl PathOrEntry {
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     let tree = tree::obtain(shop)?;
-    let kernel = kernel(shop, &tree, wanted.system.kernel)?;
+    let choice = wanted.system.kernel;
+    let kernel = kernel(shop, &tree, choice)?;
+    let image = image::obtain(shop, &kernel, &kernel_key(shop, choice)?)?;
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(ram::obtain(shop, &tree)?),
@@ -193,7 +226,16 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
         )?)
     };
     let module = match &wanted.driver {
-        Driver::Ours => module::obtain(shop, &tree, &kernel, wanted.system)?,
+        Driver::Ours => {
+            if let KernelChoice::Own(own) = choice
+                && !shop
+                    .cache
+                    .has(module::STAGE, &module::key(shop, wanted.system)?)
+            {
+                own_kernel::takes_rust(shop, &tree, own)?;
+            }
+            module::obtain(shop, &tree, &kernel, wanted.system)?
+        }
         Driver::File(path) => PathOrEntry::Path(path.clone()),
         Driver::Source(source) => {
             let built = own::obtain(shop, &tree, &kernel, wanted.system.kernel, source)
@@ -206,6 +248,7 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     Ok(FromArchive {
         tree,
         kernel,
+        image,
         layer,
         ram,
         module,
@@ -221,6 +264,8 @@ pub fn kernel(shop: &Shop, tree: &Entry, choice: KernelChoice) -> Result<Kernel>
             let stock = kernel::obtain(shop, tree, Flavour::Stock)?;
             debug::obtain(shop, tree, stock)
         }
+        KernelChoice::Series(series) => kernel::obtain(shop, tree, Flavour::Series(series)),
+        KernelChoice::Own(own) => own_kernel::obtain(shop, tree, own),
     }
 }
 
@@ -230,6 +275,8 @@ pub fn kernel_key(shop: &Shop, kernel: KernelChoice) -> Result<Key> {
         KernelChoice::Stock => Ok(kernel::key(shop, Flavour::Stock)),
         KernelChoice::Rt => Ok(kernel::key(shop, Flavour::Rt)),
         KernelChoice::Debug => debug::key(shop),
+        KernelChoice::Series(series) => Ok(kernel::key(shop, Flavour::Series(series))),
+        KernelChoice::Own(own) => own_kernel::key(shop, own),
     }
 }
 

@@ -12,11 +12,13 @@ use super::Root;
 use super::Wanted;
 use super::debug;
 use super::guest;
+use super::image;
 use super::kernel;
 use super::kernel::Flavour;
 use super::layer;
 use super::module;
 use super::own;
+use super::own_kernel;
 use super::programs;
 use super::ram;
 use super::shop::Shop;
@@ -48,31 +50,41 @@ impl Planner<'_> {
 }
 
 impl Planner<'_> {
-    fn kernel(&mut self, choice: KernelChoice) -> Result<PathBuf> {
+    fn kernel(&mut self, choice: KernelChoice) -> Result<()> {
         let flavour = match choice {
             KernelChoice::Stock | KernelChoice::Debug => Flavour::Stock,
             KernelChoice::Rt => Flavour::Rt,
+            KernelChoice::Series(series) => Flavour::Series(series),
+            KernelChoice::Own(own) => {
+                let key = own_kernel::key(self.shop, own)?;
+                self.entry("what boots of your kernel", own_kernel::STAGE, &key);
+                return Ok(());
+            }
         };
         let name = match flavour {
             Flavour::Stock => "the kernel",
             Flavour::Rt => "the rt kernel",
+            Flavour::Series(_) => "the kernel of that version",
         };
-        let path = self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
+        self.entry(name, flavour.stage(), &kernel::key(self.shop, flavour));
         if choice == KernelChoice::Debug {
-            return Ok(self.entry("the debug kernel", debug::STAGE, &debug::key(self.shop)?));
+            self.entry("the debug kernel", debug::STAGE, &debug::key(self.shop)?);
         }
-        Ok(path)
+        Ok(())
     }
 }
 
 /// Looks, and makes nothing.
 pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
+    wanted.check()?;
     let mut planner = Planner {
         shop,
         missing: Vec::new(),
     };
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
-    let kernel = planner.kernel(wanted.system.kernel)?;
+    planner.kernel(wanted.system.kernel)?;
+    let kernel = super::kernel_key(shop, wanted.system.kernel)?;
+    let image = planner.entry("the kernel's image", image::STAGE, &image::key(&kernel));
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(planner.entry("the root in RAM", ram::STAGE, &ram::key(shop))),
@@ -140,7 +152,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     };
     let paths = Paths {
         tree,
-        kernel: kernel.join(kernel::IMAGE),
+        kernel: image::path(&image, ram.is_some()),
         guest,
         layer,
         ram: ram.map(|ram| ram.join(ram::ARCHIVE)),

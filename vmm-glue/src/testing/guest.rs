@@ -74,7 +74,10 @@ impl Selection {
 
     fn of(self, suite: Suite, kernel: KernelChoice) -> Option<Suite> {
         match self {
-            Self::Whole => (suite.stock || kernel != KernelChoice::Stock).then_some(suite),
+            Self::Whole => {
+                let is_stock = matches!(kernel, KernelChoice::Stock | KernelChoice::Series(_));
+                (suite.stock || !is_stock).then_some(suite)
+            }
             Self::Checked => suite.checked(),
             Self::Teaching => suite.teaching(),
         }

@@ -12,6 +12,8 @@ use clap::ValueEnum;
 use crate::child::Spec;
 use crate::stages::Ready;
 use crate::stages::System;
+use crate::stages::early;
+use crate::stages::image;
 use crate::stages::layer;
 use crate::stages::ram;
 
@@ -169,12 +171,17 @@ impl Paths {
     pub fn new(ready: &Ready) -> Self {
         Self {
             tree: ready.tree.path().to_owned(),
-            kernel: ready.kernel.image(),
+            kernel: image::path(ready.image.path(), ready.ram.is_some()),
             guest: ready.guest.entry.path().to_owned(),
             layer: ready.layer.as_ref().map(|layer| layer.path().to_owned()),
             ram: ready.ram.as_ref().map(|ram| ram.join(ram::ARCHIVE)),
             daemon: ready.programs.daemon(),
         }
+    }
+
+    /// What the kernel unpacks at its start, unless the root is in RAM.
+    pub fn initramfs(&self) -> PathBuf {
+        self.guest.join(early::ARCHIVE)
     }
 
     /// The directories that make up the guest's root, the topmost first.

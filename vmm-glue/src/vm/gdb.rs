@@ -15,7 +15,7 @@ use anyhow::Result;
 use super::config::Paths;
 use super::machine::Machine;
 use super::rundir::RunDir;
-use crate::cache;
+use crate::stages::guest::SYMBOLS;
 use crate::symbols;
 use crate::ui;
 
@@ -61,13 +61,10 @@ pub fn socket(run: &RunDir) -> PathBuf {
     run.socket(SOCKET)
 }
 
-/// The module as the guest has loaded it.
+/// The module that the guest has loaded, with its debugging information.
 fn module(guest: &Path) -> Option<PathBuf> {
-    let releases = cache::entries(&guest.join("root/usr/lib/modules"));
-    releases
-        .into_iter()
-        .map(|release| release.join("updates").join(MODULE))
-        .find(|module| module.is_file())
+    let module = guest.join(SYMBOLS).join(MODULE);
+    module.is_file().then_some(module)
 }
 
 /// gdb's commands, for the directory of the run.

@@ -141,11 +141,7 @@ fn cfgs(command: &str) -> impl Iterator<Item = &str> {
 
 /// Options of GCC's that clang does not know, as the kernel lists them for bindgen; `%` stands for anything.
 fn gcc_only(kernel: &Kernel) -> Vec<String> {
-    let source = kernel
-        .built
-        .as_ref()
-        .map_or(&kernel.entry, |built| &built.source);
-    let makefile = std::fs::read_to_string(source.join("source/rust/Makefile"));
+    let makefile = std::fs::read_to_string(kernel.source().join("rust/Makefile"));
     skipped(&makefile.unwrap_or_default())
 }
 
@@ -223,18 +219,10 @@ impl Places {
                 places.push((inside.display().to_string(), from.clone()));
             }
         }
-        let built = kernel.built.as_ref();
-        let kernel_source = built.map_or(&kernel.entry, |built| &built.source);
         places.extend([
             (sandbox::PLACE.to_owned(), root),
-            (
-                format!("{}/source", kernel::PLACE),
-                kernel_source.join("source"),
-            ),
-            (
-                format!("{}/build", kernel::PLACE),
-                kernel.entry.join("build"),
-            ),
+            (format!("{}/source", kernel::PLACE), kernel.source()),
+            (format!("{}/build", kernel::PLACE), kernel.build()),
             ("/usr".to_owned(), tree.join("usr")),
         ]);
         Ok(Self(places))
