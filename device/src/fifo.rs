@@ -337,12 +337,9 @@ impl Fifo {
 
     /// Counts something refused that does the FIFO no harm.
     pub fn refuse(&mut self, queue: &'static str, reason: Refusal) {
-        let index = self.index;
-        self.tracer.record(|| What::Refused {
-            fifo: index,
-            reason,
-        });
-        self.refusals.add(format_args!("{queue} {index}"), reason);
+        let fifo = self.index;
+        self.tracer.record(|| What::Refused { fifo, reason });
+        self.refusals.add(format_args!("{queue} {fifo}"), reason);
     }
 
     /// Bytes that wait to be delivered to the driver; none while the FIFO has failed.

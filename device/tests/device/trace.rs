@@ -66,7 +66,8 @@ impl Tracer {
 
 fn now() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+    let [seconds, rest] = [now.tv_sec(), now.tv_nsec()].map(|part| u64::try_from(part).unwrap());
+    seconds * 1_000_000_000 + rest
 }
 
 /// Looks for these in this order, each no earlier than the one before; others may come between.

@@ -133,9 +133,9 @@ pub fn link(timeline: &Timeline, is_loop: &dyn Fn(u64) -> bool, bound: u64) -> V
     let mut chains = Vec::new();
     for (at, event) in timeline.events.iter().enumerate() {
         let chain = if event.is_driver("write") {
-            linker.from_write(at, event, is_loop)
+            linker.after_write(at, event, is_loop)
         } else if event.is_daemon("endpoint-read") {
-            linker.from_host(at, event)
+            linker.after_read(at, event)
         } else {
             None
         };
@@ -221,7 +221,12 @@ impl<'a> Linker<'a> {
         self.event(at).map_or(0, |event| event.ns)
     }
 
-    fn from_write(&self, at: usize, write: &Event, is_loop: &dyn Fn(u64) -> bool) -> Option<Chain> {
+    fn after_write(
+        &self,
+        at: usize,
+        write: &Event,
+        is_loop: &dyn Fn(u64) -> bool,
+    ) -> Option<Chain> {
         let mut chain = Chain::begin(at, write)?;
         let (fifo, position) = (chain.fifo, chain.position);
         let mut tail = 0;
@@ -303,7 +308,7 @@ impl<'a> Linker<'a> {
         chain
     }
 
-    fn from_host(&self, at: usize, read: &Event) -> Option<Chain> {
+    fn after_read(&self, at: usize, read: &Event) -> Option<Chain> {
         let mut chain = Chain::begin(at, read)?;
         let position = chain.position;
         self.to_driver(&mut chain, 0, read.ns, position);

@@ -12,7 +12,8 @@ use anyhow::Result;
 use anyhow::bail;
 
 /// Nanoseconds by which a time in the text of a trace may be early: it has microseconds.
-pub const ROUNDING: f64 = 1000.0;
+pub const ROUNDING_NS: u64 = 1000;
+const ROUNDING: f64 = 1000.0;
 
 /// One exchange, all of it in nanoseconds of either's CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,12 +97,17 @@ impl Clock {
     pub fn to_host(&self, guest: u64) -> u64 {
         let offset = interpolate(&self.points, to_f64(guest));
         // The offset is rounded, not the time, which may need more than 53 bits.
-        guest.saturating_add_signed(offset.round() as i64)
+        guest.saturating_add_signed(whole(offset))
     }
 
     /// By how many nanoseconds a time of the guest's may be wrong, that of a trace's text included.
     pub fn bound(&self) -> f64 {
         self.half + self.bend + ROUNDING
+    }
+
+    /// [`Clock::bound`], rounded up.
+    pub fn bound_ns(&self) -> u64 {
+        whole(self.bound().ceil()).unsigned_abs()
     }
 
     /// Host's clock less the guest's at the first exchange, in nanoseconds.
@@ -178,11 +184,24 @@ pub fn matched(rows: &[Vec<(u64, u64)>], moments: &[u64]) -> Vec<Vec<Exchange>> 
     matched
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "nanoseconds of three centuries fit, and more are no uptime"
+)]
+fn whole(ns: f64) -> i64 {
+    ns.round() as i64
+}
+
 fn to_f64(ns: u64) -> f64 {
     ns as f64
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "times of the tests are small and after the start"
+)]
 mod tests {
     use proptest::prelude::*;
 
@@ -258,7 +277,7 @@ mod tests {
         moments.sort_unstable();
         assert_eq!(matched(&guest, &moments), all);
         // The daemon's end of the last ones is missing.
-        moments.truncate(12);
+        moments.truncate(13);
         let found = matched(&guest, &moments);
         assert_eq!(
             found,

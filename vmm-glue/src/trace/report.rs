@@ -52,7 +52,7 @@ pub struct Report {
 impl Report {
     /// By how many nanoseconds a time of the guest's may be wrong.
     pub fn bound(&self) -> u64 {
-        self.clock.bound().ceil() as u64
+        self.clock.bound_ns()
     }
 
     /// As JSON.

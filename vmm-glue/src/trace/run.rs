@@ -56,7 +56,7 @@ pub fn assemble(
         guest::timeline(&read("lab-command.trace")?, &read("lab-all.trace")?, &clock);
     let (from, to) = (clock.to_host(meta.started), clock.to_host(meta.counted));
     // A time in the text has its microseconds alone.
-    let since = from.saturating_sub(clock::ROUNDING as u64);
+    let since = from.saturating_sub(clock::ROUNDING_NS);
     let of_device = timeline
         .events
         .iter()
@@ -67,7 +67,7 @@ pub fn assemble(
         traced: of_device.count() as u64,
     };
     // What the daemon did before the command and after it is nobody's.
-    let bound = clock.bound().ceil() as u64;
+    let bound = clock.bound_ns();
     let mut events = traced.events;
     events.retain(|event| {
         (from.saturating_sub(bound)..=to.saturating_add(bound)).contains(&event.ns)
