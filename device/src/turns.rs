@@ -80,7 +80,6 @@ impl<T> DerefMut for Turn<'_, T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test's helper fails as the test does")]
 mod tests {
     use super::*;
 

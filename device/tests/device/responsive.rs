@@ -128,9 +128,7 @@ fn status_is_answered_in_time_while_every_fifo_is_flooded(
     wait_for_more(&driver, at);
     drop(flooding);
     times.sort();
-    let [fastest, median, longest] = [0, ANSWERS / 2, ANSWERS - 1].map(|at| times[at]);
-    println!("{flood:?}, {kind}: fastest {fastest:?}, median {median:?}, longest {longest:?}");
-    assert!(fastest < IN_TIME, "{times:?}");
+    assert!(times[0] < IN_TIME, "{times:?}");
 }
 
 /// Waits until more tx buffers of FIFO 0 have been used than `at`.
