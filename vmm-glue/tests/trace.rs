@@ -2,7 +2,11 @@
 
 //! `cargo lab trace` with real machines. Ignored by plain `cargo test`; `cargo lab test` runs them.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail as the test does"
+)]
 
 mod common;
 
