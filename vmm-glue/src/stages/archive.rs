@@ -116,9 +116,12 @@ impl Index {
 
     fn why_none(&self, version: &str, flavour: &str, newest: Option<&Choice>) -> String {
         let Some(newest) = newest else {
-            return format!(
-                "the Debian archive has no Linux {version} of flavour {flavour}: it has moved on; set another `major` in images/tree.toml"
-            );
+            let hint = if version.contains('.') {
+                ""
+            } else {
+                ": it has moved on; set another `major` in images/tree.toml"
+            };
+            return format!("the Debian archive has no Linux {version} of flavour {flavour}{hint}");
         };
         let missing = self.missing(newest).join(", ");
         format!(
