@@ -84,7 +84,7 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
     planner.kernel(wanted.system.kernel)?;
     let kernel = super::kernel_key(shop, wanted.system.kernel)?;
-    let image = planner.entry("the kernel's image", image::STAGE, &image::key(&kernel));
+    let image = planner.entry("the image to boot", image::STAGE, &image::key(&kernel));
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
         Root::Ram => Some(planner.entry("the root in RAM", ram::STAGE, &ram::key(shop))),
