@@ -11,6 +11,7 @@ use clap::Args;
 use clap::ValueEnum;
 
 use crate::grading::batch::Partition;
+use crate::grading::lang::Lang;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::KernelParser;
@@ -80,6 +81,9 @@ pub struct GradeArgs {
     /// Write the results as a page that opens without a network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// The language of the rules' words; without it, that of LC_ALL, LC_MESSAGES or LANG.
+    #[arg(long, value_enum, value_name = "LANG")]
+    lang: Option<Lang>,
     /// A parameter of the module, NAME=VALUE; may be repeated.
     #[arg(long = "driver-arg", value_name = "NAME=VALUE")]
     pub parameters: Vec<String>,
@@ -101,6 +105,11 @@ pub struct GradeArgs {
 }
 
 impl GradeArgs {
+    /// The language of the rules' words.
+    pub fn lang(&self) -> Lang {
+        self.lang.unwrap_or_else(Lang::of_environment)
+    }
+
     /// Kernel, edition, root.
     pub fn system(&self) -> System {
         System {
@@ -131,6 +140,7 @@ impl GradeArgs {
             format!("--kernel={}", self.kernel.name()),
             format!("--accel={}", choice(self.accel.to_possible_value())),
             format!("--smp={}", self.smp),
+            format!("--lang={}", choice(self.lang().to_possible_value())),
         ];
         words.extend(self.rule.iter().map(|glob| format!("--rule={glob}")));
         words.extend(

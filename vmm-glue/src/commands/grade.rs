@@ -36,7 +36,7 @@ use crate::vm::machine;
 
 /// Grades; 0 if all selected M rules passed.
 pub fn grade(args: &GradeArgs) -> Result<u8> {
-    let catalog = Catalog::load(&stages::repository()?)?;
+    let catalog = Catalog::load_in(&stages::repository()?, args.lang())?;
     if args.list {
         ui::print(catalog.list().trim_end());
         return Ok(0);

@@ -13,6 +13,8 @@ use anyhow::Result;
 use glob::Pattern;
 use serde::Deserialize;
 
+use super::lang;
+use super::lang::Lang;
 use crate::exit::usage;
 
 /// Folder of the grader in the repository.
@@ -89,20 +91,29 @@ impl Rule {
 pub struct Catalog {
     /// The rules.
     pub rules: Vec<Rule>,
+    /// The language of their words.
+    pub lang: Lang,
     folder: PathBuf,
 }
 
 impl Catalog {
-    /// Reads the repository's.
+    /// Reads the repository's, in English.
     pub fn load(repository: &Path) -> Result<Self> {
+        Self::load_in(repository, Lang::En)
+    }
+
+    /// Reads the repository's, in a language.
+    pub fn load_in(repository: &Path, lang: Lang) -> Result<Self> {
         let folder = repository.join(FOLDER);
         let path = folder.join("rules.toml");
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let file: File =
+        let mut file: File =
             toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))?;
+        lang::translate(&mut file.rule, &folder, lang)?;
         Ok(Self {
             rules: file.rule,
+            lang,
             folder,
         })
     }

@@ -17,9 +17,10 @@ const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub fn render(grading: &Grading, catalog: &Catalog) -> String {
+    let lang = catalog.lang;
     let page = html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang=(catalog.lang.tag()) {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
@@ -28,9 +29,9 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
             }
             body {
                 h1 { "Grading of " code { (grading.driver) } }
-                p { (grading.counts()) ". Kernel: " (grading.kernel) "." }
+                p { (grading.counts(lang)) ". Kernel: " (grading.kernel) "." }
                 table {
-                    thead { tr { th { "rule" } th { "" } th { "verdict" } th { "seconds" } th { "what holds" } } }
+                    thead { tr { th { (lang.label("rule")) } th { "" } th { (lang.label("verdict")) } th { (lang.label("seconds")) } th { (lang.label("what holds")) } } }
                     tbody { @for outcome in &grading.rules { (row(outcome, catalog)) } }
                 }
             }
@@ -41,6 +42,7 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
 
 fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
     let rule = catalog.rules.iter().find(|rule| rule.id == outcome.id);
+    let lang = catalog.lang;
     html! {
         tr id=(outcome.id) class=(class(outcome.verdict)) {
             td { code { (outcome.id) } }
@@ -52,16 +54,16 @@ fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
                 @if outcome.verdict != Verdict::Pass {
                     dl {
                         @for (word, text) in report::details(outcome) {
-                            dt { (word) }
+                            dt { (lang.label(word)) }
                             dd { pre { (text) } }
                         }
                         @if let (Some(rule), Verdict::Fail) = (rule, outcome.verdict) {
-                            dt { "why" } dd { (rule.why) }
-                            dt { "hint" } dd { (rule.hint) }
+                            dt { (lang.label("why")) } dd { (rule.why) }
+                            dt { (lang.label("hint")) } dd { (rule.hint) }
                             @if let Some(lesson) = &rule.lesson {
-                                dt { "lesson" } dd { code { "cargo lab lesson " (lesson) } }
+                                dt { (lang.label("lesson")) } dd { code { "cargo lab lesson " (lesson) } }
                             }
-                            dt { "see" } dd { (rule.source) }
+                            dt { (lang.label("see")) } dd { (rule.source) }
                         }
                     }
                 }

@@ -15,6 +15,7 @@ pub mod course;
 pub mod graded;
 mod hostile;
 pub mod html;
+pub mod lang;
 mod meanings;
 mod mutants;
 pub mod outcome;

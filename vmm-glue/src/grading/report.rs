@@ -17,6 +17,7 @@ use quick_junit::TestSuite;
 use serde::Serialize;
 
 use super::catalog::Catalog;
+use super::lang::Lang;
 use super::outcome::Outcome;
 use super::outcome::Verdict;
 
@@ -71,35 +72,47 @@ impl Grading {
         }
         let unreached = self.with(Verdict::Unreached);
         if let Some(first) = unreached.first() {
-            text.push_str(&format!(
-                "not reached: {}, {}\n",
-                names(&unreached),
-                first.seen
-            ));
+            let (names, why) = (names(&unreached), &first.seen);
+            text.push_str(&match catalog.lang {
+                Lang::En => format!("not reached: {names}, {why}\n"),
+                Lang::Zh => format!("未执行（not reached）：{names}，{why}\n"),
+            });
         }
         let absent = self.with(Verdict::Absent);
         if !absent.is_empty() {
-            text.push_str(&format!("not there: {}\n", names(&absent)));
+            let names = names(&absent);
+            text.push_str(&match catalog.lang {
+                Lang::En => format!("not there: {names}\n"),
+                Lang::Zh => format!("未提供（not there）：{names}\n"),
+            });
         }
-        text.push_str(&self.counts());
+        text.push_str(&self.counts(catalog.lang));
         text
     }
 
     /// The last line.
-    pub fn counts(&self) -> String {
+    pub fn counts(&self, lang: Lang) -> String {
         let must = |verdict, must: bool| {
             let found = self.with(verdict);
             found.iter().filter(|rule| rule.must == must).count()
         };
         let all = self.rules.iter().filter(|rule| rule.must).count();
         let passed = must(Verdict::Pass, true);
-        format!(
-            "{passed} of {all} M rules passed; in all {} passed, {} failed, {} not there, {} not reached",
-            self.with(Verdict::Pass).len(),
-            self.with(Verdict::Fail).len(),
-            self.with(Verdict::Absent).len(),
-            self.with(Verdict::Unreached).len()
-        )
+        let [pass, fail, absent, unreached] = [
+            Verdict::Pass,
+            Verdict::Fail,
+            Verdict::Absent,
+            Verdict::Unreached,
+        ]
+        .map(|verdict| self.with(verdict).len());
+        match lang {
+            Lang::En => format!(
+                "{passed} of {all} M rules passed; in all {pass} passed, {fail} failed, {absent} not there, {unreached} not reached"
+            ),
+            Lang::Zh => format!(
+                "{all} 条 M 规则中通过 {passed} 条；总共通过 {pass} 条，失败 {fail} 条，未提供 {absent} 条，未执行 {unreached} 条"
+            ),
+        }
     }
 
     /// As JSON.
@@ -185,8 +198,9 @@ pub fn failure(outcome: &Outcome, catalog: &Catalog) -> String {
     }
     for (word, lines) in words {
         for (number, line) in lines.lines().enumerate() {
-            let word = if number == 0 { word } else { "" };
-            text.push_str(&format!("    {word:<9} {line}\n"));
+            text.push_str(&catalog.lang.margin(word, number == 0));
+            text.push_str(line);
+            text.push('\n');
         }
     }
     text
