@@ -418,7 +418,8 @@ int main(int argc, char **argv)
 	pid = fork();
 	if (pid == 0) {
 		setpgid(0, 0);
-		strcpy(shared->done, "empty the FIFO to begin with");
+		strcpy(shared->done, "empty the FIFO to begin with: FIFO_CLEAR; then, while poll() says POLLIN, read() with O_NONBLOCK, which "
+		       "must not wait (read.nonblock)");
 #ifndef AS_IT_IS
 		begin_empty();
 #endif

@@ -80,16 +80,22 @@ static int skeleton_request(struct fifo *fifo, u32 type)
 {
 	struct scatterlist out, in, *sgs[] = { &out, &in };
 	unsigned long flags, left;
+	bool gone;
 
 	sg_init_one(&out, &fifo->req, sizeof(fifo->req));
 	sg_init_one(&in, &fifo->resp, sizeof(fifo->resp));
 	reinit_completion(&fifo->answered);
 	spin_lock_irqsave(&fifo->lock, flags);
-	fifo->req.type = cpu_to_le32(type);
-	fifo->req.tx_sent = cpu_to_le64(fifo->sent);
-	virtqueue_add_sgs(fifo->vqs[FIFO_CONTROL], sgs, 1, 1, fifo, GFP_ATOMIC);
-	virtqueue_kick(fifo->vqs[FIFO_CONTROL]);
+	gone = fifo->gone;
+	if (!gone) {
+		fifo->req.type = cpu_to_le32(type);
+		fifo->req.tx_sent = cpu_to_le64(fifo->sent);
+		virtqueue_add_sgs(fifo->vqs[FIFO_CONTROL], sgs, 1, 1, fifo, GFP_ATOMIC);
+		virtqueue_kick(fifo->vqs[FIFO_CONTROL]);
+	}
 	spin_unlock_irqrestore(&fifo->lock, flags);
+	if (gone)
+		return -ENODEV;
 	left = wait_for_completion_timeout(&fifo->answered, PATIENCE);
 	return left && fifo->answer_len >= sizeof(fifo->resp) && !fifo->resp.status ? 0 : -EIO;
 }
@@ -100,6 +106,7 @@ static ssize_t skeleton_read(struct kiocb *iocb, struct iov_iter *to)
 	 * TODO(read.data): copy what has come and was not read, fifo->consumed to fifo->received, at most iov_iter_count(to), by
 	 * copy_to_iter() and without the spinlock. Then it is consumed.
 	 * TODO(read.order): an empty buffer goes back to the device, which learns of it by rx_consumed in a message (DRV-8).
+	 * TODO(read.zero): 0 would be the end of the file: without data a read waits.
 	 * TODO(read.blocks): without data, wait on fifo->wait, and look again.
 	 * TODO(read.nonblock): with O_NONBLOCK in iocb->ki_filp->f_flags, -EAGAIN instead.
 	 */
@@ -125,7 +132,7 @@ static __poll_t skeleton_poll(struct file *filp, poll_table *wait)
 	 * TODO(poll.readable): EPOLLIN | EPOLLRDNORM while there is data.
 	 * TODO(poll.writable): EPOLLOUT | EPOLLWRNORM while there is credit.
 	 */
-	return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM;
+	return 0;
 }
 
 static long skeleton_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
@@ -182,9 +189,12 @@ static const struct file_operations skeleton_fops = {
 /* Out of service. The device keeps what was not read. */
 static void skeleton_stop(struct fifo *fifo)
 {
+	/* After the last request: its answer needs the queue. */
+	mutex_lock(&fifo->control);
 	spin_lock_irq(&fifo->lock);
 	fifo->gone = true;
 	spin_unlock_irq(&fifo->lock);
+	mutex_unlock(&fifo->control);
 	wake_up(&fifo->wait);
 	virtio_reset_device(fifo->vdev);
 	fifo->vdev->config->del_vqs(fifo->vdev);

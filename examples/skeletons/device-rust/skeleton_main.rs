@@ -204,6 +204,7 @@ impl FileOperations for Fifo {
         // TODO(read.data): `to.copy_to_iter` of what has come, without the lock; then it is consumed.
         // TODO(read.order): an empty buffer is posted again, and the device learns of what is
         // consumed by a message (DRV-8).
+        // TODO(read.zero): 0 would be the end of the file: without data a read waits.
         // TODO(read.blocks): without data, `self.wait.wait(WaitFor::Readable, Signals::Interrupt,
         // None, …)`, and look again: another may have been faster.
         // TODO(read.nonblock): EAGAIN where `request.must_not_wait()`.
@@ -229,7 +230,7 @@ impl FileOperations for Fifo {
         table.register(file, &self.wait);
         // TODO(poll.readable): `Events::IN` while there is data.
         // TODO(poll.writable): `Events::OUT` while there is credit.
-        Events::IN | Events::OUT
+        Events::NONE
     }
 
     fn ioctl(self: ArcBorrow<'_, Self>, _file: &File, command: u32, _: usize) -> Result<isize> {

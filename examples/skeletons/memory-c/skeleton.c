@@ -34,11 +34,13 @@ static ssize_t skeleton_read(struct file *filp, char __user *buf, size_t count, 
 	/*
 	 * TODO(read.data): under the lock copy the oldest bytes out, at most @count and at most fifo.len, and return their number.
 	 * TODO(read.order): move the rest to the front.
+	 * TODO(read.zero): 0 would be the end of the file: without data a read waits.
 	 * TODO(read.blocks): without data, wait on fifo.wait without the lock, and look again: another may have been faster.
 	 * TODO(read.nonblock): with O_NONBLOCK in filp->f_flags, -EAGAIN instead.
 	 * TODO(read.fault): -EFAULT if nothing can be copied, and then nothing is lost.
 	 * TODO(read.signal): -ERESTARTSYS when a signal ends the wait.
 	 * TODO(write.wakes): there is space now: wake those who wait for it.
+	 * TODO(fasync.writable): SIGIO with POLL_OUT, too.
 	 */
 	return -EOPNOTSUPP;
 }
@@ -63,7 +65,7 @@ static __poll_t skeleton_poll(struct file *filp, poll_table *wait)
 	 * TODO(poll.readable): EPOLLIN | EPOLLRDNORM while there is data.
 	 * TODO(poll.writable): EPOLLOUT | EPOLLWRNORM while there is space.
 	 */
-	return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM;
+	return 0;
 }
 
 static long skeleton_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
@@ -72,7 +74,7 @@ static long skeleton_ioctl(struct file *filp, unsigned int cmd, unsigned long ar
 	case FIFO_CLEAR:
 		/*
 		 * TODO(clear.empties): empty the FIFO under the lock.
-		 * TODO(clear.wakes): that makes space.
+		 * TODO(clear.wakes): that makes space, as a read does.
 		 */
 		return -EOPNOTSUPP;
 	default:

@@ -92,6 +92,7 @@ impl FileOperations for Fifo {
     ) -> Outcome<'a> {
         // TODO(read.data): `to.copy_to_iter` of the oldest bytes; the outcome is their number.
         // TODO(read.order): remove them from `self.bytes`.
+        // TODO(read.zero): 0 would be the end of the file: without data a read waits.
         // TODO(read.blocks): without data, `self.wait.wait(WaitFor::Readable, Signals::Interrupt,
         // None, …)` without the lock, and look again: another may have been faster.
         // TODO(read.nonblock): EAGAIN where `request.must_not_wait()`.
@@ -122,7 +123,7 @@ impl FileOperations for Fifo {
         table.register(file, &self.wait);
         // TODO(poll.readable): `Events::IN` while there is data.
         // TODO(poll.writable): `Events::OUT` while there is space.
-        Events::IN | Events::OUT
+        Events::NONE
     }
 
     fn ioctl(self: ArcBorrow<'_, Self>, _file: &File, command: u32, _: usize) -> Result<isize> {

@@ -51,7 +51,7 @@ impl Grading {
         let musts = || rules.iter().filter(|rule| rule.must);
         let passed = !rules.is_empty() && musts().all(|outcome| outcome.verdict == Verdict::Pass);
         Self {
-            driver: driver.display().to_string(),
+            driver: shown(driver),
             kernel,
             passed,
             rules,
@@ -80,11 +80,18 @@ impl Grading {
         }
         let absent = self.with(Verdict::Absent);
         if !absent.is_empty() {
-            let names = names(&absent);
-            text.push_str(&match catalog.lang {
-                Lang::En => format!("not there: {names}\n"),
-                Lang::Zh => format!("未提供（not there）：{names}\n"),
-            });
+            let word = match catalog.lang {
+                Lang::En => "not there:",
+                Lang::Zh => "未提供（not there）：",
+            };
+            for (names, why) in by_reason(&absent) {
+                let why = if why.is_empty() {
+                    String::new()
+                } else {
+                    format!(", {why}")
+                };
+                text.push_str(&format!("{word} {names}{why}\n"));
+            }
         }
         text.push_str(&self.counts(catalog.lang));
         text
@@ -135,6 +142,38 @@ impl Grading {
             .to_string()
             .context("cannot put the JUnit report together")
     }
+}
+
+/// How a driver is called: "." says nothing to who reads the results elsewhere.
+fn shown(driver: &Path) -> String {
+    let whole = driver
+        .canonicalize()
+        .ok()
+        .filter(|_| driver.file_name().is_none());
+    let name = whole.as_deref().and_then(Path::file_name);
+    name.map_or_else(
+        || driver.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// Names of outcomes with the same reason, and the reason, in the order in which it is first told.
+fn by_reason<'a>(outcomes: &[&'a Outcome]) -> Vec<(String, &'a str)> {
+    let mut reasons: Vec<&str> = Vec::new();
+    for outcome in outcomes {
+        if !reasons.contains(&outcome.seen.as_str()) {
+            reasons.push(&outcome.seen);
+        }
+    }
+    let named = |why: &'a str| {
+        let some: Vec<_> = outcomes
+            .iter()
+            .copied()
+            .filter(|rule| rule.seen == why)
+            .collect();
+        (names(&some), why)
+    };
+    reasons.into_iter().map(named).collect()
 }
 
 fn names(outcomes: &[&Outcome]) -> String {
@@ -276,6 +315,33 @@ mod tests {
         assert!(text.ends_with(
             "1 of 3 M rules passed; in all 1 passed, 1 failed, 1 not there, 1 not reached"
         ));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_by_reason() {
+        let absent = |id: &str, why: &str| outcome(id, false, End::absent(why));
+        let rules = vec![
+            absent("aio.read", "no io_submit"),
+            absent("irq.counts", "no device"),
+            absent("aio.write", "no io_submit"),
+        ];
+        let grading = Grading::new(Path::new("x"), "stock", rules);
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = grading.summary(&Catalog::load(repository).unwrap());
+        assert!(
+            text.starts_with(
+                "not there: aio.read aio.write, no io_submit\nnot there: irq.counts, no device\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_current_folder_is_called_by_its_name() {
+        let name = std::env::current_dir().unwrap();
+        let name = name.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(shown(Path::new(".")), name);
+        assert_eq!(shown(Path::new("a/b.c")), "a/b.c");
     }
 
     #[test]
