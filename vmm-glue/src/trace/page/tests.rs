@@ -189,7 +189,7 @@ fn the_page_is_used_by_wheel_keys_pointer_and_search() {
 /// The time is told, and only bounded by what no machine takes: what it says on a quiet one is in
 /// docs/trace.md.
 #[test]
-#[ignore = "takes a minute, and a gigabyte: run by hand, in a release build"]
+#[ignore = "takes seconds, and a gigabyte: run by `cargo lab test`"]
 fn a_million_events_open() {
     let dir = tempfile::tempdir().unwrap();
     let Some(result) = by_hand(&page(&stream(1_000_000)), dir.path(), None) else {
