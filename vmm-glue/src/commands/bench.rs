@@ -29,9 +29,9 @@ use crate::exit;
 use crate::stages;
 use crate::stages::Wanted;
 use crate::stages::device_bench;
+use crate::stages::installed::Installed;
 use crate::stages::shop::Shop;
 use crate::stages::vsock;
-use crate::stages::vsock::Vsock;
 use crate::ui;
 use crate::vm::config::Paths;
 use crate::vm::machine;
@@ -62,7 +62,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
         host: Host::look(),
         ..Facts::default()
     };
-    let program = vsock.as_ref().map(Vsock::program);
+    let program = vsock.as_ref().map(Installed::program);
     let measured = measure(&trials, &extent, &mut results, &mut facts, || {
         Rig::with_peers(&config, &paths, program.as_deref())
     });
@@ -103,7 +103,7 @@ fn baseline(args: &BenchArgs, trials: &[Trial]) -> Result<Option<Baseline>> {
 }
 
 /// The vsock peer, if it is wanted and can be had.
-fn peer(shop: &Shop, trials: &[Trial], results: &mut Results) -> Result<Option<Vsock>> {
+fn peer(shop: &Shop, trials: &[Trial], results: &mut Results) -> Result<Option<Installed>> {
     if !trials.iter().any(Trial::uses_vsock) {
         return Ok(None);
     }

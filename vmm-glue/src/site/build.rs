@@ -16,16 +16,21 @@ use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::key::KeyBuilder;
+use crate::stages::installed;
 use crate::stages::module;
 use crate::stages::shop::Bench;
 use crate::stages::shop::Shop;
 
-/// Names in the cache.
+/// Its name in the cache.
 const STAGE: &str = "site";
-const PROGRAM_STAGE: &str = "mdbook";
-/// The program, and its crate.
-const PROGRAM: &str = "mdbook";
-const VERSION: &str = "0.5.4";
+/// mdBook, without its server.
+const MDBOOK: installed::Wanted = installed::Wanted {
+    stage: "mdbook",
+    program: "mdbook",
+    version: "0.5.4",
+    options: &["--no-default-features", "--features", "search"],
+    what: "building mdBook",
+};
 /// Crates whose own pages are part of the site: name, folder, rustdoc's folder, what they are.
 const CRATES: [(&str, &str, &str, &str); 2] = [
     (
@@ -92,7 +97,7 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
     pages.add(CRATES_PAGE, crates_page);
     let mut key = KeyBuilder::new(STAGE)
         .field("rustc", env!("LAB_RUSTC_VERSION"))
-        .field("mdbook", VERSION)
+        .field("mdbook", MDBOOK.version)
         .field("config", CONFIG)
         .field("summary", &pages.summary())
         .file("Cargo.lock", &shop.repository.join("Cargo.lock"))?;
@@ -108,9 +113,9 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
     let key = key.finish();
     let what = "building the documentation's site";
     let entry = shop.obtain(STAGE, &key, what, |bench| {
-        let program = program(shop)?;
+        let mdbook = installed::obtain(shop, &MDBOOK)?;
         lay_out(bench.dir, &shop.repository, &pages)?;
-        let build = Spec::new(program.join(PROGRAM))
+        let build = Spec::new(mdbook.program())
             .arg("build")
             .arg(bench.dir)
             .place(Place::Group);
@@ -121,32 +126,6 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
         crates(shop, bench)
     })?;
     Ok(Site(entry))
-}
-
-/// mdBook, built from crates.io if it is missing.
-fn program(shop: &Shop) -> Result<Entry> {
-    let key = KeyBuilder::new(PROGRAM_STAGE)
-        .field("rustc", env!("LAB_RUSTC_VERSION"))
-        .field("version", VERSION)
-        .finish();
-    shop.obtain(PROGRAM_STAGE, &key, "building mdBook", |bench| {
-        // In the entry itself: what is left of an interrupted build goes with it.
-        let root = bench.dir.join("cargo");
-        fs::create_dir(&root).context("cannot make a directory in the cache")?;
-        let install = Spec::new(cargo())
-            .args(["install", PROGRAM, "--version", VERSION, "--locked"])
-            .args(["--no-default-features", "--features", "search", "--root"])
-            .arg(&root)
-            .arg("--target-dir")
-            .arg(root.join("target"))
-            .cwd(&root)
-            .environment(Environment::NotTheBuilds)
-            .place(Place::Group);
-        bench.run(&install)?;
-        fs::copy(root.join("bin").join(PROGRAM), bench.dir.join(PROGRAM))
-            .context("cargo has installed no program")?;
-        crate::cache::remove(&root)
-    })
 }
 
 fn cargo() -> std::ffi::OsString {

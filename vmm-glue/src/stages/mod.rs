@@ -18,6 +18,7 @@ pub mod device_bench;
 pub mod early;
 pub mod guest;
 pub mod image;
+pub mod installed;
 pub mod kernel;
 pub mod layer;
 pub mod mmdebstrap;
