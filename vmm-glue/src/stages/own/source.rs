@@ -196,18 +196,31 @@ fn folder(given: &Path, path: &Path, repository: &Path) -> Result<Source> {
     if path == repository.join(module::DRIVER) {
         // Our own driver compiles the wire format, which lies beside it.
         for part in module::PARTS {
-            collect(&mut source, given, &repository.join(part), Path::new(part))?;
+            // Links there are licences of the repository's, for packages.
+            collect(
+                &mut source,
+                given,
+                &repository.join(part),
+                Path::new(part),
+                false,
+            )?;
         }
         source.place = PathBuf::from(module::DRIVER);
     } else {
-        collect(&mut source, given, path, Path::new(""))?;
+        collect(&mut source, given, path, Path::new(""), true)?;
     }
     check_size(given, &source.files)?;
     Ok(source)
 }
 
-/// Adds a folder's files under a name of the copy.
-fn collect(source: &mut Source, given: &Path, folder: &Path, name: &Path) -> Result<()> {
+/// Adds a folder's files under a name of the copy, with or without links.
+fn collect(
+    source: &mut Source,
+    given: &Path,
+    folder: &Path,
+    name: &Path,
+    links: bool,
+) -> Result<()> {
     let mut todo = vec![PathBuf::new()];
     while let Some(below) = todo.pop() {
         let dir = folder.join(&below);
@@ -221,9 +234,11 @@ fn collect(source: &mut Source, given: &Path, folder: &Path, name: &Path) -> Res
             if kind.is_dir() && !hidden && module::is_source(&relative) {
                 todo.push(relative);
             } else if kind.is_symlink() {
-                stays_inside(&entry.path(), folder)?;
-                let target = fs::read_link(entry.path())?;
-                source.links.insert(name.join(relative), target);
+                if links {
+                    stays_inside(&entry.path(), folder)?;
+                    let target = fs::read_link(entry.path())?;
+                    source.links.insert(name.join(relative), target);
+                }
             } else if kind.is_file() && module::is_source(&relative) {
                 source.files.insert(name.join(relative), entry.path());
             }
@@ -299,6 +314,20 @@ mod tests {
 
     fn of(path: &Path) -> Result<Source> {
         Source::of(path, Path::new("/no/repository"))
+    }
+
+    #[test]
+    fn our_own_driver_comes_with_the_wire_format() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let repository = repository.canonicalize().unwrap();
+        let source = Source::of(&repository.join(module::DRIVER), &repository).unwrap();
+        for file in [
+            "guest-driver/globalfifo_main.rs",
+            "protocol/src/virtio_fifo.rs",
+        ] {
+            assert!(source.files.contains_key(Path::new(file)), "{file}");
+        }
+        assert!(source.links.is_empty(), "{:?}", source.links);
     }
 
     #[test]
