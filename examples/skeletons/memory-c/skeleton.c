@@ -40,7 +40,7 @@ static ssize_t skeleton_read(struct file *filp, char __user *buf, size_t count, 
 	 * TODO(read.fault): -EFAULT if nothing can be copied, and then nothing is lost.
 	 * TODO(read.signal): -ERESTARTSYS when a signal ends the wait.
 	 * TODO(write.wakes): there is space now: wake those who wait for it.
-	 * TODO(fasync.writable): SIGIO with POLL_OUT, too.
+	 * Optional (fasync.writable): SIGIO with POLL_OUT, too.
 	 */
 	return -EOPNOTSUPP;
 }
