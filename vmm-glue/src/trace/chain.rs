@@ -42,6 +42,7 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// A chain of what `of` says, whose first step is `event`.
     fn begin(event: usize, of: &Event) -> Option<Self> {
         Some(Self {
             fifo: of.number("fifo")?,
@@ -96,34 +97,34 @@ pub fn inversions(timeline: &Timeline, chains: &[Chain]) -> (usize, u64) {
     found
 }
 
-/// Of which FIFO, virtqueue or task an event is, with its kind.
+/// An event's name, with its FIFO, virtqueue, task or CPU.
 type Key = (&'static str, u64);
 
-/// Kinds of events that are looked for, of the daemon and of the driver, and the field that tells them
-/// apart.
-const DAEMON: [(&str, &str, &str); 6] = [
-    ("kick", "kick", "queue"),
-    ("pop", "pop", "fifo"),
-    ("push", "push", "fifo"),
-    ("notify", "notify", "queue"),
-    ("endpoint-read", "endpoint-read", "fifo"),
-    ("endpoint-write", "endpoint-write", "fifo"),
+/// Events of the daemon, the driver and the kernel that are parts of chains, and the field that tells
+/// those of one name apart; without one, it is the CPU. The names are disjoint.
+const DAEMON: [(&str, &str); 6] = [
+    ("kick", "queue"),
+    ("pop", "fifo"),
+    ("push", "fifo"),
+    ("notify", "queue"),
+    ("endpoint-read", "fifo"),
+    ("endpoint-write", "fifo"),
 ];
-const DRIVER: [(&str, &str, &str); 8] = [
-    ("write", "write", "fifo"),
-    ("send", "send", "fifo"),
-    ("interrupt", "interrupt", "queue"),
-    ("receive", "receive", "fifo"),
-    ("read", "read", "fifo"),
-    ("wake", "wake", "fifo"),
-    ("signal", "signal", "fifo"),
-    ("request_complete", "request_complete", "fifo"),
+const DRIVER: [(&str, &str); 8] = [
+    ("write", "fifo"),
+    ("send", "fifo"),
+    ("interrupt", "queue"),
+    ("receive", "fifo"),
+    ("read", "fifo"),
+    ("wake", "fifo"),
+    ("signal", "fifo"),
+    ("request_complete", "fifo"),
 ];
-const KERNEL: [(&str, &str, &str); 4] = [
-    ("signal_generate", "generate", "pid"),
-    ("sched_waking", "waking", "pid"),
-    ("sched_switch", "switch", "next_pid"),
-    ("irq_handler_entry", "irq", ""),
+const KERNEL: [(&str, &str); 4] = [
+    ("signal_generate", "pid"),
+    ("sched_waking", "pid"),
+    ("sched_switch", "next_pid"),
+    ("irq_handler_entry", ""),
 ];
 
 /// Links the events of a timeline. `is_loop` tells of which FIFOs what is written is read; times of
@@ -176,8 +177,7 @@ impl<'a> Linker<'a> {
                 Place::Driver(_) => &DRIVER,
                 _ => &KERNEL,
             };
-            let Some((_, kind, field)) = kinds.iter().find(|(name, ..)| *name == &*event.name)
-            else {
+            let Some((name, field)) = kinds.iter().find(|(name, _)| *name == &*event.name) else {
                 continue;
             };
             let number = if field.is_empty() {
@@ -186,7 +186,7 @@ impl<'a> Linker<'a> {
                 event.number(field)
             };
             if let Some(number) = number {
-                linker.index.entry((kind, number)).or_default().push(at);
+                linker.index.entry((name, number)).or_default().push(at);
             }
         }
         linker
@@ -227,22 +227,16 @@ impl<'a> Linker<'a> {
         write: &Event,
         is_loop: &dyn Fn(u64) -> bool,
     ) -> Option<Chain> {
-        let mut chain = Chain::begin(at, write)?;
-        let (fifo, position) = (chain.fifo, chain.position);
-        let mut tail = 0;
         // The call in which it happened, before it.
         let calls = self.calls.get(&write.pid).map_or(&[][..], Vec::as_slice);
         let call = self.last(calls, write.ns, |call| {
             call.lasts == 0 || call.ns + call.lasts >= write.ns
         });
-        if let Some(call) = call {
-            chain.steps.clear();
-            chain.steps.push(Step {
-                event: call,
-                after: None,
-                by: "",
-            });
-            tail = chain.add(at, 0, "kernel");
+        let mut chain = Chain::begin(call.unwrap_or(at), write)?;
+        let (fifo, position) = (chain.fifo, chain.position);
+        let mut tail = 0;
+        if call.is_some() {
+            tail = chain.add(at, tail, "kernel");
         }
         let wrote = tail;
         let written = write.ns;
@@ -349,23 +343,17 @@ impl<'a> Linker<'a> {
         let interrupt = self.last(self.list(("interrupt", rx)), received, on_cpu);
         let mut ends = received.saturating_add(SOON);
         if let (Some(interrupt), Some(number)) = (interrupt, cpu) {
-            let irq = ("irq", u64::from(number));
+            let irq = ("irq_handler_entry", u64::from(number));
+            let mut by = "QEMU";
             if let Some(entry) = self.last(self.list(irq), self.time(interrupt), on_cpu) {
-                tail = chain.add(entry, tail, "QEMU");
+                tail = chain.add(entry, tail, by);
+                by = "driver";
                 let lasts = self.event(entry).map_or(0, |entry| entry.lasts);
                 if lasts > 0 {
                     ends = self.time(entry).saturating_add(lasts);
                 }
             }
-            tail = chain.add(
-                interrupt,
-                tail,
-                if tail_is_irq(self, chain, tail) {
-                    "driver"
-                } else {
-                    "QEMU"
-                },
-            );
+            tail = chain.add(interrupt, tail, by);
         }
         tail = chain.add(receive, tail, "driver");
         self.consequences(chain, tail, receive, (received, ends), position);
@@ -407,7 +395,7 @@ impl<'a> Linker<'a> {
         let mut generated: Vec<usize> = self
             .index
             .iter()
-            .filter(|((kind, _), _)| *kind == "generate")
+            .filter(|((name, _), _)| *name == "signal_generate")
             .filter_map(|(_, list)| {
                 self.first(list, since, |event| event.cpu == cpu && event.ns <= ends)
             })
@@ -444,7 +432,7 @@ impl<'a> Linker<'a> {
         let woken = self
             .index
             .iter()
-            .filter(|((kind, _), _)| *kind == "waking")
+            .filter(|((name, _), _)| *name == "sched_waking")
             .filter_map(|((_, pid), list)| {
                 let at = self.first(list, since, |event| event.cpu == cpu && event.ns <= ends)?;
                 Some((at, *pid))
@@ -452,7 +440,11 @@ impl<'a> Linker<'a> {
             .min()?;
         let (waking, pid) = woken;
         let mut step = chain.add(waking, tail, "kernel");
-        if let Some(switch) = self.first(self.list(("switch", pid)), self.time(waking), |_| true) {
+        if let Some(switch) =
+            self.first(self.list(("sched_switch", pid)), self.time(waking), |_| {
+                true
+            })
+        {
             step = chain.add(switch, step, "scheduler");
         }
         Some((step, pid))
@@ -493,14 +485,6 @@ impl<'a> Linker<'a> {
             .get(step)
             .map_or(0, |step| self.time(step.event))
     }
-}
-
-fn tail_is_irq(linker: &Linker<'_>, chain: &Chain, tail: usize) -> bool {
-    let step = chain
-        .steps
-        .get(tail)
-        .and_then(|step| linker.event(step.event));
-    step.is_some_and(|event| &*event.name == "irq_handler_entry")
 }
 
 /// Whether a byte is among those that an event names by the first one's position and their number.
