@@ -17,6 +17,7 @@ mod grading;
 mod history;
 mod initramfs;
 mod key;
+mod load;
 mod options;
 mod recipe;
 mod scratch;

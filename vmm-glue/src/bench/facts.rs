@@ -196,11 +196,7 @@ fn plural(count: usize, what: &str) -> String {
 }
 
 fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace()
-        .next()
-        .unwrap_or("unknown")
-        .to_owned()
+    crate::load::average().map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use crate::grading::catalog::Catalog;
 use crate::grading::catalog::Rule;
 use crate::grading::course::Course;
 use crate::grading::html;
-use crate::grading::lang::Lang;
 use crate::grading::outcome::Outcome;
 use crate::grading::outcome::Verdict;
 use crate::grading::programs;
@@ -91,16 +90,7 @@ fn once(args: &GradeArgs, path: &Path, catalog: &Catalog) -> Result<u8> {
     run(args, path, catalog, &rules, &mut each)?;
     let grading = Grading::new(path, args.system().kernel.name(), outcomes);
     if !quiet {
-        let summary = grading.summary(catalog);
-        let (details, counts) = summary.rsplit_once('\n').unwrap_or(("", &summary));
-        let musts = rules.iter().filter(|rule| rule.must).count();
-        let tried = grading.rules.iter().filter(|outcome| outcome.must).count();
-        let left = match (musts.saturating_sub(tried), catalog.lang) {
-            (0, _) => String::new(),
-            (left, Lang::En) => format!("not tried yet: {left} M rules\n"),
-            (left, Lang::Zh) => format!("尚未测试：{left} 条 M 规则\n"),
-        };
-        ui::print(&format!("\n{details}\n{left}{counts}"));
+        ui::print(&format!("\n{}", grading.summary(catalog, &rules)));
     }
     write(args, &grading, catalog)?;
     Ok(u8::from(!grading.passed))

@@ -13,6 +13,7 @@ use crate::cli::DocsArgs;
 use crate::cli::ManArgs;
 use crate::exit::usage;
 use crate::site::build;
+use crate::stages::module::copy;
 use crate::stages::shop::Shop;
 use crate::streams::Output;
 use crate::ui;
@@ -58,11 +59,7 @@ pub fn docs(args: &DocsArgs) -> Result<u8> {
     let mut folder = site.folder();
     if let Some(dir) = &args.output {
         for file in crate::key::files(&folder)? {
-            let to = dir.join(file.strip_prefix(&folder)?);
-            let parent = to.parent().unwrap_or(dir);
-            std::fs::create_dir_all(parent)
-                .and_then(|()| std::fs::copy(&file, &to))
-                .with_context(|| format!("cannot write {}", to.display()))?;
+            copy(&file, &dir.join(file.strip_prefix(&folder)?))?;
         }
         folder = std::path::absolute(dir).context("there is no current folder")?;
     }

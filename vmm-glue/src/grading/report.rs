@@ -17,6 +17,7 @@ use quick_junit::TestSuite;
 use serde::Serialize;
 
 use super::catalog::Catalog;
+use super::catalog::Rule;
 use super::lang::Lang;
 use super::outcome::Outcome;
 use super::outcome::Verdict;
@@ -63,8 +64,8 @@ impl Grading {
         rules.filter(|rule| rule.verdict == verdict).collect()
     }
 
-    /// Failures in full, then the counts.
-    pub fn summary(&self, catalog: &Catalog) -> String {
+    /// Failures in full, what has no verdict, then the counts; `selected` are the rules that were to be tried.
+    pub fn summary(&self, catalog: &Catalog, selected: &[&Rule]) -> String {
         let mut text = String::new();
         for outcome in self.with(Verdict::Fail) {
             text.push_str(&failure(outcome, catalog));
@@ -92,6 +93,15 @@ impl Grading {
                 };
                 text.push_str(&format!("{word} {names}{why}\n"));
             }
+        }
+        let musts = selected.iter().filter(|rule| rule.must).count();
+        let tried = self.rules.iter().filter(|outcome| outcome.must).count();
+        let left = musts.saturating_sub(tried);
+        if left > 0 {
+            text.push_str(&match catalog.lang {
+                Lang::En => format!("not tried yet: {left} M rules\n"),
+                Lang::Zh => format!("尚未测试：{left} 条 M 规则\n"),
+            });
         }
         text.push_str(&self.counts(catalog.lang));
         text
@@ -301,7 +311,7 @@ mod tests {
     #[test]
     fn the_summary_explains_failures_and_counts_all() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let text = grading().summary(&Catalog::load(repository).unwrap());
+        let text = grading().summary(&Catalog::load(repository).unwrap(), &[]);
         for part in [
             "expected  5",
             "seen      nothing",
@@ -318,6 +328,19 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_were_not_tried_are_counted_before_the_last_line() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let catalog = Catalog::load(repository).unwrap();
+        let selected = catalog.select(&["read.*".to_owned()]).unwrap();
+        let musts = selected.iter().filter(|rule| rule.must).count();
+        let rules = vec![outcome("read.data", true, End::fail("a", "b", "c"))];
+        let text = Grading::new(Path::new("x"), "stock", rules).summary(&catalog, &selected);
+        let lines: Vec<_> = text.lines().rev().collect();
+        assert!(lines[0].starts_with("0 of 1 M rules passed"), "{text}");
+        assert_eq!(lines[1], format!("not tried yet: {} M rules", musts - 1));
+    }
+
+    #[test]
     fn what_is_not_there_is_told_by_reason() {
         let absent = |id: &str, why: &str| outcome(id, false, End::absent(why));
         let rules = vec![
@@ -327,7 +350,7 @@ mod tests {
         ];
         let grading = Grading::new(Path::new("x"), "stock", rules);
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let text = grading.summary(&Catalog::load(repository).unwrap());
+        let text = grading.summary(&Catalog::load(repository).unwrap(), &[]);
         assert!(
             text.starts_with(
                 "not there: aio.read aio.write, no io_submit\nnot there: irq.counts, no device\n"

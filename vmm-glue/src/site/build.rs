@@ -15,6 +15,7 @@ use crate::cache::Entry;
 use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
+use crate::commands::new;
 use crate::key::KeyBuilder;
 use crate::stages::installed;
 use crate::stages::module;
@@ -134,23 +135,18 @@ fn cargo() -> std::ffi::OsString {
 
 /// mdBook's folder.
 fn lay_out(dir: &Path, repository: &Path, pages: &Pages) -> Result<()> {
-    let src = dir.join("src");
-    let write = |path: &Path, bytes: &[u8]| {
-        let path = src.join(path);
-        let folder = path.parent().unwrap_or(&src);
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&path, bytes))
-            .with_context(|| format!("cannot write {}", path.display()))
-    };
-    write(Path::new("SUMMARY.md"), pages.summary().as_bytes())?;
-    for (path, text) in pages.texts() {
-        write(&path, text.as_bytes())?;
-    }
+    let mut files = vec![(PathBuf::from("SUMMARY.md"), pages.summary().into_bytes())];
+    files.extend(
+        pages
+            .texts()
+            .map(|(path, text)| (path, text.as_bytes().to_vec())),
+    );
     for path in &pages.files {
         let from = repository.join(path);
         let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-        write(path, &bytes)?;
+        files.push((path.clone(), bytes));
     }
+    new::write(&dir.join("src"), &files)?;
     fs::write(dir.join("book.toml"), CONFIG).context("cannot write book.toml")
 }
 

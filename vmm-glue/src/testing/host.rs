@@ -24,45 +24,49 @@ const PLACE: &str = "host";
 /// A check or a build that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// What cargo does not bring along, and how to get it.
-const DENY: &str = "no cargo-deny here: cargo install --locked cargo-deny";
-
-/// Formatting and lints of the workspace, and the licences and sources of what it depends on.
-pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
-    let checks: [(&str, &[&str]); 3] = [
-        ("rustfmt", &["fmt", "--all", "--check"]),
-        (
+/// Formatting and lints of the workspace, and the licences and sources of what it depends on: name, cargo's arguments, and how to get what
+/// cargo does not bring along.
+const CHECKS: [(&str, &[&str], Option<&str>); 3] = [
+    ("rustfmt", &["fmt", "--all", "--check"], None),
+    (
+        "clippy",
+        &[
             "clippy",
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
-        (
-            "deny",
-            &["deny", "--offline", "check", "licenses", "bans", "sources"],
-        ),
-    ];
-    for (name, args) in checks {
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        None,
+    ),
+    (
+        "deny",
+        &["deny", "--offline", "check", "licenses", "bans", "sources"],
+        Some("no cargo-deny here: cargo install --locked cargo-deny"),
+    ),
+];
+
+/// Runs those that are wanted.
+pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
+    for (name, args, extra) in CHECKS {
         let name = format!("{PLACE}/{name}");
         if filter.wants(&name) && !results.only_lists([name.clone()]) {
             results.expect(1);
             results.doing(&format!("cargo {}", args.join(" ")));
             let started = Instant::now();
-            let is_there = name != format!("{PLACE}/deny") || has_deny(repository)?;
-            let captured = match is_there {
-                true => Some(child::capture(&cargo(repository).args(args), LIMIT)?),
-                false => None,
-            };
-            let verdict = match captured {
-                None => Verdict::Skipped(DENY.to_owned()),
-                Some(captured) if captured.status == Some(0) => Verdict::Passed,
-                Some(captured) => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
+            let verdict = match extra {
+                Some(missing) if !has_command(repository, args)? => {
+                    Verdict::Skipped(missing.to_owned())
+                }
+                _ => {
+                    let captured = child::capture(&cargo(repository).args(args), LIMIT)?;
+                    match captured.status {
+                        Some(0) => Verdict::Passed,
+                        _ => Verdict::Failed(crate::causes::excerpt(&captured.text, 60)),
+                    }
+                }
             };
             results.add(Outcome {
                 name,
@@ -74,9 +78,10 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
     Ok(())
 }
 
-fn has_deny(repository: &Path) -> Result<bool> {
-    let asked = child::capture(&cargo(repository).args(["deny", "--version"]), LIMIT)?;
-    Ok(asked.status == Some(0))
+/// Whether cargo has the command that these arguments begin with.
+fn has_command(repository: &Path, args: &[&str]) -> Result<bool> {
+    let asked = cargo(repository).args(args.iter().take(1)).arg("--version");
+    Ok(child::capture(&asked, LIMIT)?.status == Some(0))
 }
 
 fn cargo(repository: &Path) -> Spec {

@@ -40,6 +40,7 @@ use crate::child::Running;
 use crate::child::killed;
 use crate::exit;
 use crate::initramfs;
+use crate::load;
 use crate::stages::layer;
 use crate::ui;
 use crate::ui::Step;
@@ -292,13 +293,8 @@ impl Machine {
                 None => {
                     let what = driver::stuck(&self.run.console())
                         .unwrap_or_else(|| "the guest did not come up".to_owned());
-                    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-                    let cpus =
-                        std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-                    let seconds = limit.as_secs();
-                    return Err(
-                        self.failure(&format!("{what} within {seconds} s{}", busy(&load, cpus)))
-                    );
+                    let (seconds, remark) = (limit.as_secs(), load::remark());
+                    return Err(self.failure(&format!("{what} within {seconds} s{remark}")));
                 }
             }
         }
@@ -449,31 +445,5 @@ impl Drop for Machine {
         servers
             .filter(|device| device.name() != devices::FIFO)
             .for_each(Running::settle);
-    }
-}
-/// What is said besides where this machine has much more to do than CPUs: `load` is /proc/loadavg.
-fn busy(load: &str, cpus: usize) -> String {
-    let load = load
-        .split_whitespace()
-        .next()
-        .and_then(|text| text.parse::<f64>().ok());
-    let many = u32::try_from(cpus).map_or(f64::MAX, |cpus| f64::from(cpus) * 2.0);
-    match load {
-        Some(load) if load > many => format!(
-            " (this machine has a load of {load} on {cpus} CPUs, which may be all that is wrong: try again when it has less to do)"
-        ),
-        _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_with_too_much_to_do_is_told_of() {
-        assert!(busy("17.02 9 5 3/200 1", 2).contains("load of 17.02 on 2 CPUs"));
-        assert_eq!(busy("3.9 9 5 3/200 1", 2), "");
-        assert_eq!(busy("", 2), "");
     }
 }
