@@ -43,7 +43,7 @@ pub enum DeviceError {
     Timer(#[source] io::Error),
 }
 
-/// A FIFO, locked. Its holder gives way to who waits where it says so ([`FifoGuard::bump`]).
+/// A locked FIFO. [`FifoGuard::bump`] hands the lock to a waiter.
 pub type FifoGuard<'a> = Turn<'a, Fifo>;
 
 /// A virtio-fifo device.

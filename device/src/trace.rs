@@ -82,7 +82,7 @@ pub enum What {
         /// How many there were.
         bytes: usize,
     },
-    /// The state flags that the driver is told have changed.
+    /// The flags of the FIFO's `virtio_fifo_state` have changed.
     State {
         /// Number of the FIFO.
         fifo: u16,

@@ -53,7 +53,7 @@ static bool fifo_send(struct fifo *fifo, struct virtio_fifo_tx_hdr *hdr, size_t 
 	return fifo_add(fifo, FIFO_TX, hdr, sizeof(*hdr) + len);
 }
 
-/* Notes that bytes were read. The device gets an empty buffer back, and is told by DRV-8. */
+/* Consumes bytes. Returns an empty buffer to the device, and acknowledges (DRV-8). */
 static void fifo_consume(struct fifo *fifo, size_t count)
 {
 	u64 level, unreported;

@@ -32,7 +32,7 @@ struct virtio_fifo_config {
 
 /*
  * For .validate of a driver: -ENODEV for a device that is not for it. Another kind of device, which
- * may have the same id, is no error (DRV-19); another version is told (DRV-20).
+ * may have the same id, is no error (DRV-19); another version is logged (DRV-20).
  */
 static inline int virtio_fifo_validate(struct virtio_device *vdev)
 {

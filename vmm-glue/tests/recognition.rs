@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::command;
 
-/// A device beside the lab's own: its name, what is wrong in its configuration space, the size that QEMU is told, and what the driver says.
+/// A device beside the lab's own: name, fault in its configuration space, `config_size`, and the driver's line in the log.
 type Odd = (
     &'static str,
     Option<&'static str>,

@@ -96,7 +96,7 @@ impl Client {
         }
         self.trace();
         self.flush()?;
-        if self.ended && !self.is_told_more() && self.outgoing.is_empty() {
+        if self.ended && !self.is_subscribed() && self.outgoing.is_empty() {
             return Err(Close);
         }
         Ok(())
@@ -194,8 +194,8 @@ impl Client {
         self.tracing.as_ref().is_some_and(Tracing::is_ending)
     }
 
-    /// Whether something is told to it that it need not ask for.
-    fn is_told_more(&self) -> bool {
+    /// Whether it gets events: of `watch` or of `trace`.
+    fn is_subscribed(&self) -> bool {
         self.watcher.is_some() || self.tracing.is_some()
     }
 
@@ -340,7 +340,7 @@ impl Control {
         self.with_client(events.fd(), ops, |client| {
             client.serve(&service)?;
             // Nobody is left to read an answer. What it had sent before is done first.
-            if gone && (client.ended || client.is_told_more()) {
+            if gone && (client.ended || client.is_subscribed()) {
                 return Err(Close);
             }
             Ok(())
@@ -356,7 +356,7 @@ impl Control {
         let told: Vec<RawFd> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.is_told_more())
+            .filter(|(_, client)| client.is_subscribed())
             .map(|(fd, _)| *fd)
             .collect();
         let watched = self.clients.values().any(|client| client.watcher.is_some());
@@ -368,7 +368,7 @@ impl Control {
 
     /// The timer runs only as long as somebody waits for it.
     fn set_timer(&mut self) {
-        let wanted = self.deaf || self.clients.values().any(Client::is_told_more);
+        let wanted = self.deaf || self.clients.values().any(Client::is_subscribed);
         if wanted == self.ticking {
             return;
         }

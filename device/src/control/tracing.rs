@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a client that traces is told: every event, as far as it keeps up.
+//! Events for a client that traces, and how many it was too slow for.
 //!
 //! This file must not know sockets, or what an event means.
 

@@ -70,7 +70,7 @@ fn now() -> u64 {
     seconds * 1_000_000_000 + rest
 }
 
-/// Looks for these in this order, each no earlier than the one before; others may come between.
+/// Asserts that these come in this order, with times that do not fall; others may come between.
 fn in_order(events: &[Value], expected: &[Value]) {
     let mut ordered: Vec<_> = events.iter().collect();
     ordered.sort_by_key(|event| event["ns"].as_u64());

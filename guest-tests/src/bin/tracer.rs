@@ -30,7 +30,7 @@ use serde_json::json;
 const TRACEFS: &str = "/sys/kernel/tracing";
 /// Events of the command's tasks alone.
 const OF_COMMAND: &str = "lab-command";
-/// Events that come whoever runs.
+/// Events of all tasks and of none.
 const OF_ALL: &str = "lab-all";
 /// Buffer of a CPU in each of the two, in KiB: some 300,000 events.
 const BUFFER_KIB: &str = "32768";
@@ -54,7 +54,7 @@ const COMMAND_EVENTS: &[&str] = &[
     "timer/itimer_state",
 ];
 
-/// What is traced whoever runs.
+/// Events that are traced in any task, and in interrupts.
 const ALL_EVENTS: &[&str] = &[
     "globalfifo",
     "signal/signal_generate",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The language in which the rules are told: English, or Chinese from grader/rules.zh-CN.toml. What a rule's program and the kernel say
+//! The language of the rules' words: English, or Chinese from grader/rules.zh-CN.toml. What a rule's program and the kernel say
 //! stays English. It must not know how a rule is run.
 
 use std::path::Path;

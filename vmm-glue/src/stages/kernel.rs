@@ -138,7 +138,7 @@ pub struct Kernel {
 pub struct Own {
     /// The folder that it was built in.
     pub build: PathBuf,
-    /// Where that is, and where its makefile looks for it.
+    /// Folders on this machine, and the paths that its makefile has for them.
     pub places: Vec<(PathBuf, PathBuf)>,
     /// The compiler's packages, a layer for the tree, unless the tree has it.
     pub compiler: Option<Entry>,

@@ -85,7 +85,7 @@ impl<'a> Line<'a> {
             pid.filter(|pid| own.contains(pid))
         };
         match self.name {
-            // Of the task that is woken, or runs from now on, whoever had the CPU.
+            // Of the task that is woken or runs from now on, not of the one that had the CPU.
             "sched_waking" | "sched_wakeup" => Place::Task(named("pid").unwrap_or(self.pid)),
             "sched_switch" => Place::Task(named("next_pid").unwrap_or(self.pid)),
             "irq_handler_entry" | "irq_handler_exit" => Place::Interrupt(self.cpu),
@@ -96,7 +96,7 @@ impl<'a> Line<'a> {
 }
 
 /// Makes events of the two parts of a trace: what was traced of the command's tasks, and what was
-/// traced whoever ran. Of the latter, signals to others and timers of others are left out.
+/// traced in any task. Of the latter, signals to others and timers of others are left out.
 pub fn timeline(of_command: &str, of_all: &str, clock: &Clock) -> Timeline {
     let mut builder = Builder::new(clock);
     let lines = || of_command.lines().filter_map(Line::parse);

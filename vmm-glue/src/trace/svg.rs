@@ -29,7 +29,7 @@ text { font: 11px system-ui, sans-serif; fill: #1b1f24; }
 }
 ";
 
-/// The picture; of a trace without a chain it says so.
+/// The picture of a chain; without one, a line of text.
 pub fn picture(report: &Report) -> String {
     let longest = report
         .chains

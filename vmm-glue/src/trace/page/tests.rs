@@ -186,8 +186,8 @@ fn the_page_is_used_by_wheel_keys_pointer_and_search() {
     assert_eq!(result["wide"], true, "{result}");
 }
 
-/// The time is told, and only bounded by what no machine takes: what it says on a quiet one is in
-/// docs/trace.md.
+/// Prints how long the page takes; docs/trace.md has a figure. The bound only catches a page that is
+/// never ready.
 #[test]
 #[ignore = "takes seconds, and a gigabyte: run by `cargo lab test`"]
 fn a_million_events_open() {
