@@ -239,10 +239,10 @@ fn strands_nothing() -> Result<()> {
     }
     let over = Arc::new(AtomicBool::new(false));
     let submitted = Arc::new(AtomicU32::new(0));
-    let mut threads = Vec::new();
+    let mut writers = Vec::new();
     for writer in 0..2u64 {
         let (context, over, submitted) = (context.clone(), over.clone(), submitted.clone());
-        threads.push(thread::spawn(move || -> Result<()> {
+        writers.push(thread::spawn(move || -> Result<_> {
             let fifo = Fifo::open(0)?;
             let bytes = pattern(writer, 40);
             while !over.load(Ordering::SeqCst) {
@@ -259,12 +259,11 @@ fn strands_nothing() -> Result<()> {
                 // One is always cancelled, or is over already.
                 let _ = context.cancel(&mut writes[2]);
             }
-            // Its file is closed after all its writes have ended: close would end them.
-            thread::park();
-            drop(fifo);
-            Ok(())
+            // Of use to its writes until they have ended; a close would end them.
+            Ok((fifo, bytes))
         }));
     }
+    let mut threads = Vec::new();
     for _ in 0..2 {
         let over = over.clone();
         threads.push(thread::spawn(move || -> Result<()> {
@@ -292,9 +291,13 @@ fn strands_nothing() -> Result<()> {
         ended += u32::try_from(context.events(1, 64, Duration::from_millis(20))?.len())?;
     }
     over.store(true, Ordering::SeqCst);
-    // Those that clear and cancel end by themselves, the others when everything is over.
-    for other in threads.split_off(2) {
-        other.join().map_err(|_| anyhow::anyhow!("panic"))??;
+    for thread in threads {
+        thread.join().map_err(|_| anyhow::anyhow!("panic"))??;
+    }
+    // What is submitted is known once no writer goes on.
+    let mut in_use = Vec::new();
+    for writer in writers {
+        in_use.push(writer.join().map_err(|_| anyhow::anyhow!("panic"))??);
     }
     let submitted = submitted.load(Ordering::SeqCst);
     let fifo = Fifo::open(0)?;
@@ -307,12 +310,7 @@ fn strands_nothing() -> Result<()> {
         }
         ended += u32::try_from(events.len())?;
     }
-    for writing in &threads {
-        writing.thread().unpark();
-    }
-    for writing in threads {
-        writing.join().map_err(|_| anyhow::anyhow!("panic"))??;
-    }
+    drop(in_use);
     check!(submitted > 100);
     check_eq!(ended, submitted);
     fifo.clear()?;
