@@ -155,6 +155,36 @@ fn compiled_c_runs_in_the_guest() {
     assert_eq!((status, stdout.as_str()), (3, "0\n"), "{stderr}");
 }
 
+#[test]
+#[ignore = "compiles in the guest's tree: run by `cargo lab test`"]
+fn each_rule_that_is_shown_is_a_program_without_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let grade = |args: &[&str]| {
+        let shown = command(&[&["grade"], args].concat()).output().unwrap();
+        assert!(shown.status.success(), "{shown:?}");
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    let mut programs = Vec::new();
+    for line in grade(&["--list"]).lines() {
+        let rule = line.split_whitespace().nth(1).unwrap();
+        let text = grade(&["--show", rule]);
+        if text.contains("int main(") {
+            let name = format!("{rule}.c");
+            fs::write(dir.path().join(&name), text).unwrap();
+            programs.push(name);
+        }
+    }
+    assert!(programs.len() > 60, "{}", programs.len());
+    let compiled = command(&["cc", "-fsyntax-only", "-O1", "-Wall", "-Wextra", "-Werror"])
+        .arg("-Wno-unused-result")
+        .args(&programs)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&compiled.stderr);
+    assert!(compiled.status.success(), "{said}");
+}
+
 /// A folder as a user has it who has built a kernel: the stock kernel's prepared build, its image, and the one module that a guest needs.
 fn built_kernel() -> tempfile::TempDir {
     let cache = std::env::var_os("XDG_CACHE_HOME")

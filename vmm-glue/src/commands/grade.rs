@@ -171,8 +171,8 @@ fn check_files(args: &GradeArgs) -> Result<()> {
 fn write(args: &GradeArgs, grading: &Grading, catalog: &Catalog) -> Result<()> {
     for (option, path) in args.files() {
         let text = match option {
-            "--json" => grading.json()?,
-            "--junit" => grading.junit()?,
+            "--json" => grading.json(catalog)?,
+            "--junit" => grading.junit(catalog)?,
             _ => html::render(grading, catalog),
         };
         if path == Path::new("-") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The rules: grader/rules.toml, which of them are selected, and the page docs/rules.md that is made from them.
+//! The rules: grader/rules.toml, and which of them are selected.
 //!
 //! Words only. This file must not know how a rule is run.
 
@@ -15,12 +15,12 @@ use serde::Deserialize;
 
 use super::lang;
 use super::lang::Lang;
+use super::outcome::Outcome;
+use super::shown;
 use crate::exit::usage;
 
 /// Folder of the grader in the repository.
 pub const FOLDER: &str = "grader";
-/// Headers of the rules' programs: the frame, and what some rules have in common.
-const HEADERS: [&str; 3] = ["rule.h", "device.h", "uring.h"];
 /// Seconds after which a rule hangs, unless it says otherwise.
 const SECONDS: u64 = 45;
 
@@ -124,6 +124,11 @@ impl Catalog {
         path.is_file().then_some(path)
     }
 
+    /// The rule that ended so.
+    pub fn rule_of(&self, outcome: &Outcome) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.id == outcome.id)
+    }
+
     /// The rule of this id.
     pub fn find(&self, id: &str) -> Result<&Rule> {
         self.rules.iter().find(|rule| rule.id == id).ok_or_else(|| {
@@ -180,7 +185,7 @@ impl Catalog {
     /// A rule in full, as `--show` prints it: comments and a program that compiles.
     pub fn show(&self, rule: &Rule) -> Result<String> {
         let mut text = format!(
-            "/*\n * {} ({}): {}.\n * Why: {}.\n * Hint: {}.\n * See {}{}.\n */\n",
+            "// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause\n/*\n * {} ({}): {}.\n * Why: {}.\n * Hint: {}.\n * See {}{}.\n */\n",
             rule.id,
             if rule.must { "must" } else { "optional" },
             rule.says,
@@ -197,14 +202,8 @@ impl Catalog {
                     std::fs::read_to_string(path)
                         .with_context(|| format!("cannot read {}", path.display()))
                 };
-                let mut program = read(&path)?;
-                for name in HEADERS {
-                    let line = format!("#include \"{name}\"\n");
-                    if program.contains(&line) {
-                        program = program.replace(&line, &read(&path.with_file_name(name))?);
-                    }
-                }
-                text.push_str(&program);
+                let header = |name: &str| read(&path.with_file_name(name));
+                text.push_str(&shown::program(&read(&path)?, header)?);
             }
             None => text.push_str(
                 "/* No program: the lab itself builds, loads, unloads and watches. See grader/guest.sh. */\n",
@@ -212,53 +211,6 @@ impl Catalog {
         }
         Ok(text)
     }
-
-    /// docs/rules.md.
-    #[cfg(test)]
-    pub fn page(&self) -> String {
-        use std::fmt::Write as _;
-
-        let mut page = String::from(
-            "<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->\n<!-- Made from grader/rules.toml by a test of vmm-glue: \
-             `UPDATE_PAGES=1 cargo test -p fifo-lab rules_page`. -->\n# Rules of the grader\n\n\
-             `cargo lab grade PATH` tests a driver by these rules, in this order. M: every globalfifo driver has to pass, in memory or \
-             behind a device. O: optional, told as *not there* where the driver does not have it. `cargo lab grade --show RULE` prints \
-             the test as a C program; [grader.md](grader.md) says how a rule is run.\n",
-        );
-        let mut family = "";
-        for rule in &self.rules {
-            if rule.family() != family {
-                family = rule.family();
-                let _ = write!(page, "\n## {family}\n");
-            }
-            let tested = match self.program(rule) {
-                Some(_) => format!("[rules/{0}.c](../grader/rules/{0}.c)", rule.id),
-                None => "by the lab itself".to_owned(),
-            };
-            let lesson = rule.lesson.as_ref().map_or(String::new(), |lesson| {
-                format!("; lesson [{lesson}](lessons/{lesson}.md)")
-            });
-            let _ = write!(
-                page,
-                "\n### {}\n{}: {}.\n\n- Why: {}.\n- Source: {}{lesson}.\n- Tested: {tested}.\n- Hint: {}.\n",
-                rule.id,
-                rule.class(),
-                rule.says,
-                rule.why,
-                rule.source,
-                escape(&rule.hint)
-            );
-        }
-        page
-    }
-}
-
-#[cfg(test)]
-/// Characters that Markdown would take for its own.
-fn escape(text: &str) -> String {
-    text.replace('*', "\\*")
-        .replace('_', "\\_")
-        .replace('<', "&lt;")
 }
 
 #[cfg(test)]
@@ -307,16 +259,6 @@ mod tests {
                 assert!(page.is_file(), "{}: {lesson}", rule.id);
             }
         }
-    }
-
-    #[test]
-    fn rules_page_is_what_the_rules_make() {
-        let path = repository().join("docs/rules.md");
-        let page = catalog().page();
-        if std::env::var_os("UPDATE_PAGES").is_some() {
-            std::fs::write(&path, &page).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), page);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
 }
 
 fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
-    let rule = catalog.rules.iter().find(|rule| rule.id == outcome.id);
+    let rule = catalog.rule_of(outcome);
     let lang = catalog.lang;
     html! {
         tr id=(outcome.id) class=(class(outcome.verdict)) {
@@ -58,12 +58,10 @@ fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
                             dd { pre { (text) } }
                         }
                         @if let (Some(rule), Verdict::Fail) = (rule, outcome.verdict) {
-                            dt { (lang.label("why")) } dd { (rule.why) }
-                            dt { (lang.label("hint")) } dd { (rule.hint) }
-                            @if let Some(lesson) = &rule.lesson {
-                                dt { (lang.label("lesson")) } dd { code { "cargo lab lesson " (lesson) } }
+                            @for (word, text) in report::advice(rule, catalog) {
+                                dt { (lang.label(word)) }
+                                dd { @if text.starts_with("cargo ") { code { (text) } } @else { (text) } }
                             }
-                            dt { (lang.label("see")) } dd { (rule.source) }
                         }
                     }
                 }

@@ -21,7 +21,10 @@ mod mutants;
 pub mod outcome;
 pub mod programs;
 pub mod report;
+#[cfg(test)]
+mod rules_page;
 pub mod session;
+mod shown;
 mod starts;
 mod style;
 pub mod subject;

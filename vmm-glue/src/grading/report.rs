@@ -132,16 +132,29 @@ impl Grading {
         }
     }
 
-    /// As JSON.
-    pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).context("cannot put the JSON together")
+    /// As JSON: a failure with what its rule has to say.
+    pub fn json(&self, catalog: &Catalog) -> Result<String> {
+        let mut value = serde_json::to_value(self).context("cannot put the JSON together")?;
+        let told = value
+            .get_mut("rules")
+            .and_then(serde_json::Value::as_array_mut);
+        for (told, outcome) in told.into_iter().flatten().zip(&self.rules) {
+            let rule = catalog.rule_of(outcome);
+            if let Some(rule) = rule.filter(|_| outcome.verdict == Verdict::Fail) {
+                told["says"] = rule.says.as_str().into();
+                for (word, text) in advice(rule, catalog) {
+                    told[word] = text.into();
+                }
+            }
+        }
+        serde_json::to_string_pretty(&value).context("cannot put the JSON together")
     }
 
     /// As CI systems read it.
-    pub fn junit(&self) -> Result<String> {
+    pub fn junit(&self, catalog: &Catalog) -> Result<String> {
         let mut suite = TestSuite::new(self.driver.as_str());
         for outcome in &self.rules {
-            let mut case = TestCase::new(outcome.id.as_str(), status(outcome));
+            let mut case = TestCase::new(outcome.id.as_str(), status(outcome, catalog));
             case.set_classname("grade")
                 .set_time(Duration::try_from_secs_f64(outcome.seconds).unwrap_or_default());
             suite.add_test_case(case);
@@ -191,7 +204,7 @@ fn names(outcomes: &[&Outcome]) -> String {
     names.join(" ")
 }
 
-fn status(outcome: &Outcome) -> TestCaseStatus {
+fn status(outcome: &Outcome, catalog: &Catalog) -> TestCaseStatus {
     match outcome.verdict {
         Verdict::Pass => TestCaseStatus::success(),
         Verdict::Absent | Verdict::Unreached => {
@@ -201,12 +214,9 @@ fn status(outcome: &Outcome) -> TestCaseStatus {
         }
         Verdict::Fail => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_message(outcome.seen.as_str()).set_description(
-                details(outcome)
-                    .iter()
-                    .map(|(word, text)| format!("{word}: {text}\n"))
-                    .collect::<String>(),
-            );
+            status
+                .set_message(outcome.seen.as_str())
+                .set_description(failure(outcome, catalog));
             status
         }
     }
@@ -225,26 +235,26 @@ pub fn details(outcome: &Outcome) -> Vec<(&'static str, &str)> {
     .collect()
 }
 
+/// What a rule has to say to who does not pass it.
+pub fn advice(rule: &Rule, catalog: &Catalog) -> Vec<(&'static str, String)> {
+    let lesson = rule.lesson.as_ref();
+    let program = catalog.program(rule);
+    let mut words = vec![("why", rule.why.clone()), ("hint", rule.hint.clone())];
+    words.extend(lesson.map(|lesson| ("lesson", format!("cargo lab lesson {lesson}"))));
+    words.push(("see", rule.source.clone()));
+    words.extend(program.map(|_| ("test", format!("cargo lab grade --show {}", rule.id))));
+    words
+}
+
 /// A failure in full: what happened, and what the rule has to say.
 pub fn failure(outcome: &Outcome, catalog: &Catalog) -> String {
     let mut text = String::new();
-    let rule = catalog.rules.iter().find(|rule| rule.id == outcome.id);
+    let rule = catalog.rule_of(outcome);
     let says = rule.map_or("", |rule| rule.says.as_str());
     text.push_str(&format!("{}: {says}\n", outcome.id));
-    let mut words = details(outcome);
-    let lesson = rule
-        .and_then(|rule| rule.lesson.as_ref())
-        .map(|lesson| format!("cargo lab lesson {lesson}"));
-    let show = format!("cargo lab grade --show {}", outcome.id);
-    if let Some(rule) = rule {
-        words.push(("why", &rule.why));
-        words.push(("hint", &rule.hint));
-        words.extend(lesson.as_deref().map(|lesson| ("lesson", lesson)));
-        words.push(("see", &rule.source));
-        if catalog.program(rule).is_some() {
-            words.push(("test", &show));
-        }
-    }
+    let advice = rule.map_or(Vec::new(), |rule| advice(rule, catalog));
+    let advice = advice.iter().map(|(word, text)| (*word, text.as_str()));
+    let words = details(outcome).into_iter().chain(advice);
     for (word, lines) in words {
         for (number, line) in lines.lines().enumerate() {
             text.push_str(&catalog.lang.margin(word, number == 0));
@@ -262,6 +272,11 @@ mod tests {
 
     fn outcome(id: &str, must: bool, end: End) -> Outcome {
         end.outcome(id, must, Duration::from_millis(5))
+    }
+
+    fn catalog() -> Catalog {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        Catalog::load(repository).unwrap()
     }
 
     fn grading() -> Grading {
@@ -291,7 +306,8 @@ mod tests {
     #[test]
     fn the_json_has_the_verdicts_that_the_lines_have() {
         let grading = grading();
-        let value: serde_json::Value = serde_json::from_str(&grading.json().unwrap()).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&grading.json(&catalog()).unwrap()).unwrap();
         let verdicts: Vec<_> = value["rules"]
             .as_array()
             .unwrap()
@@ -309,9 +325,36 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_has_the_same_words_on_the_terminal_and_in_json_and_junit() {
+        let (catalog, grading) = (catalog(), grading());
+        let json: serde_json::Value =
+            serde_json::from_str(&grading.json(&catalog).unwrap()).unwrap();
+        let rules = json["rules"].as_array().unwrap();
+        assert!(rules[0].get("hint").is_none(), "a rule that passed");
+        let junit = grading.junit(&catalog).unwrap();
+        let escapes = [
+            ("&lt;", "<"),
+            ("&gt;", ">"),
+            ("&quot;", "\""),
+            ("&apos;", "'"),
+            ("&amp;", "&"),
+        ];
+        let junit =
+            (escapes.iter()).fold(junit, |text, (escape, means)| text.replace(escape, means));
+        let text = failure(&grading.rules[1], &catalog);
+        let words = [
+            "done", "expected", "seen", "says", "why", "hint", "see", "test",
+        ];
+        for word in words {
+            let told = rules[1][word].as_str().unwrap();
+            assert!(text.contains(told), "{word}: {text}");
+            assert!(junit.contains(told), "{word}: {junit}");
+        }
+    }
+
+    #[test]
     fn the_summary_explains_failures_and_counts_all() {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let text = grading().summary(&Catalog::load(repository).unwrap(), &[]);
+        let text = grading().summary(&catalog(), &[]);
         for part in [
             "expected  5",
             "seen      nothing",
@@ -329,8 +372,7 @@ mod tests {
 
     #[test]
     fn rules_that_were_not_tried_are_counted_before_the_last_line() {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let catalog = Catalog::load(repository).unwrap();
+        let catalog = catalog();
         let selected = catalog.select(&["read.*".to_owned()]).unwrap();
         let musts = selected.iter().filter(|rule| rule.must).count();
         let rules = vec![outcome("read.data", true, End::fail("a", "b", "c"))];
@@ -349,8 +391,7 @@ mod tests {
             absent("aio.write", "no io_submit"),
         ];
         let grading = Grading::new(Path::new("x"), "stock", rules);
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let text = grading.summary(&Catalog::load(repository).unwrap(), &[]);
+        let text = grading.summary(&catalog(), &[]);
         assert!(
             text.starts_with(
                 "not there: aio.read aio.write, no io_submit\nnot there: irq.counts, no device\n"
@@ -369,7 +410,7 @@ mod tests {
 
     #[test]
     fn the_junit_file_has_a_case_for_each_rule() {
-        let text = grading().junit().unwrap();
+        let text = grading().junit(&catalog()).unwrap();
         assert!(
             text.contains("tests=\"4\"") && text.contains("failures=\"1\""),
             "{text}"
