@@ -38,6 +38,7 @@ static const unsigned int GLOBALFIFO_EPOLLWRNORM = (__force unsigned int)EPOLLWR
 static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDHUP;
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE | TASK_FREEZABLE;
 static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE | TASK_FREEZABLE;
+static const unsigned int GLOBALFIFO_TASK_KILLABLE_AWAKE = TASK_KILLABLE;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 
 /* helpers.c */

@@ -182,6 +182,18 @@ impl Control {
         self.wait.wake(Events::OUT);
     }
 
+    /// The device could not be set up again: who waits hears of that, and so does who comes.
+    pub(crate) fn give_up(&self) {
+        {
+            let mut inner = self.inner.lock();
+            inner.in_service = true;
+            if matches!(inner.line, Line::Suspended) {
+                inner.line = Line::Closed;
+            }
+        }
+        self.wait.wake(Events::HUP);
+    }
+
     fn take(&self, instead: Line) -> Option<Queue<Sequence>> {
         let before = core::mem::replace(&mut self.inner.lock().line, instead);
         self.wait.wake(Events::HUP);
@@ -217,10 +229,17 @@ impl Control {
     /// waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
     /// signal that kills.
     pub(crate) fn requester(&self) -> Result<Requester<'_>> {
-        self.requester_with(Signals::Kill, false)
+        // One that is frozen with the turn would hold up the resume, and so itself.
+        self.requester_with(Signals::Kill, Signals::KillAwake, false)
     }
 
-    fn requester_with(&self, signals: Signals, at_setup: bool) -> Result<Requester<'_>> {
+    /// `signals` that end the wait for the turn, and those that end the wait for the answer.
+    fn requester_with(
+        &self,
+        signals: Signals,
+        of_answer: Signals,
+        at_setup: bool,
+    ) -> Result<Requester<'_>> {
         let mut result = Ok(());
         self.wait.wait(WaitFor::Writable, signals, None, || {
             let mut inner = self.inner.lock();
@@ -235,14 +254,14 @@ impl Control {
         })?;
         result.map(|()| Requester {
             control: self,
-            signals,
+            signals: of_answer,
         })
     }
 
     /// Makes a request of a device that is being set up. No signal ends it.
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
         let memory = Self::prepare()?;
-        self.requester_with(Signals::Ignore, true)?
+        self.requester_with(Signals::Ignore, Signals::Ignore, true)?
             .request(memory, request, missed)?
             .ok_or(EIO)
     }

@@ -148,8 +148,7 @@ impl<H: Host> Driver for FifoDriver<H> {
             for fifo in bound.interrupts.fifos() {
                 fifo.as_arc_borrow().fail("no answer after its reset");
             }
-            // Who waits for it hears of that.
-            bound.interrupts.control.begin_service();
+            bound.interrupts.control.give_up();
         })
     }
 

@@ -81,6 +81,7 @@ impl Events {
         let Some(queue) = self.queue.as_mut() else {
             return Taken::Nothing;
         };
+        let mut came = false;
         loop {
             queue.disable_interrupts();
             if let Some((packet, written)) = queue.get() {
@@ -93,13 +94,14 @@ impl Events {
                 queue.kick();
                 return Taken::Event(state);
             }
-            if queue.enable_interrupts() {
-                return if queue.is_broken() {
-                    Taken::Broken
-                } else {
-                    Taken::Nothing
-                };
+            // A device that takes back what it has put in the ring could go on for ever.
+            if queue.is_broken() || came {
+                return Taken::Broken;
             }
+            if queue.enable_interrupts() {
+                return Taken::Nothing;
+            }
+            came = true;
         }
     }
 }

@@ -10,6 +10,13 @@ use kernel::time::Msecs;
 /// (DEV-10), so it is only reached when the device is dead or stopped.
 pub(crate) const DRAIN_SECONDS: u8 = 5;
 
+/// Files with `O_ASYNC` that an interrupt signals to; if there are more, the work queue does.
+pub(crate) const SIGNALS: u32 = 64;
+
+/// Times that memory is faulted in without a byte being copied before that is `EFAULT`: a page may
+/// be taken away again, or not be there for the kernel at all (a shadow stack).
+pub(crate) const FAULTS_IN_VAIN: u8 = 16;
+
 /// Bound of a control request, in seconds.
 pub(crate) const CONTROL_SECONDS: u8 = 10;
 

@@ -113,6 +113,9 @@ impl<T: Open> Operations<T> {
     ) -> isize {
         // SAFETY: The VFS calls with a valid kiocb and its file, and a destination iterator.
         let (open, request, iter) = unsafe {
+            if is_copy_to_pipe(kiocb, iter) {
+                (*kiocb).ki_flags |= bindings::GLOBALFIFO_IOCB_NOWAIT;
+            }
             (
                 open_file::<T::File>((*kiocb).ki_filp),
                 Request::from_raw(kiocb),
@@ -304,5 +307,20 @@ impl<T: Open> Operations<T> {
             }
             Ok(0)
         })
+    }
+}
+
+/// Whether the pages to be read to are a pipe's: `splice` reads from a file with `O_DIRECT` so,
+/// whatever its `splice_read` is, and with the pipe's lock held. A read that waited there would
+/// hold up everybody at the pipe.
+///
+/// # Safety
+///
+/// Both are valid.
+unsafe fn is_copy_to_pipe(kiocb: *const bindings::kiocb, iter: *const bindings::iov_iter) -> bool {
+    // SAFETY: By the safety requirements.
+    unsafe {
+        u32::from((*iter).iter_type) == bindings::iter_type_ITER_BVEC
+            && (*kiocb).ki_complete.is_none()
     }
 }

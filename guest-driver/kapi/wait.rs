@@ -47,6 +47,8 @@ impl Events {
     pub(crate) const ERR: Self = Self(bindings::GLOBALFIFO_EPOLLERR);
     /// The other side sends nothing more.
     pub(crate) const READ_HUP: Self = Self(bindings::GLOBALFIFO_EPOLLRDHUP);
+    /// The other side is gone, in both directions: what a hang-up adds to an end of data.
+    pub(crate) const ALL_HUP: Self = Self(bindings::GLOBALFIFO_EPOLLHUP);
     /// The other side is gone, in both directions; that it sends nothing more is part of it.
     pub(crate) const HUP: Self =
         Self(bindings::GLOBALFIFO_EPOLLHUP | bindings::GLOBALFIFO_EPOLLRDHUP);
@@ -116,6 +118,9 @@ pub(crate) enum Signals {
     Interrupt,
     /// A signal that kills the process ends the wait with `ERESTARTSYS`.
     Kill,
+    /// As [`Signals::Kill`], and the freezer waits for the task: for bounded waits of one that holds
+    /// others up, such as a device that is being resumed.
+    KillAwake,
     /// None: for waits with a short bound.
     Ignore,
 }
@@ -244,6 +249,7 @@ impl WaitQueue {
         let state = match signals {
             Signals::Interrupt => bindings::GLOBALFIFO_TASK_INTERRUPTIBLE,
             Signals::Kill => bindings::GLOBALFIFO_TASK_KILLABLE,
+            Signals::KillAwake => bindings::GLOBALFIFO_TASK_KILLABLE_AWAKE,
             Signals::Ignore => bindings::GLOBALFIFO_TASK_UNINTERRUPTIBLE,
         };
         let mut left = milliseconds.map_or(FOREVER, |limit| {

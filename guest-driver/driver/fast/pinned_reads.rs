@@ -163,6 +163,9 @@ fn serve_one(fifo: ArcBorrow<'_, Fifo>, mut buffer: KBox<Buffer>) {
             return put_back(fifo, buffer);
         }
     };
+    // Before the request is completed: afterwards it may be the last that refers to the file and to
+    // the address space, which are not freed in an interrupt.
+    drop(buffer);
     fifo.stats.aio_in_place.add(result.is_ok().into());
     fifo.trace.request_serve(id as u64, raw(result));
     fifo.change(Origin::Interrupt, |state, _| {

@@ -117,6 +117,8 @@ impl Fifo {
 
     /// As [`Fifo::clear`]; false if the device was reset meanwhile.
     fn try_clear(self: ArcBorrow<'_, Self>) -> Result<bool> {
+        // One that has failed says so, and not that its device is gone.
+        self.state.lock().check()?;
         let memory = Control::prepare()?;
         // Nobody else clears meanwhile.
         let requester = self.control.requester()?;

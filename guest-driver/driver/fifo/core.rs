@@ -39,6 +39,28 @@ pub(crate) enum Origin {
     Task,
 }
 
+impl Origin {
+    /// Whether what a user can make long has to be left to the work queue.
+    fn has_interrupts_off(self) -> bool {
+        match self {
+            Self::Interrupt => true,
+            #[cfg(GLOBALFIFO_FAST)]
+            Self::Timer => true,
+            Self::Server | Self::Task => false,
+        }
+    }
+}
+
+/// What there is to tell of a change of readiness. A failure of what is hung up is told as an end,
+/// too: SIGIO has one band for it.
+fn rising(before: Events, after: Events) -> Events {
+    let rising = after.since(before);
+    match rising.contains(Events::ERR) {
+        true => rising | after.and(Events::HUP),
+        false => rising,
+    }
+}
+
 impl Fifo {
     /// Changes the state under the lock, and sees to what follows: completions, work, wake-ups,
     /// signals.
@@ -54,7 +76,7 @@ impl Fifo {
         let before = state.readiness();
         let result = change(&mut state, &mut effects);
         state.sweep(&mut effects);
-        let events = state.readiness().since(before) | effects.edges;
+        let events = rising(before, state.readiness()) | effects.edges;
         let complete = origin != Origin::Task && state.requests.begin_completing();
         let serve = state.have_work() || !complete && state.requests.have_done();
         let in_place = origin != Origin::Task && (self.hooks.begin_in_place)(&mut state);
@@ -85,7 +107,12 @@ impl Fifo {
                 self.index
             );
         }
-        self.notifier.notify(events, &self.stats, &self.trace);
+        if origin.has_interrupts_off() && events != Events::NONE && self.notifier.has_many_files() {
+            self.state.lock().owed |= events;
+            self.start_server();
+        } else {
+            self.notifier.notify(events, &self.stats, &self.trace);
+        }
         result
     }
 

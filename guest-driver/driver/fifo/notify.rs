@@ -6,7 +6,10 @@
 //! its differences say that. Called without any lock of a FIFO's, in any context.
 
 use crate::{
-    driver::stats::Stats,
+    driver::{
+        stats::Stats,
+        tunables::SIGNALS, //
+    },
     kapi::{
         fasync::{
             Band,
@@ -59,6 +62,12 @@ impl Notifier {
         .clone()
     }
 
+    /// Whether there are more files with `O_ASYNC` than an interrupt is to signal to.
+    pub(crate) fn has_many_files(&self) -> bool {
+        let lists = [&self.read_only, &self.write_only, &self.read_write];
+        lists.iter().map(|list| list.len()).sum::<u32>() > SIGNALS
+    }
+
     /// Wakes those who wait for `events`, and signals to the owners of files that can make use of
     /// them.
     pub(crate) fn notify(&self, mut events: Events, stats: &Stats, trace: &Tracer) {
@@ -98,7 +107,7 @@ impl Notifier {
 /// Band of the signal to readers, and to writers. The end outranks a failure, and both outrank
 /// data.
 fn bands(events: Events) -> (Option<Band>, Option<Band>) {
-    let end_of_all = if events.contains(Events::HUP) {
+    let end_of_all = if events.contains(Events::ALL_HUP) {
         Some(Band::Hup)
     } else if events.contains(Events::ERR) {
         Some(Band::Err)

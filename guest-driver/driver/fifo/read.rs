@@ -17,7 +17,10 @@ use super::{
     Fifo, //
 };
 use crate::{
-    driver::tunables::TURN,
+    driver::tunables::{
+        FAULTS_IN_VAIN,
+        TURN, //
+    },
     kapi::{
         kiocb::{
             Outcome,
@@ -90,6 +93,7 @@ impl Fifo {
     ) -> Result<usize> {
         let mut total = 0;
         let mut start = Start::Anywhere;
+        let mut faults_in_vain = 0;
         loop {
             match self.transfer(to, Reader::Call, start) {
                 Ok(Transfer::Read { bytes, fault, next }) => {
@@ -97,8 +101,14 @@ impl Fifo {
                     if !fault {
                         return Ok(total);
                     }
+                    faults_in_vain = if bytes > 0 { 0 } else { faults_in_vain + 1 };
                     start = if total > 0 { Start::At(next) } else { start };
-                    if let Err(error) = self.fault_in_first(to) {
+                    let is_in_vain = faults_in_vain > FAULTS_IN_VAIN;
+                    let there = match is_in_vain {
+                        false => self.fault_in_first(to),
+                        true => Err(EFAULT),
+                    };
+                    if let Err(error) = there {
                         if total > 0 {
                             return Ok(self.end_short(total));
                         }
@@ -160,6 +170,8 @@ impl Fifo {
         reader: Reader,
         start: Start,
     ) -> Result<Transfer> {
+        // Before the turn is taken: whoever has it is not preempted.
+        let no_faults = NoFaults::new();
         let mut buffer = {
             let mut state = self.state.lock();
             state.check()?;
@@ -181,7 +193,6 @@ impl Fifo {
             state.reader = Turn::Taken;
             buffer
         };
-        let no_faults = NoFaults::new();
         let origin = match reader {
             Reader::Server => Origin::Server,
             Reader::Call | Reader::Submission => Origin::Task,

@@ -174,6 +174,7 @@ impl Fifo {
         let id = buffer.id;
         let start = buffer.resumes_at.map_or(Start::Anywhere, Start::At);
         let part_is_enough = buffer.was_faulted_in;
+        let is_in_vain = buffer.is_faulted_in_in_vain();
         let (to_read, served) = match &mut buffer.memory {
             Memory::Dest(memory, _) => (true, memory.enter(|to| self.serve_read(to, start))),
             Memory::Source(memory) => {
@@ -184,10 +185,8 @@ impl Fifo {
         };
         // Without the process, nothing was read or written.
         match served.unwrap_or(Served::Done(Err(EFAULT))) {
-            Served::Done(result) => {
-                self.trace.request_serve(id as u64, raw(result));
-                self.change(Origin::Server, |state, _| state.requests.finish(id, result));
-            }
+            Served::Fault(0, _) if is_in_vain => self.finish(buffer, Err(EFAULT)),
+            Served::Done(result) => self.finish(buffer, result),
             Served::Sent => {}
             Served::NotNow => self.change(Origin::Server, |state, _| {
                 let alive = if to_read {
@@ -198,6 +197,7 @@ impl Fifo {
                 state.requests.put_back(buffer, alive);
             }),
             Served::Fault(bytes, next) => {
+                buffer.note_fault(bytes);
                 buffer.resumes_at = next.or(buffer.resumes_at);
                 let faults = self.change(Origin::Server, |state, _| {
                     state.requests.fault(id, to_read, bytes)
@@ -207,6 +207,15 @@ impl Fifo {
                 }
             }
         }
+    }
+
+    /// Gives a request its result.
+    fn finish(self: ArcBorrow<'_, Self>, buffer: KBox<Buffer>, result: Result<usize>) {
+        let id = buffer.id;
+        // First: once the request is completed this may be the last that refers to the file.
+        drop(buffer);
+        self.trace.request_serve(id as u64, raw(result));
+        self.change(Origin::Server, |state, _| state.requests.finish(id, result));
     }
 
     fn serve_read(self: ArcBorrow<'_, Self>, to: &mut IovIterDest<'_>, start: Start) -> Served {

@@ -17,6 +17,8 @@ pub struct UserBuffer {
     pub present: Cell<usize>,
     /// Bytes that can be had at all.
     pub mapped: Cell<usize>,
+    /// Faulted in for all the kernel can tell, and yet not to be copied to or from.
+    pub is_in_vain: Cell<bool>,
 }
 
 impl UserBuffer {
@@ -27,13 +29,16 @@ impl UserBuffer {
             bytes: RefCell::new(bytes),
             present: Cell::new(length),
             mapped: Cell::new(length),
+            is_in_vain: Cell::new(false),
         })
     }
 
     /// Faults in `size` bytes at `at`; how many of them are missing afterwards.
     pub fn fault_in(&self, at: usize, size: usize) -> usize {
         let end = (at + size).min(self.mapped.get());
-        self.present.set(self.present.get().max(end));
+        if !self.is_in_vain.get() {
+            self.present.set(self.present.get().max(end));
+        }
         size - end.saturating_sub(at)
     }
 

@@ -25,6 +25,11 @@ impl<T> Arc<T> {
         Ok(Self(StdArc::new(value)))
     }
 
+    /// How many there are.
+    pub fn references(&self) -> usize {
+        StdArc::strong_count(&self.0)
+    }
+
     /// As in the kernel crate.
     pub fn as_arc_borrow(&self) -> ArcBorrow<'_, T> {
         &self.0

@@ -39,6 +39,8 @@ pub enum Point {
     Fault,
     /// A request can be cancelled now, and is not armed yet.
     Submitting,
+    /// A request is being completed: from here on user space may do anything with its file and its memory.
+    Completing,
     /// The device is asked: a clear has discarded what was not posted.
     Asking,
 }

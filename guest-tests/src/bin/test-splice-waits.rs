@@ -15,7 +15,7 @@ use globalfifo_guest_tests::harness::{self, SOON, Test, eventually};
 use globalfifo_guest_tests::{check, check_eq, system};
 use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
-use nix::libc::{self, O_NONBLOCK};
+use nix::libc::{self, O_DIRECT, O_NONBLOCK};
 use nix::unistd::{pipe, read, write};
 
 const TESTS: &[Test] = &[
@@ -51,6 +51,10 @@ const TESTS: &[Test] = &[
         space_and_kill_splice,
     ),
     ("two_splices_into_one_pipe_both_go_on", two_splices),
+    (
+        "a_splice_from_a_file_with_o_direct_never_waits",
+        without_wait,
+    ),
     (
         "a_splice_whose_pipe_nobody_reads_any_more_takes_no_byte",
         reader_gone,
@@ -253,6 +257,20 @@ fn space_and_kill_splice() -> Result<()> {
     check_eq!(read(&out, &mut bytes)?, 100);
     check!(bytes.get(..100) == Some(&pattern(5, 100)[..]));
     fifo.clear()?;
+    Ok(())
+}
+
+/// The kernel reads from such a file with the pipe's lock held.
+fn without_wait() -> Result<()> {
+    let fifo = Fifo::open_empty(O_DIRECT)?;
+    let (out, into) = pipe()?;
+    check_eq!(splice_some(&fifo, &into, CAPACITY), Err(Errno::EAGAIN));
+    fifo.write_all(b"direct")?;
+    fifo.wait_level(6)?;
+    check_eq!(splice_some(&fifo, &into, CAPACITY), Ok(6));
+    let mut bytes = [0; 6];
+    check_eq!(read(&out, &mut bytes), Ok(6));
+    check_eq!(&bytes, b"direct");
     Ok(())
 }
 

@@ -6,6 +6,9 @@
 
 use std::fs;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb};
@@ -32,6 +35,7 @@ const TESTS: &[Test] = &[
         aio_cancel,
     ),
     ("fsync_and_clear_work_after_a_suspend", fsync_and_clear),
+    ("clears_go_on_through_a_suspend", clears),
     ("poll_and_sigio_tell_arrivals_after_a_suspend", told),
     ("three_suspends_in_a_stream_lose_and_double_nothing", stream),
     ("unbind_and_bind_work_after_a_suspend", unbind),
@@ -98,6 +102,30 @@ fn works(fifo: &Fifo) -> Result<()> {
     check_eq!(fifo.write(b"still works"), Ok(11));
     check_eq!(read_soon(fifo, 11)?, b"still works".to_vec());
     Ok(())
+}
+
+/// A task that waits for the answer to a clear must not be frozen with the turn: the resume waits for that.
+fn clears() -> Result<()> {
+    let fifo = fresh(O_NONBLOCK)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let clearing = [(); 2].map(|()| {
+        let over = over.clone();
+        thread::spawn(move || -> Result<()> {
+            let fifo = Fifo::open(0)?;
+            while !over.load(Ordering::SeqCst) {
+                fifo.clear()?;
+            }
+            Ok(())
+        })
+    });
+    for _ in 0..3 {
+        suspend()?;
+    }
+    over.store(true, Ordering::SeqCst);
+    for thread in clearing {
+        thread.join().map_err(|_| anyhow::anyhow!("panic"))??;
+    }
+    works(&fifo)
 }
 
 fn unread() -> Result<()> {

@@ -3,7 +3,7 @@
 //! What the kernel's reports mean, in plain words. It must not know where a report came from.
 
 /// Words of a report, and its meaning; the first that fits counts.
-const MEANINGS: [(&str, &str); 37] = [
+const MEANINGS: [(&str, &str); 38] = [
     (
         "KASAN: null-ptr-deref",
         "a pointer that is NULL was followed",
@@ -142,11 +142,15 @@ const MEANINGS: [(&str, &str); 37] = [
     ),
     (
         "soft lockup",
-        "the kernel has not left a loop of its own for many seconds",
+        "a CPU has not left the kernel for many seconds: a loop without an end, or a wait for a CPU that is in one",
     ),
     (
         "rcu: INFO:",
         "a CPU has not left the kernel for many seconds: a loop, with interrupts or preemption off or without an end",
+    ),
+    (
+        "NMI: Not continuing",
+        "a CPU has not left the kernel, with interrupts off: an interrupt that cannot be masked has shown where it is",
     ),
     (
         "INFO: task",

@@ -28,6 +28,7 @@ use crate::vm::config::Paths;
 use crate::vm::config::Share;
 use crate::vm::console;
 use crate::vm::guest::Guest;
+use crate::vm::monitor;
 
 /// Line that parts what a call says from what the kernel has logged meanwhile.
 const KERNEL: &str = "--- kernel";
@@ -96,6 +97,7 @@ impl Site {
         };
         config.driver = Load::None;
         config.device = true;
+        config.interruptible = true;
         config.shares = vec![share("rules", programs), share("grade", folder.path())];
         Ok(Self {
             config,
@@ -148,6 +150,7 @@ impl Session {
             self.patience.limit(limit + SLACK).as_secs()
         );
         let mut is_sick = false;
+        let mut is_interrupted = false;
         let mut text = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -165,7 +168,15 @@ impl Session {
                         log: log.to_owned(),
                     });
                 }
-                Ok(None) if Instant::now() >= deadline => return Ok(self.lost(why)),
+                Ok(None) if Instant::now() >= deadline => {
+                    let socket = monitor::socket(&self.guest.machine.run);
+                    if is_sick || monitor::interrupt(&socket).is_err() {
+                        return Ok(self.lost(why));
+                    }
+                    is_sick = true;
+                    is_interrupted = true;
+                    deadline = Instant::now() + self.patience.limit(LAST_WORDS);
+                }
                 Ok(None) => {
                     let Some(ill) = self.look().filter(|_| !is_sick) else {
                         continue;
@@ -176,6 +187,9 @@ impl Session {
                 }
                 Err(err) => {
                     cancel::check()?;
+                    if is_interrupted {
+                        return Ok(self.lost(why));
+                    }
                     let message = exit::of(&err).1;
                     let why = message.lines().next().unwrap_or_default();
                     let why = why.split("; the guest's console").next();

@@ -62,6 +62,8 @@ pub struct Config {
     pub net: bool,
     /// Whether gdb can debug the guest's kernel.
     pub gdb: bool,
+    /// Whether the lab can make a kernel that hangs say where it is: its last words.
+    pub interruptible: bool,
     /// How long the machine stays without a command; without it, it is there for one command and dies with the lab.
     pub stays: Option<Duration>,
 }
@@ -90,6 +92,7 @@ impl Default for Config {
             verbose: false,
             net: false,
             gdb: false,
+            interruptible: false,
             stays: None,
         }
     }

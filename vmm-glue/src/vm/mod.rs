@@ -15,6 +15,7 @@ pub mod guest;
 pub mod input;
 pub mod limits;
 pub mod machine;
+pub mod monitor;
 pub mod qemu;
 pub mod rundir;
 pub mod session;

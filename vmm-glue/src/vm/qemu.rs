@@ -23,6 +23,7 @@ use super::config::Paths;
 use super::devices::FIFO;
 use super::devices::SECOND;
 use super::gdb;
+use super::monitor;
 use super::rundir::RunDir;
 use crate::child::Spec;
 use crate::escape;
@@ -115,6 +116,7 @@ pub fn command(
     let spec = kernel(spec, config, paths, run, accel);
     let spec = tags.iter().fold(spec, |spec, tag| share(spec, run, tag));
     let spec = debugger(serial_ports(spec, config, run), config, run);
+    let spec = monitor(spec, config, run);
     let spec = if config.device {
         fifo(spec, config, run, device)
     } else {
@@ -200,6 +202,9 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
     if config.net {
         words.push(NET_WORDS);
     }
+    if config.interruptible {
+        words.extend(monitor::WORDS);
+    }
     words.extend(config.system.kernel.command_line());
     words.extend(config.append.iter().map(String::as_str));
     // The kernel starts /init of what it has unpacked.
@@ -271,6 +276,18 @@ fn debugger(spec: Spec, config: &Config, run: &RunDir) -> Spec {
     spec.arg("-chardev")
         .arg(socket)
         .args(["-gdb", "chardev:gdb"])
+}
+
+/// The lab's way to QEMU itself: nobody waits for it.
+fn monitor(spec: Spec, config: &Config, run: &RunDir) -> Spec {
+    if !config.interruptible {
+        return spec;
+    }
+    let mut socket = escape::qemu("socket,id=monitor,path=", &monitor::socket(run));
+    socket.push(",server=on,wait=off");
+    spec.arg("-chardev")
+        .arg(socket)
+        .args(["-mon", "chardev=monitor,mode=control"])
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {

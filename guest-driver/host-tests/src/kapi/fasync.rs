@@ -20,6 +20,8 @@ pub(crate) enum Band {
 pub(crate) struct FasyncList {
     /// Somebody is on it.
     pub(crate) listens: Cell<bool>,
+    /// So many are, then.
+    pub(crate) files: Cell<u32>,
     signals: RefCell<Vec<Band>>,
 }
 
@@ -27,6 +29,7 @@ impl FasyncList {
     pub(crate) fn new() -> Result<Arc<Self>> {
         let list = Self {
             listens: Cell::new(true),
+            files: Cell::new(1),
             signals: RefCell::default(),
         };
         Ok(Arc::new(list, GFP_KERNEL)?)
@@ -37,7 +40,11 @@ impl FasyncList {
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.listens.get().into()
+        if self.listens.get() {
+            self.files.get()
+        } else {
+            0
+        }
     }
 
     pub(crate) fn signal(&self, band: Band) {

@@ -90,6 +90,7 @@ impl Kiocb {
     fn complete(&self, result: Result<usize>) {
         world::assert_unlocked("a completion");
         assert!(self.result.get().is_none(), "a request is completed twice");
+        world::reach(Point::Completing);
         self.result.set(Some(result));
         COMPLETIONS.set(COMPLETIONS.get() + 1);
         self.order.set(COMPLETIONS.get());

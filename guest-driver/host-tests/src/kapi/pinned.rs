@@ -3,19 +3,20 @@
 //! Stand-in for the pinned memory of a read: what is all there can be pinned. Of the fast edition alone.
 
 use super::user_memory::{Dest, UserMemory};
-use crate::iov::IovIterDest;
+use crate::iov::{IovIterDest, Place};
 use crate::page::PAGE_SIZE;
 
 /// As in `kapi`.
 pub(crate) struct Pinned {
-    is_pinned: bool,
+    /// What is pinned, from where the read stood then.
+    place: Option<Place>,
     is_untried: bool,
 }
 
 impl Default for Pinned {
     fn default() -> Self {
         Self {
-            is_pinned: false,
+            place: None,
             is_untried: true,
         }
     }
@@ -27,7 +28,7 @@ impl Pinned {
             Self::pin_entered(memory)
         } else {
             Self {
-                is_pinned: false,
+                place: None,
                 is_untried: false,
             }
         }
@@ -37,14 +38,15 @@ impl Pinned {
         let place = memory.place();
         let there = place.buffer.present.get().min(place.buffer.mapped.get());
         let is_there = there == place.buffer.bytes.borrow().len();
+        let is_small = (1..=2 * PAGE_SIZE).contains(&memory.len());
         Self {
-            is_pinned: is_there && (1..=2 * PAGE_SIZE).contains(&memory.len()),
+            place: (is_there && is_small).then(|| place.clone()),
             is_untried: false,
         }
     }
 
     pub(crate) fn is_pinned(&self) -> bool {
-        self.is_pinned
+        self.place.is_some()
     }
 
     pub(crate) fn is_untried(&self) -> bool {
@@ -52,15 +54,15 @@ impl Pinned {
     }
 
     pub(crate) fn release(&mut self) {
-        self.is_pinned = false;
+        self.place = None;
     }
 
     pub(crate) fn with<R>(
         &self,
-        memory: &UserMemory<Dest>,
+        _memory: &UserMemory<Dest>,
         work: impl FnOnce(&mut IovIterDest<'_>) -> R,
     ) -> Option<R> {
-        let place = memory.place().clone();
-        self.is_pinned.then(|| work(&mut IovIterDest::new(place)))
+        let place = self.place.clone()?;
+        Some(work(&mut IovIterDest::new(place)))
     }
 }

@@ -20,6 +20,7 @@ impl Events {
     pub(crate) const OUT: Self = Self(0x4 | 0x100);
     pub(crate) const ERR: Self = Self(0x8);
     pub(crate) const READ_HUP: Self = Self(0x2000);
+    pub(crate) const ALL_HUP: Self = Self(0x10);
     pub(crate) const HUP: Self = Self(0x10 | 0x2000);
 
     pub(crate) const fn bits(self) -> u32 {
@@ -87,6 +88,7 @@ pub(crate) enum Waited {
 pub(crate) enum Signals {
     Interrupt,
     Kill,
+    KillAwake,
     Ignore,
 }
 

@@ -5,12 +5,12 @@
 use super::machine::{byte_at, Call, Machine, AIO, NOWAIT, WAIT};
 use crate::iov::UserBuffer;
 use crate::kapi::fasync::Band;
+use crate::kapi::file_operations::Mode;
 use crate::kapi::wait::Events;
 use crate::prelude::*;
-#[cfg(not(GLOBALFIFO_FAST))]
-use crate::virtio_fifo::STATE_HANGUP;
+use crate::virtio_fifo::{STATE_HANGUP, STATE_RX_END};
 use crate::world::{self, Point};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 #[test]
@@ -317,4 +317,107 @@ fn clear_completes_a_write_that_was_faulted_in_and_overtaken() {
         (first.result(), second.result()),
         (Some(Ok(10)), Some(Ok(10)))
     );
+}
+
+/// References to the machine's file at a completion, beside those that there were before and the call's own.
+fn keepers_at_completion(machine: &Rc<Machine>, submit: impl FnOnce() -> Call) -> isize {
+    let before = machine.file.references();
+    let seen = Rc::new(Cell::new(None));
+    let call = submit();
+    let (file, at_completion) = (machine.file.clone(), seen.clone());
+    world::at(Point::Completing, move || {
+        at_completion.set(Some(file.references() as isize - 2 - before as isize));
+    });
+    machine.device.borrow_mut().host_write(10);
+    machine.device.borrow_mut().send(10);
+    machine.quiesce();
+    assert!(call.result().is_some());
+    seen.get().unwrap()
+}
+
+#[test]
+fn nothing_of_a_request_keeps_its_file_when_it_is_completed() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    // Its memory is pinned in the fast edition: the interrupt serves it.
+    assert_eq!(keepers_at_completion(&machine, || machine.read(AIO, 10)), 0);
+    // Too large for that: the server serves it.
+    let call = || machine.read(AIO, 100_000);
+    assert_eq!(keepers_at_completion(&machine, call), 0);
+}
+
+#[test]
+fn memory_that_is_faulted_in_in_vain_is_efault() {
+    for how in [WAIT, AIO] {
+        let machine = machine_with(100);
+        let buffer = buffer_with(100, 0);
+        buffer.is_in_vain.set(true);
+        let read = Call::read(&machine.file, how, buffer);
+        machine.quiesce();
+        assert_eq!(read.result(), Some(Err(EFAULT)));
+        assert_eq!(machine.read(NOWAIT, 200).result(), Some(Ok(100)));
+    }
+}
+
+#[test]
+fn pinned_read_that_was_served_in_part_goes_on_where_it_stands() {
+    let machine = Rc::new(Machine::new(65536, 0, 16));
+    machine.device.borrow_mut().host_write(9000);
+    for _ in 0..9 {
+        machine.device.borrow_mut().send(1000);
+    }
+    machine.interrupts();
+    let buffer = buffer_with(8192, 8192);
+    let (other, memory) = (machine.clone(), buffer.clone());
+    let deferred = Rc::new(RefCell::new(None));
+    let submitted = deferred.clone();
+    // It comes while another reads, so that the server serves it, not an interrupt. Then half of its memory goes away.
+    world::at(Point::CopyToUser, move || {
+        submitted.replace(Some(Call::read(&other.file, AIO, memory.clone())));
+        memory.present.set(4096);
+    });
+    assert_eq!(machine.read(NOWAIT, 10).result(), Some(Ok(10)));
+    machine.quiesce();
+    let read = deferred.take().unwrap();
+    assert_eq!(read.result(), Some(Ok(8192)));
+    assert_eq!(read.got(), (10..8202).map(byte_at).collect::<Vec<_>>());
+}
+
+#[test]
+fn end_after_an_end_of_data_is_a_signal_of_its_own() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    let lists = [(true, true), (true, false), (false, true)]
+        .map(|(read, write)| machine.fifo.notifier.list_for(Mode { read, write }));
+    let counts = || lists.each_ref().map(|list| list.count());
+    let all_hear_of_an_end = |before: [usize; 3]| {
+        for (list, count) in lists.iter().zip(before) {
+            assert!(list.signalled(count, &[Band::Hup]));
+            assert!(!list.signalled(count, &[Band::Err]));
+        }
+    };
+    machine.device.borrow_mut().flags = STATE_RX_END;
+    machine.event();
+    let before = counts();
+    machine.device.borrow_mut().flags = STATE_RX_END | STATE_HANGUP;
+    machine.event();
+    all_hear_of_an_end(before);
+    let before = counts();
+    machine.fifo.as_arc_borrow().close();
+    all_hear_of_an_end(before);
+}
+
+#[test]
+fn signals_to_many_files_are_sent_by_the_work_queue() {
+    let machine = Rc::new(Machine::new(4096, 0, 16));
+    for (files, is_at_once) in [(64, false), (60, true)] {
+        machine.signals.files.set(files);
+        let before = (machine.signals.count(), machine.fifo.notifier.wait.count());
+        machine.device.borrow_mut().host_write(10);
+        machine.device.borrow_mut().send(10);
+        machine.interrupts();
+        assert_eq!(machine.signals.count() > before.0, is_at_once);
+        machine.settle();
+        assert!(machine.signals.signalled(before.0, &[Band::In]));
+        assert!(machine.fifo.notifier.wait.woke(before.1, Events::IN));
+        assert_eq!(machine.read(NOWAIT, 20).result(), Some(Ok(10)));
+    }
 }
