@@ -8,11 +8,13 @@
 
 #include <linux/aio.h>
 #include <linux/fs.h>
+#include <linux/hrtimer.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/poll.h>
 #include <linux/scatterlist.h>
 #include <linux/sched/signal.h>
+#include <linux/spinlock.h>
 #include <linux/splice.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -39,6 +41,7 @@ static const unsigned int GLOBALFIFO_EPOLLRDHUP = (__force unsigned int)EPOLLRDH
 static const unsigned int GLOBALFIFO_TASK_INTERRUPTIBLE = TASK_INTERRUPTIBLE | TASK_FREEZABLE;
 static const unsigned int GLOBALFIFO_TASK_KILLABLE = TASK_KILLABLE | TASK_FREEZABLE;
 static const unsigned int GLOBALFIFO_TASK_KILLABLE_AWAKE = TASK_KILLABLE;
+static const unsigned int GLOBALFIFO_HRTIMER_NORESTART = HRTIMER_NORESTART;
 static const unsigned int GLOBALFIFO_TASK_UNINTERRUPTIBLE = TASK_UNINTERRUPTIBLE;
 
 /* helpers.c */
@@ -67,6 +70,9 @@ void globalfifo_put_module(void);
 void *globalfifo_current_files(void);
 bool globalfifo_has_descriptor(struct file *file, fl_owner_t owner);
 bool globalfifo_opener_may_write(struct file *file);
+void globalfifo_spin_lock_irq(spinlock_t *lock);
+bool globalfifo_spin_trylock_irq(spinlock_t *lock);
+void globalfifo_spin_unlock_irq(spinlock_t *lock);
 
 /* splice.c */
 ssize_t globalfifo_splice_read(struct file *in, struct pipe_inode_info *pipe, size_t len,

@@ -14,7 +14,10 @@
 
 use crate::{
     driver::FifoDriver,
-    kapi::virtio,
+    kapi::{
+        module,
+        virtio, //
+    },
     registry::Registry, //
 };
 use kernel::{
@@ -65,12 +68,12 @@ struct GlobalFifo {
 }
 
 impl InPlaceModule for GlobalFifo {
-    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let id = module_parameters::virtio_id.value();
+    fn init(this: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let id = module::parameter(module_parameters::virtio_id.value());
         try_pin_init!(Self {
             // SAFETY: Called once, by the module's initialisation, before the driver is registered.
             _registry: unsafe { Registry::start(c"globalfifo", id) }?,
-            _driver <- Registration::new(c"globalfifo", module),
+            _driver <- Registration::new(c"globalfifo", this),
         })
     }
 }

@@ -9,9 +9,11 @@
 #include <linux/fs.h>
 #include <linux/kdev_t.h>
 #include <linux/module.h>
+#include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/workqueue.h>
@@ -189,3 +191,64 @@ bool globalfifo_opener_may_write(struct file *file)
 	revert_creds(old);
 	return !err;
 }
+
+/* For kernels without spin_lock_irq_disable(): kapi/lock.rs. */
+#ifndef raw_spin_lock_irq_disable
+
+#ifdef CONFIG_PREEMPT_RT
+static void irq_off(void) { }
+static void irq_on(void) { }
+#else
+/* Locks that this CPU holds, and its interrupts before the first: guards go in any order. */
+struct irq_state {
+	unsigned int depth;
+	unsigned long flags;
+};
+
+static DEFINE_PER_CPU(struct irq_state, irq_state);
+
+static void irq_off(void)
+{
+	struct irq_state *state;
+	unsigned long flags;
+
+	local_irq_save(flags);
+	/* Whoever was to be preempted meanwhile is only once interrupts are on again. */
+	preempt_disable();
+	state = this_cpu_ptr(&irq_state);
+	if (!state->depth++)
+		state->flags = flags;
+}
+
+static void irq_on(void)
+{
+	struct irq_state *state = this_cpu_ptr(&irq_state);
+
+	if (!--state->depth)
+		local_irq_restore(state->flags);
+	preempt_enable();
+}
+#endif
+
+void globalfifo_spin_lock_irq(spinlock_t *lock)
+{
+	irq_off();
+	spin_lock(lock);
+}
+
+bool globalfifo_spin_trylock_irq(spinlock_t *lock)
+{
+	irq_off();
+	if (spin_trylock(lock))
+		return true;
+	irq_on();
+	return false;
+}
+
+void globalfifo_spin_unlock_irq(spinlock_t *lock)
+{
+	spin_unlock(lock);
+	irq_on();
+}
+
+#endif

@@ -16,6 +16,10 @@ use super::{
 };
 use crate::{
     kapi::{
+        lock::{
+            new_spinlock_irq,
+            SpinLockIrq, //
+        },
         virtio::{
             MissedCheck,
             Packet,
@@ -45,9 +49,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        new_spinlock_irq,
-        Arc,
-        SpinLockIrq, //
+        Arc, //
     },
 };
 

@@ -20,11 +20,17 @@ use super::{
     work::Queues, //
 };
 use crate::{
-    kapi::virtio::{
-        Handler,
-        MissedCheck,
-        Packet,
-        Queue, //
+    kapi::{
+        lock::{
+            new_spinlock_irq,
+            SpinLockIrq, //
+        },
+        virtio::{
+            Handler,
+            MissedCheck,
+            Packet,
+            Queue, //
+        },
     },
     trace::DeviceTracer,
     virtio_fifo::{
@@ -40,11 +46,9 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        new_spinlock_irq,
         Arc,
         ArcBorrow,
-        SetOnce,
-        SpinLockIrq, //
+        SetOnce, //
     },
     workqueue::{
         impl_has_work,

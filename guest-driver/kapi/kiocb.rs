@@ -32,6 +32,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    ffi::c_int,
     fs::Kiocb,
     prelude::*,
     sync::ArcBorrow, //
@@ -39,6 +40,11 @@ use kernel::{
 
 /// Number that the driver gives a request, to find it again.
 pub(crate) type Id = usize;
+
+/// `ECANCELED`, which not every kernel crate has a name for.
+pub(crate) fn canceled() -> Error {
+    Error::from_errno(-(bindings::ECANCELED as c_int))
+}
 
 /// Identity of an open file. Comparable, nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,8 @@ pub(crate) mod chardev;
 pub(crate) mod fasync;
 pub(crate) mod file_operations;
 pub(crate) mod kiocb;
+pub(crate) mod lock;
+pub(crate) mod module;
 pub(crate) mod open_file;
 mod operations;
 #[cfg(GLOBALFIFO_FAST)]

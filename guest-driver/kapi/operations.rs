@@ -13,6 +13,7 @@ use super::{
         Open, //
     },
     kiocb::Request,
+    module::this_module,
     open_file::{
         open_file,
         OpenFile,
@@ -34,7 +35,6 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    module::this_module,
     prelude::*,
     types::ForeignOwnable, //
 };

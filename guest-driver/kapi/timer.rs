@@ -7,14 +7,18 @@
 //!
 //! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h).
 
-use super::bindings;
+use super::{
+    bindings,
+    lock::{
+        new_spinlock_irq,
+        SpinLockIrq, //
+    },
+};
 use kernel::{
     prelude::*,
     sync::{
-        new_spinlock_irq,
         Arc,
-        ArcBorrow,
-        SpinLockIrq, //
+        ArcBorrow, //
     },
     types::Opaque, //
 };
@@ -108,5 +112,14 @@ unsafe extern "C" fn expired<T: TimerCallback<ID>, const ID: u64>(
     if let Some(target) = &target {
         T::expired(target.as_arc_borrow());
     }
-    bindings::hrtimer_restart::HRTIMER_NORESTART
+    no_restart()
+}
+
+/// `HRTIMER_NORESTART`: kernel crates have `enum hrtimer_restart` as a number, or as a type of its
+/// own.
+#[allow(clippy::useless_transmute)]
+const fn no_restart() -> bindings::hrtimer_restart {
+    const VALUE: u32 = bindings::GLOBALFIFO_HRTIMER_NORESTART;
+    // SAFETY: Either is a C enum of this value.
+    unsafe { core::mem::transmute::<u32, bindings::hrtimer_restart>(VALUE) }
 }

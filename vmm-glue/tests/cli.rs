@@ -130,8 +130,8 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_wrong() {
             "no kernel has been built in it",
         ),
         (
-            &["run", "--kernel", "7.2", "--", "true"],
-            "needs Linux 7.3 or newer",
+            &["run", "--kernel", "7.1", "--", "true"],
+            "needs Linux 7.2 or newer",
         ),
         (
             &["test", "--kernel", "debug", "host/rustfmt"],

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::kapi::{
     kiocb::{
+        canceled,
         FileId,
         Id, //
     },
@@ -121,7 +122,7 @@ impl Requests {
                 // The bytes cannot be called back.
                 Wants::Acceptance { bytes, .. } => request.result = Some(Ok(bytes)),
                 Wants::Data(_) | Wants::Space(_) | Wants::Fault => {
-                    request.result = Some(request.result_or(ECANCELED));
+                    request.result = Some(request.result_or(canceled()));
                 }
             }
             move_node(tree, &mut self.done, id);

@@ -40,6 +40,7 @@ use crate::{
         work::Queues, //
     },
     kapi::{
+        lock::new_spinlock_irq,
         virtio::{
             MissedCheck,
             Queue, //
@@ -64,7 +65,6 @@ use kernel::{
     device::Device,
     prelude::*,
     sync::{
-        new_spinlock_irq,
         Arc,
         ArcBorrow, //
     },

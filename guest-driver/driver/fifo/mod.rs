@@ -39,7 +39,10 @@ use super::{
 };
 use crate::{
     driver::control::Control,
-    kapi::wait::WaitQueue,
+    kapi::{
+        lock::SpinLockIrq,
+        wait::WaitQueue, //
+    },
     trace::Tracer, //
 };
 use kernel::{
@@ -47,8 +50,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        Arc,
-        SpinLockIrq, //
+        Arc, //
     },
     workqueue::{
         impl_has_work,

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::kapi::{
     kiocb::{
+        canceled,
         FileId,
         Id,
         Pending, //
@@ -172,7 +173,7 @@ impl Requests {
                 Wants::Space(_) => now.writing.err().map(Err),
                 _ => now.alive.err().map(Err),
             };
-            let answer = answer.or(cancelled.then_some(Err(ECANCELED)));
+            let answer = answer.or(cancelled.then_some(Err(canceled())));
             let Some(answer) = answer else {
                 request.phase = Phase::Queued;
                 return Armed::Queued;
@@ -292,7 +293,7 @@ impl Requests {
         if let Err(error) = alive {
             request.result = Some(request.result_or(error));
         } else if request.phase == Phase::Cancelled {
-            request.result = Some(request.result_or(ECANCELED));
+            request.result = Some(request.result_or(canceled()));
         } else {
             return;
         }
@@ -344,7 +345,7 @@ impl Requests {
         };
         request.so_far += bytes;
         if request.phase == Phase::Cancelled {
-            request.result = Some(request.result_or(ECANCELED));
+            request.result = Some(request.result_or(canceled()));
             move_node(tree, &mut self.done, id);
             return false;
         }

@@ -120,7 +120,10 @@ impl<M> Packet<M> {
 
     /// Zeroed memory of `size` bytes, none of it for the device.
     pub(crate) fn new(size: usize, meta: M) -> Result<KBox<Self>> {
-        Self::with_memory(KVec::zeroed(size, GFP_KERNEL)?, meta, GFP_KERNEL)
+        let mut memory = KVec::with_capacity(size, GFP_KERNEL | __GFP_ZERO)?;
+        // SAFETY: There is room for `size` bytes, and they are zero.
+        unsafe { memory.inc_len(size) };
+        Self::with_memory(memory, meta, GFP_KERNEL)
     }
 
     /// Memory that `size` bytes can be put into, and none yet; charged to the current task's memory

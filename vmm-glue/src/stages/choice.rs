@@ -62,7 +62,7 @@ pub struct Series {
 }
 
 /// First version of Linux that our driver builds for: it has the kernel crate's interfaces that the driver stands on.
-pub const DRIVER_NEEDS: (u32, u32) = (7, 3);
+pub const DRIVER_NEEDS: (u32, u32) = (7, 2);
 
 /// Reads `--kernel` for clap.
 #[derive(Debug, Clone, Copy)]
@@ -269,13 +269,13 @@ mod tests {
 
     #[test]
     fn our_driver_is_refused_an_older_series_with_what_to_do() {
-        let old = KernelChoice::parse("7.2").unwrap();
+        let old = KernelChoice::parse("7.1").unwrap();
         let said = old.takes_our_driver().unwrap_err();
         assert!(
-            said.contains("Linux 7.3") && said.contains("--driver PATH"),
+            said.contains("Linux 7.2") && said.contains("--driver PATH"),
             "{said}"
         );
-        for fine in ["7.3", "8.0", "stock", "rt"] {
+        for fine in ["7.2.12", "7.3", "8.0", "stock", "rt"] {
             assert!(
                 KernelChoice::parse(fine)
                     .unwrap()

@@ -49,7 +49,9 @@ pub fn key(shop: &Shop, system: System) -> Result<Key> {
 
 /// What Kbuild makes is no input, nor is what editors and git leave.
 pub fn is_source(path: &Path) -> bool {
-    const MADE: [&str; 8] = ["o", "ko", "cmd", "mod", "d", "order", "symvers", "rmeta"];
+    const MADE: [&str; 9] = [
+        "o", "ko", "cmd", "mod", "d", "order", "symvers", "rmeta", "args",
+    ];
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let made = path
         .extension()
@@ -185,6 +187,7 @@ mod tests {
             ".helpers.o.cmd",
             "globalfifo.mod.c",
             "Module.symvers",
+            "kernel_has.args",
             "target/debug/x.rs",
             "host-tests/src/lib.rs",
         ] {

@@ -2,6 +2,7 @@
 
 //! Lints, formatting and style of the driver, by the tree's own tools and the kernel's on a copy of the source.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +56,12 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
             results.add(check(name, &spec)?);
         }
     }
+    let name = "module/kernels".to_owned();
+    if filter.wants(&name) && !results.only_lists([name.clone()]) {
+        results.expect(1);
+        results.doing(&name);
+        results.add(refusals(shop, name, &view, dir.path())?);
+    }
     for (name, folder) in [("checkpatch", module::DRIVER), ("checkpatch-irq", IRQ)] {
         let name = format!("module/{name}");
         if filter.wants(&name) && !results.only_lists([name.clone()]) {
@@ -64,6 +71,56 @@ pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results
         }
     }
     super::history::checks(shop, ready, filter, results)
+}
+
+/// make is to say in one line, of a kernel that the driver cannot be built for, what that is and which ones can.
+fn refusals(shop: &Shop, name: String, view: &View, copy: &Path) -> Result<Outcome> {
+    const ELSEWHERE: &str = "elsewhere";
+    let cases = [
+        (None, "no kernel that is prepared"),
+        (Some("6.12.3"), "Linux 6.12.3;"),
+        (Some("7.1.99-rc1"), "Linux 7.1.99-rc1;"),
+        (Some("7.2.0"), "Linux 7.2.0 without CONFIG_RUST=y"),
+        (Some("7.10.1"), "Linux 7.10.1 without CONFIG_RUST=y"),
+    ];
+    let started = Instant::now();
+    let driver = module::seen_as(&shop.repository).join(module::DRIVER);
+    let config = copy
+        .join(module::DRIVER)
+        .join(ELSEWHERE)
+        .join("include/config");
+    fs::create_dir_all(&config)?;
+    let mut wrong = Vec::new();
+    for (release, expected) in cases {
+        if let Some(release) = release {
+            fs::write(config.join("kernel.release"), release)?;
+        }
+        let spec = module::make(view, &shop.repository, Edition::Fast)
+            .arg("--no-print-directory")
+            .arg(format!("KDIR={}", driver.join(ELSEWHERE).display()));
+        let captured = child::capture(&spec, LIMIT)?;
+        let said = captured.text.trim();
+        let is_right = captured.status == Some(2)
+            && said.lines().count() == 1
+            && said.contains(expected)
+            && said.contains("takes Linux 7.2 or newer");
+        if !is_right {
+            wrong.push(format!(
+                "not one line with {expected:?} ({:?}): {said}",
+                captured.status
+            ));
+        }
+    }
+    let verdict = if wrong.is_empty() {
+        Verdict::Passed
+    } else {
+        Verdict::Failed(wrong.join("\n"))
+    };
+    Ok(Outcome {
+        name,
+        time: started.elapsed(),
+        verdict,
+    })
 }
 
 /// checkpatch wants modules of Perl that the tree's perl-base lacks: a layer has them.

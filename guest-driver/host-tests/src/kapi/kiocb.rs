@@ -14,6 +14,11 @@ use std::rc::Rc;
 pub(crate) type Id = usize;
 
 /// As in `kapi`.
+pub(crate) fn canceled() -> Error {
+    ECANCELED
+}
+
+/// As in `kapi`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct FileId(pub(crate) usize);
 

@@ -8,6 +8,7 @@ pub(crate) mod bindings;
 pub(crate) mod fasync;
 pub(crate) mod file_operations;
 pub(crate) mod kiocb;
+pub(crate) mod lock;
 pub(crate) mod open_file;
 #[cfg(GLOBALFIFO_FAST)]
 pub(crate) mod pages;

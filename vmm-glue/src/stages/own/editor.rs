@@ -111,6 +111,7 @@ fn add_cfgs(project: &Path, folder: &Path) -> Result<()> {
             .unwrap_or_default();
         let command = folder.join(format!(".{}.o.cmd", stem.display()));
         let command = std::fs::read_to_string(command).unwrap_or_default();
+        let command = with_files(&command, folder);
         if let Some(cfg) = module.get_mut("cfg").and_then(|cfg| cfg.as_array_mut()) {
             cfg.extend(cfgs(&command).map(serde_json::Value::from));
         }
@@ -128,6 +129,16 @@ fn crates(project: &mut serde_json::Value) -> impl Iterator<Item = &mut serde_js
         let root = module.get("root_module").and_then(|root| root.as_str());
         root.is_some_and(|root| !root.starts_with('/') || root.starts_with(sandbox::PLACE))
     })
+}
+
+/// A command line with the arguments that it takes from files (`@FILE`).
+fn with_files(command: &str, folder: &Path) -> String {
+    let words = command.split_whitespace().map(|word| {
+        let file = word.strip_prefix('@').map(|file| folder.join(file));
+        file.and_then(|file| std::fs::read_to_string(file).ok())
+            .unwrap_or_else(|| word.to_owned())
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn cfgs(command: &str) -> impl Iterator<Item = &str> {
@@ -325,5 +336,9 @@ mod tests {
             cfgs("rustc --cfg A -O --cfg B x.rs").collect::<Vec<_>>(),
             ["A", "B"]
         );
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("has.args"), "--cfg\nC\n").unwrap();
+        let command = with_files("rustc --cfg A @has.args @none x.rs", dir.path());
+        assert_eq!(cfgs(&command).collect::<Vec<_>>(), ["A", "C"]);
     }
 }
