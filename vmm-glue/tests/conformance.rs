@@ -14,13 +14,14 @@ use anyhow::{Context, Result, ensure};
 use regex::Regex;
 
 /// Where tests are, folders or files, and how they are run.
-const FOLDERS: [(&str, &str); 7] = [
+const FOLDERS: [(&str, &str); 8] = [
     ("protocol/tests", "cargo test -p virtio-fifo-protocol"),
     (
         "vmm-glue/tests/recognition.rs",
         "cargo lab test lab/recognition",
     ),
     ("device/tests", "cargo test -p vhost-device-fifo"),
+    ("device/testdriver", "cargo test -p vhost-device-fifo"),
     ("device/spec/src/tests.rs", "cargo test -p fifo-spec"),
     (
         "guest-driver/host-tests/src/tests",

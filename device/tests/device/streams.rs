@@ -29,6 +29,7 @@ fn no_feature_bit_of_its_own_is_offered() {
     for bit in (0..24).chain(50..64) {
         assert_eq!(FEATURES & (1 << bit), 0, "bit {bit}");
     }
+    assert_eq!(Host::new(&["null"]).driver().offered(), FEATURES);
 }
 
 /// DEV-1, DEV-2, DEV-32: what a driver finds, whatever part of configuration space is read.
