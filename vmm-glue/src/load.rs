@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How much this machine has to do: proc_loadavg(5). It must not know what is measured or booted.
+//! How much this machine has to do, and who waits for it: proc_loadavg(5), /proc/PID/task/TID/schedstat. It must not know what is measured
+//! or booted.
+
+use std::path::Path;
+use std::time::Duration;
 
 /// Processes that ran or wanted to, on average over the last minute.
 pub fn average() -> Option<f64> {
@@ -9,6 +13,22 @@ pub fn average() -> Option<f64> {
 
 fn parse(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
+}
+
+/// The longest time that a thread of a process has been ready to run and had no CPU; zero where the kernel does not count it.
+pub fn waited(pid: u32) -> Duration {
+    let tasks = crate::cache::entries(Path::new(&format!("/proc/{pid}/task")));
+    let stats = tasks
+        .into_iter()
+        .filter_map(|task| std::fs::read_to_string(task.join("schedstat")).ok());
+    let waits = stats.filter_map(|stat| wait_time(&stat));
+    waits.max().unwrap_or_default()
+}
+
+/// `RUN WAIT TIMES`, in nanoseconds.
+fn wait_time(schedstat: &str) -> Option<Duration> {
+    let wait = schedstat.split_whitespace().nth(1)?;
+    Some(Duration::from_nanos(wait.parse().ok()?))
 }
 
 /// A remark on a failure that an overloaded machine may have caused; empty on any other machine.
@@ -37,5 +57,15 @@ mod tests {
         assert!(remark("17.02 9 5 3/200 1").contains("load of 17.02 on 2 CPUs"));
         assert_eq!(remark("3.9 9 5 3/200 1"), "");
         assert_eq!(remark(""), "");
+    }
+
+    #[test]
+    fn what_a_thread_has_waited_for_a_cpu_is_the_second_figure() {
+        assert_eq!(
+            wait_time("9000000 1500000000 12\n"),
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(wait_time("9000000"), None);
+        assert_eq!(waited(0), Duration::ZERO);
     }
 }

@@ -215,3 +215,51 @@ fn a_watched_source_is_graded_again_when_it_is_saved_and_ctrl_c_ends_that() {
     rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+/// A limit of memory under which QEMU or a file server cannot start stands for a host on which no guest comes up.
+#[test]
+#[ignore = "needs the Debian tree"]
+fn a_machine_that_does_not_come_up_is_no_verdict_and_is_told_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let class = dir.path().join("class");
+    write(&class.join("anna.c"), &textbook());
+    let path = class.join("anna.c").display().to_string();
+    // What has to be built needs more memory.
+    let built = grade(&[&path, "--rule", "build.compiles"]);
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    let limited = |args: &[&str]| {
+        let lab = env!("CARGO_BIN_EXE_fifo-lab");
+        std::process::Command::new("bash")
+            .args(["-c", "ulimit -v 1000000; exec \"$@\"", "bash", lab, "grade"])
+            .args(["--rule", "build.compiles", "--rule", "read.data"])
+            .args(args)
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap()
+    };
+    let json = dir.path().join("out.json");
+    let output = limited(&[&path, "--json", json.to_str().unwrap()]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stdout}{stderr}");
+    assert!(
+        stdout.contains("not reached: read.data, no machine came up: "),
+        "{stdout}"
+    );
+    assert!(stdout.contains("1 passed, 0 failed"), "{stdout}");
+    assert!(stderr.contains("no verdict on the driver"), "{stderr}");
+    let value = fs::read_to_string(json).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&value).unwrap();
+    assert_eq!(value["passed"], false);
+    assert!(!value["error"].as_str().unwrap().is_empty(), "{value}");
+    let table = dir.path().join("grades");
+    let output = limited(&[
+        "--batch",
+        class.to_str().unwrap(),
+        "--output",
+        table.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let rows = fs::read_to_string(table.join("table.csv")).unwrap();
+    assert!(rows.contains("anna.c,not graded,"), "{rows}");
+}

@@ -455,3 +455,83 @@ fn an_up_that_is_ended_before_its_machine_is_ready_leaves_nothing() {
         machine.assert_that_nothing_is_left();
     }
 }
+
+/// What docs/debugging.md shows. The guest's own module has no debugging information, so that source and lines come from the one beside the
+/// script. Without gdb on this machine there is nothing to try.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn gdb_stops_the_driver_in_its_write_and_shows_source_and_line() {
+    if Command::new("gdb").arg("--version").output().is_err() {
+        eprintln!("no gdb here: apt-get install gdb");
+        return;
+    }
+    let machine = Machine {
+        name: format!("test-gdb-{}", std::process::id()),
+        tmp: tempfile::tempdir().unwrap(),
+    };
+    let mut up = command(&["up", &machine.name, "--gdb"]);
+    let up = up.env("TMPDIR", machine.tmp.path()).output().unwrap();
+    let said = stderr(&up);
+    assert!(up.status.success(), "{said}");
+    let dir = said
+        .split_once("cd ")
+        .and_then(|(_, rest)| rest.split_once(" && gdb -x start.gdb"));
+    let (dir, _) = dir.unwrap_or_else(|| panic!("{said}"));
+    let guests = "grep -c debug_info \"$(modinfo -n globalfifo)\"";
+    let guests = machine.exec(&["sh", "-c", guests]).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&guests.stdout),
+        "0\n",
+        "{}",
+        stderr(&guests)
+    );
+    let mut gdb = Command::new("gdb")
+        .args(["-nx", "-batch", "-x", "start.gdb"])
+        .args([
+            "-ex",
+            "break -function 'globalfifo_main::driver::file::{impl#0}::write'",
+        ])
+        .args([
+            "-ex",
+            "echo armed\\n",
+            "-ex",
+            "continue",
+            "-ex",
+            "backtrace 3",
+        ])
+        .args(["-ex", "delete", "-ex", "detach"])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(gdb.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.ends_with("armed\n") && stdout.read_line(&mut said).unwrap() > 0 {}
+    // Until gdb goes on, the guest stands still and this waits.
+    let mut writer = machine.start(&[
+        "sh",
+        "-c",
+        "echo hi >/dev/globalfifo0; head -n 1 /dev/globalfifo0",
+    ]);
+    stdout.read_to_string(&mut said).unwrap();
+    let ended = gdb.wait_with_output().unwrap();
+    let complete = format!("{said}{}", stderr(&ended));
+    for part in [
+        "Breakpoint 1, globalfifo_main::driver::file",
+        "driver/file.rs:",
+        "vfs_write",
+    ] {
+        assert!(said.contains(part), "no {part:?}: {complete}");
+    }
+    drop(writer.stdin.take());
+    let output = writer.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "hi\n",
+        "{}",
+        stderr(&output)
+    );
+    machine.down();
+}

@@ -243,3 +243,25 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
     assert!(console.contains("Linux version"), "{console}");
     assert_eq!(fs::read_dir(run).unwrap().count(), 0);
 }
+
+/// All that shells and users leave lying about, at once: on a terminal, from a subfolder, with a strict umask, flags for another build, and a
+/// directory for temporary files that is too long for sockets and has a comma and a space in it.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_strict_umask_flags_of_a_build_and_an_odd_directory_do_not_matter() {
+    let base = tempfile::tempdir().unwrap();
+    let odd = base.path().join(format!("a,b c{}", "x".repeat(150)));
+    fs::create_dir(&odd).unwrap();
+    let subfolder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/vm");
+    let mut terminal = Terminal::new();
+    let mut shell = shell(&format!(
+        r#"cd {subfolder} && umask 077 && "$1" -q run -- sh -c 'echo hi; setpriv --reuid=1000 --clear-groups ls -d /usr/bin'; echo "rc=$?""#
+    ));
+    shell
+        .env("RUSTFLAGS", "-C target-feature=-crt-static")
+        .env("TMPDIR", &odd);
+    terminal.start(&shell);
+    terminal.wait_for("hi\r\n/usr/bin\r\nrc=0\r\n");
+    assert_eq!(terminal.wait(), Some(0));
+    assert_eq!(fs::read_dir(odd).unwrap().count(), 0);
+}

@@ -17,6 +17,7 @@ use crate::child;
 use crate::child::Place;
 use crate::child::Spec;
 use crate::cli::GradeArgs;
+use crate::exit;
 use crate::grading::batch;
 use crate::grading::batch::Entry;
 use crate::grading::batch::Table;
@@ -69,7 +70,7 @@ pub fn grade(args: &GradeArgs, folder: &Path, catalog: &Catalog) -> Result<u8> {
 pub fn table(output: &Path) -> Result<Table> {
     if !output.is_dir() {
         let given = output.display();
-        return Err(crate::exit::usage(format!("--table {given}: no folder")));
+        return Err(exit::usage(format!("--table {given}: no folder")));
     }
     let table = Table::read(output)?;
     put(&output.join("table.csv"), &table.csv()?)?;
@@ -105,7 +106,8 @@ fn one(args: &GradeArgs, entry: &Entry) -> Result<()> {
     crate::cancel::check()?;
     put(&result("log"), &captured.text)?;
     let why = match captured.status {
-        Some(0 | 1) if fresh.is_file() => {
+        // A result without a verdict has one of the machine's, and says why.
+        Some(0 | 1 | exit::MACHINE) if fresh.is_file() => {
             fs::rename(&fresh, &json)
                 .with_context(|| format!("cannot write {}", json.display()))?;
             None

@@ -20,6 +20,7 @@ use crate::grading::outcome::Verdict;
 use crate::grading::programs;
 use crate::grading::report;
 use crate::grading::report::Grading;
+use crate::grading::session;
 use crate::grading::session::Site;
 use crate::grading::subject;
 use crate::grading::trace::Module;
@@ -87,23 +88,30 @@ fn once(args: &GradeArgs, path: &Path, catalog: &Catalog) -> Result<u8> {
         outcomes.push(outcome);
         goes_on
     };
-    run(args, path, catalog, &rules, &mut each)?;
-    let grading = Grading::new(path, args.system().kernel.name(), outcomes);
+    let no_machine = run(args, path, catalog, &rules, &mut each)?;
+    let error = no_machine.as_deref().map(session::first_words);
+    let grading = Grading::new(path, args.system().kernel.name(), outcomes)
+        .without_a_verdict(error.map(str::to_owned));
     if !quiet {
         ui::print(&format!("\n{}", grading.summary(catalog, &rules)));
     }
     write(args, &grading, catalog)?;
+    if let Some(why) = no_machine {
+        return Err(exit::machine(format!(
+            "this is no verdict on the driver: a machine for it did not come up, tried twice, and rules were not reached; grade it again. {why}"
+        )));
+    }
     Ok(u8::from(!grading.passed))
 }
 
-/// Carries the rules out until `each` has enough.
+/// Carries the rules out until `each` has enough; why a machine did not come up, if one did not.
 fn run(
     args: &GradeArgs,
     path: &Path,
     catalog: &Catalog,
     rules: &[&Rule],
     each: &mut dyn FnMut(Outcome) -> bool,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let config = args.config()?;
     machine::check(&config)?;
     let shop = Shop::open()?;
@@ -125,7 +133,7 @@ fn run(
                 ui::error(&failed.end.seen);
             }
             subject::not_built(rules, &failed, each);
-            return Ok(());
+            return Ok(None);
         }
     };
     let site = Site::new(&shop, config, Paths::new(&ready), programs.path())?;
@@ -152,7 +160,7 @@ fn run(
             break;
         }
     }
-    Ok(())
+    Ok(course.no_machine().map(str::to_owned))
 }
 
 fn check_files(args: &GradeArgs) -> Result<()> {

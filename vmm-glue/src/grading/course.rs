@@ -14,6 +14,7 @@ use super::catalog::Rule;
 use super::outcome::End;
 use super::outcome::Outcome;
 use super::outcome::Verdict;
+use super::session;
 use super::session::Call;
 use super::session::Session;
 use super::session::Site;
@@ -21,10 +22,14 @@ use super::style;
 use super::subject::Subject;
 use super::trace;
 use super::trace::Module;
+use crate::cancel;
+use crate::exit;
 use crate::stages::KernelChoice;
 
 /// A driver that has brought down so many machines is not tried further.
 const LOST_MAX: usize = 6;
+/// So often a machine is started for a rule before none is taken to come up: no driver has been loaded by then.
+const STARTS_MAX: usize = 2;
 /// For insmod and rmmod, which may wait for a device.
 const MODULE_LIMIT: Duration = Duration::from_secs(30);
 /// guest.sh's status of an insmod or rmmod that does not return.
@@ -52,6 +57,8 @@ pub struct Course<'a> {
     loads: Option<(End, End)>,
     /// Why no further rule can be tried.
     blocked: Option<String>,
+    /// Why a machine did not come up, in full: then rules are not reached that the driver may well keep.
+    no_machine: Option<String>,
     /// What the kernel reported, and during which rule.
     reports: Vec<(String, String)>,
     /// Rules that the machine did not survive.
@@ -81,6 +88,7 @@ impl<'a> Course<'a> {
             is_loaded: false,
             loads: None,
             blocked: None,
+            no_machine: None,
             reports: Vec::new(),
             lost: Vec::new(),
         }
@@ -90,6 +98,11 @@ impl<'a> Course<'a> {
     pub fn with_session(mut self, session: Option<Session>) -> Self {
         self.session = session;
         self
+    }
+
+    /// Why a machine did not come up, if one did not: the grading is not whole then.
+    pub fn no_machine(&self) -> Option<&str> {
+        self.no_machine.as_deref()
     }
 
     /// The machine, once the module has been unloaded again; none if it did not survive.
@@ -143,10 +156,37 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
+    /// A machine whose device has these faults, beside these devices; else why there is none, in a line.
+    fn boot(&mut self, faults: &[String], beside: &[String]) -> Result<Result<Session, String>> {
+        let mut why = String::new();
+        for _ in 0..STARTS_MAX {
+            match self.site.boot(faults, beside) {
+                Ok(session) => return Ok(Ok(session)),
+                Err(err) => {
+                    cancel::check()?;
+                    let (status, message) = exit::of(&err);
+                    if status != exit::MACHINE {
+                        return Err(err);
+                    }
+                    why = message;
+                }
+            }
+        }
+        let line = format!("no machine came up: {}", session::first_words(&why));
+        self.no_machine = Some(why);
+        Ok(Err(line))
+    }
+
     fn load(&mut self) -> Result<()> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.site.boot(&[], &[])?,
+            None => match self.boot(&[], &[])? {
+                Ok(session) => session,
+                Err(why) => {
+                    self.blocked = Some(why);
+                    return Ok(());
+                }
+            },
         };
         let ko = self.site.put(&self.subject.ko, &self.subject.name)?;
         let mut words = vec!["load", ko.as_str()];
@@ -287,9 +327,13 @@ impl<'a> Course<'a> {
         if !self.has_device {
             return Ok(End::absent("there is no virtio device behind the node"));
         }
+        let other = match self.boot(&rule.faults, &rule.machine)? {
+            Ok(session) => session,
+            Err(why) => return Ok(End::unreached(why)),
+        };
         let usual = self.session.take();
         let node = self.node.take();
-        self.session = Some(self.site.boot(&rule.faults, &rule.machine)?);
+        self.session = Some(other);
         self.is_loaded = false;
         let end = self.beside(rule);
         self.is_loaded = usual.is_some();

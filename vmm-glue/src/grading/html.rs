@@ -30,6 +30,7 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
             body {
                 h1 { "Grading of " code { (grading.driver) } }
                 p { (grading.counts(lang)) ". Kernel: " (grading.kernel) "." }
+                @if let Some(error) = &grading.error { p { strong { (lang.label("no verdict")) ": " } (error) } }
                 table {
                     thead { tr { th { (lang.label("rule")) } th { "" } th { (lang.label("verdict")) } th { (lang.label("seconds")) } th { (lang.label("what holds")) } } }
                     tbody { @for outcome in &grading.rules { (row(outcome, catalog)) } }

@@ -59,6 +59,7 @@ impl Lang {
             "test" => "测试",
             "rule" => "规则",
             "verdict" => "结论",
+            "no verdict" => "没有结论",
             "seconds" => "秒",
             "what holds" => "内容",
             other => other,

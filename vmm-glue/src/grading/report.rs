@@ -33,6 +33,9 @@ pub struct Grading {
     pub passed: bool,
     /// A rule each, in the order in which they ran.
     pub rules: Vec<Outcome>,
+    /// Why rules were not reached for which the driver is not to blame: then this is no verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The line of a rule that is over.
@@ -56,6 +59,16 @@ impl Grading {
             kernel,
             passed,
             rules,
+            error: None,
+        }
+    }
+
+    /// The same, unless this is none, as one that is no verdict.
+    pub fn without_a_verdict(self, error: Option<String>) -> Self {
+        Self {
+            passed: self.passed && error.is_none(),
+            error,
+            ..self
         }
     }
 

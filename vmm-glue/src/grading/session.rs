@@ -191,9 +191,7 @@ impl Session {
                         return Ok(self.lost(why));
                     }
                     let message = exit::of(&err).1;
-                    let why = message.lines().next().unwrap_or_default();
-                    let why = why.split("; the guest's console").next();
-                    return Ok(self.lost(why.unwrap_or_default().to_owned()));
+                    return Ok(self.lost(first_words(&message).to_owned()));
                 }
             }
         }
@@ -231,5 +229,23 @@ impl Session {
             why,
             log: log.to_owned(),
         }
+    }
+}
+
+/// The first line of a machine's failure, without its console.
+pub fn first_words(failure: &str) -> &str {
+    let line = failure.lines().next().unwrap_or_default();
+    line.split("; the guest's console").next().unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_words_of_a_failure_are_without_the_console() {
+        let failure = "it did not come up within 9 s; the guest's console ended with\n  | x\n";
+        assert_eq!(first_words(failure), "it did not come up within 9 s");
+        assert_eq!(first_words(""), "");
     }
 }

@@ -45,7 +45,8 @@ use crate::stages::layer;
 use crate::ui;
 use crate::ui::Step;
 
-/// A guest that has not answered by then never will.
+/// A guest that has not answered by then never will, unless QEMU had to wait for a CPU of the host's: that time does not count, up to as
+/// much again.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// A guest under KVM that has not said a word by then never will.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
@@ -267,11 +268,12 @@ impl Machine {
         let started = Instant::now();
         loop {
             let spoken = console::has_spoken(&self.run.console());
-            let limit = if spoken || accel == Accel::Tcg {
+            let usual = if spoken || accel == Accel::Tcg {
                 self.boot_limit
             } else {
                 SILENCE_LIMIT
             };
+            let limit = usual + load::waited(self.qemu.id()).min(usual);
             let left = limit
                 .saturating_sub(started.elapsed())
                 .min(Duration::from_secs(1));
