@@ -6,6 +6,7 @@
 
 mod client;
 mod show;
+mod top;
 
 use std::fs::File;
 use std::io;
@@ -26,6 +27,7 @@ use serde_json::Value;
 
 use self::client::Client;
 pub use self::client::ClientError;
+use self::top::TopArgs;
 use crate::control::protocol;
 use crate::control::protocol::Cleared;
 use crate::control::protocol::Command;
@@ -104,6 +106,8 @@ enum CtlCommand {
     },
     /// Tell every event of the data path with its time, until Ctrl-C: seconds of CLOCK_MONOTONIC
     Trace,
+    /// Show levels and rates as they change: a panel with keys on a terminal, else a block of lines for each interval
+    Top(TopArgs),
     /// Print all counters in Prometheus' text format
     Metrics,
 }
@@ -189,6 +193,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CtlError> {
         CtlCommand::Fault(command) => session.fault(command),
         CtlCommand::Watch { fifos } => session.watch(fifos),
         CtlCommand::Trace => session.trace(),
+        CtlCommand::Top(top) => top::run(session, top),
         CtlCommand::Metrics => session.metrics(),
     }
 }

@@ -63,17 +63,21 @@ pub fn faults(faults: &[FaultStatus]) -> String {
 }
 
 fn device(device: &DeviceStatus) -> String {
+    format!("{}; sandbox: {}\n", summary(device), device.sandbox)
+}
+
+/// The daemon's version, how long it has been there, and its VMMs.
+pub fn summary(device: &DeviceStatus) -> String {
     let vmm = if device.connected {
         "a VMM is connected"
     } else {
         "no VMM is connected"
     };
     format!(
-        "vhost-device-fifo {}, up {}; {vmm}, {} so far; sandbox: {}\n",
+        "vhost-device-fifo {}, up {}; {vmm}, {} so far",
         device.version,
         duration(device.uptime_ms / 1000),
         device.connections,
-        device.sandbox,
     )
 }
 
@@ -86,18 +90,22 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn row(fifo: &FifoStatus) -> [String; HEADINGS.len()] {
-    let state = match (fifo.error, fifo.hangup, fifo.hangup_by_control) {
+/// What the driver is told of a FIFO's state.
+pub fn state(fifo: &FifoStatus) -> &'static str {
+    match (fifo.error, fifo.hangup, fifo.hangup_by_control) {
         (true, ..) => "error",
         (_, _, true) => "hung up by ctl",
         (_, true, _) => "hung up",
         _ => "ok",
-    };
+    }
+}
+
+fn row(fifo: &FifoStatus) -> [String; HEADINGS.len()] {
     [
         fifo.fifo.to_string(),
         fifo.kind.clone(),
         host(fifo.host).to_owned(),
-        state.to_owned(),
+        state(fifo).to_owned(),
         fifo.capacity.to_string(),
         fifo.rx.level.to_string(),
         fifo.rx.entered.to_string(),
@@ -109,7 +117,8 @@ fn row(fifo: &FifoStatus) -> [String; HEADINGS.len()] {
     ]
 }
 
-fn host(host: HostSide) -> &'static str {
+/// What the host side of a FIFO is like.
+pub fn host(host: HostSide) -> &'static str {
     match host {
         HostSide::Lasting => "built in",
         HostSide::Awaited => "awaited",
@@ -119,7 +128,8 @@ fn host(host: HostSide) -> &'static str {
     }
 }
 
-fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], words: usize) -> String {
+/// Headings and rows in columns; the first `words` of these on the left, the others are numbers and stand on the right.
+pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], words: usize) -> String {
     let widths: Vec<_> = headings
         .iter()
         .enumerate()

@@ -23,23 +23,23 @@ use crate::binary::fails;
 use crate::binary::run;
 
 /// A daemon with a control socket.
-struct Controlled {
-    daemon: Daemon,
-    dir: TempDir,
+pub struct Controlled {
+    pub daemon: Daemon,
+    pub dir: TempDir,
 }
 
 impl Controlled {
-    fn start(specs: &[&str]) -> Self {
+    pub fn start(specs: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let daemon = start(dir.path(), specs, &[]);
         Self { daemon, dir }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn ctl(&self, args: &[&str]) -> Output {
+    pub fn ctl(&self, args: &[&str]) -> Output {
         let path = self.path("control");
         run(&[&["ctl", &path], args].concat())
     }
@@ -53,7 +53,7 @@ impl Controlled {
         output.stdout
     }
 
-    fn text(&self, args: &[&str]) -> String {
+    pub fn text(&self, args: &[&str]) -> String {
         String::from_utf8(self.says(args)).unwrap()
     }
 

@@ -12,6 +12,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(dead_code, reason = "the lab's tests use all of it")]
+#[path = "../../../vmm-glue/tests/common/pty.rs"]
+mod pty;
 
 mod binary;
 mod control;
@@ -31,4 +34,5 @@ mod reset;
 mod responsive;
 mod sandbox;
 mod streams;
+mod top;
 mod trace;
