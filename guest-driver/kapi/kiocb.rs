@@ -148,7 +148,8 @@ impl<'a, T: Cancel> Submission<'a, T> {
         Outcome::new(Err(EIOCBQUEUED))
     }
 
-    /// The request has been taken back, with this answer. `pending` of another request is dropped, and this one left to its own.
+    /// The request has been taken back, with this answer. `pending` of another request is dropped,
+    /// and this one left to its own.
     pub(crate) fn answer(self, pending: Pending, result: Result<usize>) -> Outcome<'a> {
         if pending.0.as_ptr() != self.0 .0.as_raw() {
             return self.queued();

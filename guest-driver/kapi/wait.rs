@@ -118,8 +118,8 @@ pub(crate) enum Signals {
     Interrupt,
     /// A signal that kills the process ends the wait with `ERESTARTSYS`.
     Kill,
-    /// As [`Signals::Kill`], and the freezer waits for the task: for bounded waits of one that holds
-    /// others up, such as a device that is being resumed.
+    /// As [`Signals::Kill`], and the freezer waits for the task: for bounded waits of one that
+    /// holds others up, such as a device that is being resumed.
     KillAwake,
     /// None: for waits with a short bound.
     Ignore,
