@@ -7,6 +7,7 @@ mod ledger;
 mod machine;
 mod ops;
 mod parts;
+mod receiving;
 mod requests;
 mod schedules;
 mod tracepoints;
