@@ -233,9 +233,8 @@ impl Fifo {
         self.change(Origin::Task, |state, effects| {
             state.tx.attach(tx);
             if state.life != Life::Suspended {
-                // Failed: the queues only keep the device's others alive.
-                state.rx.attach(rx, Chain::new());
-                state.rx.silence();
+                // Failed.
+                state.rx.attach_idle(rx);
                 return;
             }
             state.life = Life::Live;

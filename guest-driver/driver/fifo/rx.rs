@@ -71,8 +71,10 @@ pub(crate) struct RxSide {
     /// All below was received before the device was reset: the device sends again what it does not
     /// know to be consumed (DEV-6), and the copies are dropped.
     repeated: u64,
-    /// Buffers of the driver's: posted, filled, or out with a reader.
+    /// Buffers of the driver's: posted, filled, out with a reader, or spare.
     buffers: usize,
+    /// Those that were emptied while there was no queue.
+    spare: Chain<RxBuffer>,
     /// The other side is gone.
     hangup: bool,
     /// Nothing follows `end`.
@@ -94,6 +96,7 @@ impl RxSide {
             cleared: state.rx_floor,
             repeated: state.rx_floor,
             buffers: 0,
+            spare: Chain::new(),
             hangup: false,
             ended: false,
             end: state.rx_end,
@@ -115,14 +118,23 @@ impl RxSide {
         wanted.saturating_sub(self.buffers)
     }
 
-    /// Starts to receive with `queue`, into `buffers`.
+    /// Starts to receive with `queue`, into `buffers` and those that there are.
     pub(crate) fn attach(&mut self, queue: Queue<Rx>, mut buffers: Chain<RxBuffer>) {
         self.queue = Some(queue);
+        while let Some(buffer) = self.spare.pop_front() {
+            self.post(buffer);
+        }
         while let Some(buffer) = buffers.pop_front() {
             self.buffers += 1;
             self.post(buffer);
         }
         self.kick();
+    }
+
+    /// Keeps `queue` for the sake of the device's others, and receives nothing.
+    pub(crate) fn attach_idle(&mut self, queue: Queue<Rx>) {
+        self.queue = Some(queue);
+        self.silence();
     }
 
     /// Gives the queue back, and with it the posted buffers.
@@ -150,15 +162,14 @@ impl RxSide {
         Ok(())
     }
 
-    /// Posts a buffer, or frees it where the queue is gone.
+    /// Posts a buffer, or keeps it for the next queue.
     fn post(&mut self, buffer: KBox<RxBuffer>) {
-        if !matches!(
-            self.queue.as_mut().map(|queue| queue.add(buffer)),
-            Some(Ok(()))
-        ) {
-            // There is room for all buffers in the queue. Without a queue, `resume` makes new ones;
-            // a broken queue is told by `receive`. (Were ACCESS_PLATFORM offered, bounce buffers
-            // could run out here.)
+        let Some(queue) = self.queue.as_mut() else {
+            return self.spare.push_back(buffer);
+        };
+        if queue.add(buffer).is_err() {
+            // There is room for all buffers in the queue; a broken one is told by `receive`. (Were
+            // ACCESS_PLATFORM offered, bounce buffers could run out here.)
             self.buffers -= 1;
         }
     }

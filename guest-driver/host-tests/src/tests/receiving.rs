@@ -212,3 +212,23 @@ fn broken_rx_queue_is_told() {
     receiver.ring.break_it();
     assert!(receiver.receive().is_err());
 }
+
+#[test]
+fn buffer_emptied_without_a_queue_is_posted_to_the_next() {
+    let mut receiver = Receiver::new();
+    let all = receiver.ring.available();
+    receiver.send(0, 10, 0);
+    receiver.receive().unwrap();
+    let mut queue = receiver.rx.detach().unwrap();
+    let posted = std::iter::from_fn(|| queue.take_unused()).count();
+    receiver.rx.forget_posted(posted);
+    // What is missing is counted, and then a reader empties the one that was filled.
+    let (size, count) = RxSide::buffers_for(100);
+    let missing = receiver.rx.missing(count);
+    assert_eq!(receiver.read(), (0..10).collect::<Vec<_>>());
+    let mut buffers = Chain::new();
+    (0..missing).for_each(|_| buffers.push_back(RxBuffer::for_rx(size).unwrap()));
+    receiver.ring = Ring::new(256);
+    receiver.rx.attach(receiver.ring.queue(), buffers);
+    assert_eq!(receiver.ring.available(), all);
+}
