@@ -117,11 +117,10 @@ impl Fifo {
 
     /// As [`Fifo::clear`]; false if the device was reset meanwhile.
     fn try_clear(self: ArcBorrow<'_, Self>) -> Result<bool> {
-        // One that has failed says so, and not that its device is gone.
-        self.state.lock().check()?;
         let memory = Control::prepare()?;
         // Nobody else clears meanwhile.
-        let requester = self.control.requester()?;
+        let requester = self.control.requester();
+        let requester = requester.map_err(|error| self.why_not(error))?;
         let begun = self.change(Origin::Task, |state, effects| {
             state.check()?;
             if state.life == Life::Suspended {
@@ -146,7 +145,8 @@ impl Fifo {
             tx_sent: posted,
         };
         // Without an answer it is still under way, for all that is known.
-        let told = requester.request(memory, request, &self.stats.missed_interrupts)?;
+        let told = requester.request(memory, request, &self.stats.missed_interrupts);
+        let told = told.map_err(|error| self.why_not(error))?;
         drop(requester);
         let Some(told) = told else {
             return Ok(false);
@@ -165,6 +165,11 @@ impl Fifo {
             state.pump(effects);
             Ok(true)
         })
+    }
+
+    /// Of a request that failed: a FIFO that has failed says so, rather than that the queue is gone.
+    fn why_not(&self, error: Error) -> Error {
+        self.state.lock().check().err().unwrap_or(error)
     }
 
     /// Events that hold, for a poll that relies on an edge for the others; `wants_data` if its

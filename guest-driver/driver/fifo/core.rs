@@ -107,13 +107,18 @@ impl Fifo {
                 self.index
             );
         }
+        self.announce(origin, events);
+        result
+    }
+
+    /// Wakes and signals; where that could take long with interrupts off, the server does.
+    fn announce(self: ArcBorrow<'_, Self>, origin: Origin, events: Events) {
         if origin.has_interrupts_off() && events != Events::NONE && self.notifier.has_many_files() {
             self.state.lock().owed |= events;
             self.start_server();
         } else {
             self.notifier.notify(events, &self.stats, &self.trace);
         }
-        result
     }
 
     /// Completes requests until there are none, or [`REQUESTS`] are done: the server goes on with
@@ -131,7 +136,7 @@ impl Fifo {
             let is_short = done.is_short;
             done.complete(&self.trace);
             if is_short && self.state.lock().has_data_for_calls() {
-                self.notifier.notify(Events::IN, &self.stats, &self.trace);
+                self.announce(origin, Events::IN);
             }
         }
         self.state.lock().requests.end_completing();

@@ -158,6 +158,11 @@ impl<'a> Course<'a> {
 
     /// A machine whose device has these faults, beside these devices; else why there is none, in a line.
     fn boot(&mut self, faults: &[String], beside: &[String]) -> Result<Result<Session, String>> {
+        let told = |why: &str| format!("no machine came up: {}", session::first_words(why));
+        // Another one would not come up either, and that takes minutes.
+        if let Some(why) = &self.no_machine {
+            return Ok(Err(told(why)));
+        }
         let mut why = String::new();
         for _ in 0..STARTS_MAX {
             match self.site.boot(faults, beside) {
@@ -172,7 +177,7 @@ impl<'a> Course<'a> {
                 }
             }
         }
-        let line = format!("no machine came up: {}", session::first_words(&why));
+        let line = told(&why);
         self.no_machine = Some(why);
         Ok(Err(line))
     }

@@ -266,28 +266,28 @@ fn serial_ports(spec: Spec, config: &Config, run: &RunDir) -> Spec {
     })
 }
 
-/// gdb's way to the CPUs: nobody waits for it.
+/// A socket at which QEMU listens, and waits for nobody.
+fn listening(spec: Spec, id: &str, socket: &Path) -> Spec {
+    let mut option = escape::qemu(&format!("socket,id={id},path="), socket);
+    option.push(",server=on,wait=off");
+    spec.arg("-chardev").arg(option)
+}
+
+/// gdb's way to the CPUs.
 fn debugger(spec: Spec, config: &Config, run: &RunDir) -> Spec {
     if !config.gdb {
         return spec;
     }
-    let mut socket = escape::qemu("socket,id=gdb,path=", &gdb::socket(run));
-    socket.push(",server=on,wait=off");
-    spec.arg("-chardev")
-        .arg(socket)
-        .args(["-gdb", "chardev:gdb"])
+    listening(spec, "gdb", &gdb::socket(run)).args(["-gdb", "chardev:gdb"])
 }
 
-/// The lab's way to QEMU itself: nobody waits for it.
+/// The lab's way to QEMU itself.
 fn monitor(spec: Spec, config: &Config, run: &RunDir) -> Spec {
     if !config.interruptible {
         return spec;
     }
-    let mut socket = escape::qemu("socket,id=monitor,path=", &monitor::socket(run));
-    socket.push(",server=on,wait=off");
-    spec.arg("-chardev")
-        .arg(socket)
-        .args(["-mon", "chardev=monitor,mode=control"])
+    let spec = listening(spec, "monitor", &monitor::socket(run));
+    spec.args(["-mon", "chardev=monitor,mode=control"])
 }
 
 fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
