@@ -167,7 +167,7 @@ impl Fifo {
         })
     }
 
-    /// Of a request that failed: a FIFO that has failed says so, rather than that the queue is gone.
+    /// Why a request failed: a FIFO that has failed says so, not that the queue is gone.
     fn why_not(&self, error: Error) -> Error {
         self.state.lock().check().err().unwrap_or(error)
     }
