@@ -213,7 +213,7 @@ static void irq_off(void)
 	unsigned long flags;
 
 	local_irq_save(flags);
-	/* Whoever was to be preempted meanwhile is only once interrupts are on again. */
+	/* A preemption that comes due waits until interrupts are on again. */
 	preempt_disable();
 	state = this_cpu_ptr(&irq_state);
 	if (!state->depth++)

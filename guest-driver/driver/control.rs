@@ -184,7 +184,7 @@ impl Control {
         self.wait.wake(Events::OUT);
     }
 
-    /// The device could not be set up again: who waits hears of that, and so does who comes.
+    /// Closes a queue that a failed restore has left suspended: requests fail with `ENODEV`.
     pub(crate) fn give_up(&self) {
         {
             let mut inner = self.inner.lock();
@@ -231,19 +231,18 @@ impl Control {
     /// waits as there are others. `ENODEV` when the device is gone, `ERESTARTSYS` on a
     /// signal that kills.
     pub(crate) fn requester(&self) -> Result<Requester<'_>> {
-        // One that is frozen with the turn would hold up the resume, and so itself.
-        self.requester_with(Signals::Kill, Signals::KillAwake, false)
+        self.requester_with(false)
     }
 
-    /// `signals` that end the wait for the turn, and those that end the wait for the answer.
-    fn requester_with(
-        &self,
-        signals: Signals,
-        of_answer: Signals,
-        at_setup: bool,
-    ) -> Result<Requester<'_>> {
+    fn requester_with(&self, at_setup: bool) -> Result<Requester<'_>> {
+        // A task frozen with the turn would block the resume, and so itself: the wait for the
+        // answer is not freezable.
+        let (of_turn, of_answer) = match at_setup {
+            true => (Signals::Ignore, Signals::Ignore),
+            false => (Signals::Kill, Signals::KillAwake),
+        };
         let mut result = Ok(());
-        self.wait.wait(WaitFor::Writable, signals, None, || {
+        self.wait.wait(WaitFor::Writable, of_turn, None, || {
             let mut inner = self.inner.lock();
             match inner.line {
                 Line::Closed => result = Err(ENODEV),
@@ -263,7 +262,7 @@ impl Control {
     /// Makes a request of a device that is being set up. No signal ends it.
     pub(crate) fn request_at_setup(&self, request: CtrlRequest, missed: &Counter) -> Result<State> {
         let memory = Self::prepare()?;
-        self.requester_with(Signals::Ignore, Signals::Ignore, true)?
+        self.requester_with(true)?
             .request(memory, request, missed)?
             .ok_or(EIO)
     }

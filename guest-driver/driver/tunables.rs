@@ -15,7 +15,7 @@ pub(crate) const SIGNALS: u32 = 64;
 
 /// Times that memory is faulted in without a byte being copied before that is `EFAULT`: a page may
 /// be taken away again, or not be there for the kernel at all (a shadow stack).
-pub(crate) const FAULTS_IN_VAIN: u8 = 16;
+pub(crate) const FRUITLESS_FAULTS: u8 = 16;
 
 /// Bound of a control request, in seconds.
 pub(crate) const CONTROL_SECONDS: u8 = 10;

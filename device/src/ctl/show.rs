@@ -90,7 +90,7 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-/// What the driver is told of a FIFO's state.
+/// State of a FIFO, as the device reports it to the driver.
 pub fn state(fifo: &FifoStatus) -> &'static str {
     match (fifo.error, fifo.hangup, fifo.hangup_by_control) {
         (true, ..) => "error",

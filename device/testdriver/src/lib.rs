@@ -82,5 +82,5 @@ pub fn wait_readable(fd: &impl AsRawFd, what: &str) {
     let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     let ready = poll(&mut fds, PollTimeout::from(PATIENCE_MS)).unwrap();
-    assert_eq!(ready, 1, "waited in vain for {what}");
+    assert_eq!(ready, 1, "no {what} in time");
 }

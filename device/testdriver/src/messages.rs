@@ -83,7 +83,10 @@ impl Driver {
             if wanted(&state) {
                 return state;
             }
-            assert!(Instant::now() < deadline, "waited in vain: {state:?}");
+            assert!(
+                Instant::now() < deadline,
+                "no such state in time: {state:?}"
+            );
             std::thread::yield_now();
         }
     }

@@ -23,9 +23,9 @@ use crate::binary::run;
 use crate::ctl_program::Controlled;
 use crate::pty::Terminal;
 
-/// What the terminal is told when the alternate screen ends.
+/// Escape sequence that leaves the alternate screen.
 const MAIN_SCREEN: &str = "\u{1b}[?1049l";
-/// What it is told for a cursor that is seen.
+/// Escape sequence that shows the cursor.
 const CURSOR: &str = "\u{1b}[?25h";
 
 /// A terminal with the panel on it, its first look at the device drawn.

@@ -96,7 +96,7 @@ fn a_message_through_a_loop_is_traced_from_its_kick_to_the_notification() {
     let before = now();
     driver.post_rx(1, 100);
     assert_eq!(driver.receive(1).1, b"before");
-    // Whoever has not asked for the next notification by then does not get it.
+    // The device notifies only past `used_event`.
     driver.set_used_event(rx_queue(1), driver.seen(rx_queue(1)));
     driver.post_rx(1, 100);
     driver.send(1, b"hello");

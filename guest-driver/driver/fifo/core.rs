@@ -40,7 +40,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// Whether what a user can make long has to be left to the work queue.
+    /// Whether work without a bound has to go to the work queue.
     fn has_interrupts_off(self) -> bool {
         match self {
             Self::Interrupt => true,
@@ -51,8 +51,8 @@ impl Origin {
     }
 }
 
-/// What there is to tell of a change of readiness. A failure of what is hung up is told as an end,
-/// too: SIGIO has one band for it.
+/// Events that a change of readiness announces. A failure after a hang-up repeats the hang-up,
+/// whose band SIGIO has for the end.
 fn rising(before: Events, after: Events) -> Events {
     let rising = after.since(before);
     match rising.contains(Events::ERR) {

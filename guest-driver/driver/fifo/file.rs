@@ -12,7 +12,7 @@ use crate::{
             Chain,
             Linked, //
         },
-        tunables::FAULTS_IN_VAIN,
+        tunables::FRUITLESS_FAULTS,
         watchdog::Watchdog, //
     },
     kapi::{
@@ -142,7 +142,7 @@ pub(crate) struct Buffer {
     /// The buffer has been faulted in once: what is still missing is not there.
     pub(crate) was_faulted_in: bool,
     /// Page faults since the last byte was copied.
-    faults_in_vain: u8,
+    fruitless_faults: u8,
     /// Position of the rx stream at which a read has to go on that met a page fault.
     pub(crate) resumes_at: Option<u64>,
 }
@@ -170,7 +170,7 @@ impl Buffer {
             file,
             memory,
             was_faulted_in: false,
-            faults_in_vain: 0,
+            fruitless_faults: 0,
             resumes_at: None,
         };
         Ok(KBox::new(buffer, GFP_KERNEL_ACCOUNT)?)
@@ -178,8 +178,8 @@ impl Buffer {
 
     /// Notes a page fault after so many bytes. What is pinned begins elsewhere than the rest.
     pub(crate) fn note_fault(&mut self, bytes: usize) {
-        self.faults_in_vain = match bytes {
-            0 => self.faults_in_vain.saturating_add(1),
+        self.fruitless_faults = match bytes {
+            0 => self.fruitless_faults.saturating_add(1),
             _ => 0,
         };
         #[cfg(GLOBALFIFO_FAST)]
@@ -189,8 +189,8 @@ impl Buffer {
     }
 
     /// Whether to give up: what is faulted in can still not be copied to or from.
-    pub(crate) fn is_faulted_in_in_vain(&self) -> bool {
-        self.faults_in_vain >= FAULTS_IN_VAIN
+    pub(crate) fn gives_up(&self) -> bool {
+        self.fruitless_faults >= FRUITLESS_FAULTS
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     driver::tunables::{
-        FAULTS_IN_VAIN,
+        FRUITLESS_FAULTS,
         TURN, //
     },
     kapi::{
@@ -93,7 +93,7 @@ impl Fifo {
     ) -> Result<usize> {
         let mut total = 0;
         let mut start = Start::Anywhere;
-        let mut faults_in_vain = 0;
+        let mut fruitless_faults = 0;
         loop {
             match self.transfer(to, Reader::Call, start) {
                 Ok(Transfer::Read { bytes, fault, next }) => {
@@ -101,12 +101,12 @@ impl Fifo {
                     if !fault {
                         return Ok(total);
                     }
-                    faults_in_vain = if bytes > 0 { 0 } else { faults_in_vain + 1 };
+                    fruitless_faults = if bytes > 0 { 0 } else { fruitless_faults + 1 };
                     start = if total > 0 { Start::At(next) } else { start };
-                    let is_in_vain = faults_in_vain > FAULTS_IN_VAIN;
-                    let there = match is_in_vain {
-                        false => self.fault_in_first(to),
-                        true => Err(EFAULT),
+                    let there = if fruitless_faults > FRUITLESS_FAULTS {
+                        Err(EFAULT)
+                    } else {
+                        self.fault_in_first(to)
                     };
                     if let Err(error) = there {
                         if total > 0 {
@@ -170,7 +170,7 @@ impl Fifo {
         reader: Reader,
         start: Start,
     ) -> Result<Transfer> {
-        // Before the turn is taken: whoever has it is not preempted.
+        // Before the turn is taken: its holder is not preempted.
         let no_faults = NoFaults::new();
         let mut buffer = {
             let mut state = self.state.lock();

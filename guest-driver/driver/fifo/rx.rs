@@ -168,7 +168,7 @@ impl RxSide {
             return self.spare.push_back(buffer);
         };
         if queue.add(buffer).is_err() {
-            // There is room for all buffers in the queue; a broken one is told by `receive`. (Were
+            // The queue has room for all buffers; `receive` reports a broken one. (Were
             // ACCESS_PLATFORM offered, bounce buffers could run out here.)
             self.buffers -= 1;
         }
@@ -259,7 +259,7 @@ impl RxSide {
                 let copied = self.accept(buffer, written, &mut received)?;
                 budget = budget.saturating_sub(1 + copied / PAGE_SIZE);
             }
-            // A device that changes its mind each time comes to an end, too.
+            // Also bounds a device that takes used buffers back each time.
             budget = budget.saturating_sub(1);
             if budget == 0 {
                 received.more = true;

@@ -174,7 +174,7 @@ impl Fifo {
         let id = buffer.id;
         let start = buffer.resumes_at.map_or(Start::Anywhere, Start::At);
         let part_is_enough = buffer.was_faulted_in;
-        let is_in_vain = buffer.is_faulted_in_in_vain();
+        let gives_up = buffer.gives_up();
         let (to_read, served) = match &mut buffer.memory {
             Memory::Dest(memory, _) => (true, memory.enter(|to| self.serve_read(to, start))),
             Memory::Source(memory) => {
@@ -185,7 +185,7 @@ impl Fifo {
         };
         // Without the process, nothing was read or written.
         match served.unwrap_or(Served::Done(Err(EFAULT))) {
-            Served::Fault(0, _) if is_in_vain => self.finish(buffer, Err(EFAULT)),
+            Served::Fault(0, _) if gives_up => self.finish(buffer, Err(EFAULT)),
             Served::Done(result) => self.finish(buffer, result),
             Served::Sent => {}
             Served::NotNow => self.change(Origin::Server, |state, _| {

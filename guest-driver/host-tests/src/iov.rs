@@ -18,7 +18,7 @@ pub struct UserBuffer {
     /// Bytes that can be had at all.
     pub mapped: Cell<usize>,
     /// Faulted in for all the kernel can tell, and yet not to be copied to or from.
-    pub is_in_vain: Cell<bool>,
+    pub is_inaccessible: Cell<bool>,
 }
 
 impl UserBuffer {
@@ -29,14 +29,14 @@ impl UserBuffer {
             bytes: RefCell::new(bytes),
             present: Cell::new(length),
             mapped: Cell::new(length),
-            is_in_vain: Cell::new(false),
+            is_inaccessible: Cell::new(false),
         })
     }
 
     /// Faults in `size` bytes at `at`; how many of them are missing afterwards.
     pub fn fault_in(&self, at: usize, size: usize) -> usize {
         let end = (at + size).min(self.mapped.get());
-        if !self.is_in_vain.get() {
+        if !self.is_inaccessible.get() {
             self.present.set(self.present.get().max(end));
         }
         size - end.saturating_sub(at)

@@ -346,11 +346,11 @@ fn nothing_of_a_request_keeps_its_file_when_it_is_completed() {
 }
 
 #[test]
-fn memory_that_is_faulted_in_in_vain_is_efault() {
+fn memory_that_page_faults_do_not_make_accessible_is_efault() {
     for how in [WAIT, AIO] {
         let machine = machine_with(100);
         let buffer = buffer_with(100, 0);
-        buffer.is_in_vain.set(true);
+        buffer.is_inaccessible.set(true);
         let read = Call::read(&machine.file, how, buffer);
         machine.quiesce();
         assert_eq!(read.result(), Some(Err(EFAULT)));

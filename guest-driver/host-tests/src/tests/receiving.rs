@@ -36,6 +36,13 @@ impl Receiver {
         self.rx.attach(self.ring.queue(), buffers);
     }
 
+    /// Takes the queue away, with the posted buffers.
+    fn detach(&mut self) {
+        let mut queue = self.rx.detach().unwrap();
+        let posted = std::iter::from_fn(|| queue.take_unused()).count();
+        self.rx.forget_posted(posted);
+    }
+
     /// The device sends bytes whose values are their positions.
     fn send(&mut self, offset: u64, n: usize, rx_floor: u64) {
         let mut packet = self.ring.take().expect("a buffer");
@@ -110,9 +117,7 @@ fn bytes_that_come_again_after_a_reset_are_dropped() {
     let mut receiver = Receiver::new();
     receiver.send(0, 10, 0);
     receiver.receive().unwrap();
-    let mut queue = receiver.rx.detach().unwrap();
-    let posted = std::iter::from_fn(|| queue.take_unused()).count();
-    receiver.rx.forget_posted(posted);
+    receiver.detach();
     receiver.attach();
     let state = State {
         rx_end: 15,
@@ -219,9 +224,7 @@ fn buffer_emptied_without_a_queue_is_posted_to_the_next() {
     let all = receiver.ring.available();
     receiver.send(0, 10, 0);
     receiver.receive().unwrap();
-    let mut queue = receiver.rx.detach().unwrap();
-    let posted = std::iter::from_fn(|| queue.take_unused()).count();
-    receiver.rx.forget_posted(posted);
+    receiver.detach();
     // What is missing is counted, and then a reader empties the one that was filled.
     let (size, count) = RxSide::buffers_for(100);
     let missing = receiver.rx.missing(count);
