@@ -27,9 +27,9 @@ use crate::exit::usage;
 use crate::options;
 use crate::stages;
 use crate::stages::Edition;
-use crate::stages::KernelChoice;
-use crate::stages::KernelParser;
 use crate::stages::Wanted;
+use crate::testing::kernels::Kernels;
+use crate::testing::kernels::KernelsParser;
 use crate::testing::partition::Fraction;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
@@ -206,8 +206,8 @@ pub struct TestArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
     /// Which kernel the guests run; with another than `stock`, only the guests' tests are run. What the checkers of `debug` report fails them.
-    #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
-    pub kernel: KernelChoice,
+    #[arg(long, value_name = "KERNEL", value_parser = KernelsParser, default_value = "stock")]
+    pub kernel: Kernels,
     /// Which edition of the driver the guests have; with `teaching`, only the guests' tests are run.
     #[arg(long, value_enum, default_value = "fast")]
     pub driver_edition: Edition,

@@ -18,6 +18,7 @@ use crate::stages::shop::Shop;
 use crate::testing::guest;
 use crate::testing::guest::Selection;
 use crate::testing::host;
+use crate::testing::kernels::Kernels;
 use crate::testing::libtest::Program;
 use crate::testing::module;
 use crate::testing::partition;
@@ -54,19 +55,31 @@ pub fn test(args: &TestArgs) -> Result<u8> {
             junit.display()
         )));
     }
-    let system = System {
-        kernel: args.kernel,
-        edition: args.driver_edition,
-        ..System::default()
-    };
-    if !system.is_usual() && !filter.may_want_below("guest/") {
+    let systems: Vec<System> = args
+        .kernel
+        .each()
+        .into_iter()
+        .map(|kernel| System {
+            kernel,
+            edition: args.driver_edition,
+            ..System::default()
+        })
+        .collect();
+    let is_usual = systems.len() == 1 && systems.iter().all(|system| system.is_usual());
+    if !is_usual && !filter.may_want_below("guest/") {
         return Err(exit::usage(format!(
             "--kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not",
             filter.text().unwrap_or_default()
         )));
     }
     let mut results = Results::new(args.list);
-    let ran = all(args.accel, system, &filter, &mut results);
+    let ran = match (args.kernel, systems.as_slice()) {
+        (Kernels::One(_), [system]) => all(args.accel, *system, &filter, &mut results),
+        _ => {
+            own.clear();
+            on_each(args.accel, &systems, &filter, &mut results)
+        }
+    };
     if let Some(path) = &args.junit {
         results.write_junit(path)?;
     }
@@ -104,6 +117,23 @@ fn all(accel: AccelChoice, system: System, filter: &Filter, results: &mut Result
         }
     }
     Ok(())
+}
+
+/// The guests' tests on one kernel after another, and a table of them.
+fn on_each(
+    accel: AccelChoice,
+    systems: &[System],
+    filter: &Filter,
+    results: &mut Results,
+) -> Result<()> {
+    let shop = Shop::open()?;
+    let ran = systems.iter().try_for_each(|system| {
+        let selection = (*system, Selection::Whole);
+        results.on(system.kernel.name());
+        run_part(&shop, accel, selection, filter, results)
+    });
+    results.print_table();
+    ran
 }
 
 fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Program>> {

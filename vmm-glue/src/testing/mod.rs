@@ -9,6 +9,7 @@ pub mod checkpatch;
 pub mod guest;
 pub mod history;
 pub mod host;
+pub mod kernels;
 pub mod ktap;
 pub mod libtest;
 pub mod module;

@@ -15,6 +15,7 @@ use quick_junit::TestCase;
 use quick_junit::TestCaseStatus;
 use quick_junit::TestSuite;
 
+use super::kernels;
 use super::partition::Partition;
 use crate::ui;
 
@@ -112,6 +113,8 @@ pub struct Results {
     expected: Cell<usize>,
     /// Names are wanted, no outcomes.
     lists: bool,
+    /// The kernel of what comes next, where there are several.
+    kernel: Option<&'static str>,
     bar: ProgressBar,
 }
 
@@ -122,14 +125,36 @@ impl Results {
             outcomes: Vec::new(),
             expected: Cell::new(0),
             lists,
+            kernel: None,
             bar: ui::counter("tests", 0),
+        }
+    }
+
+    /// From now on tests run on this kernel, one of several: it is the first part of their names.
+    pub fn on(&mut self, kernel: &'static str) {
+        self.kernel = Some(kernel);
+    }
+
+    fn name(&self, name: String) -> String {
+        match self.kernel {
+            Some(kernel) => kernels::name_on(kernel, &name),
+            None => name,
+        }
+    }
+
+    /// Prints the table of suite × kernel, where there are several.
+    pub fn print_table(&self) {
+        if !self.lists && !self.outcomes.is_empty() {
+            ui::print(&format!("\n{}", kernels::table(&self.outcomes)));
         }
     }
 
     /// Whether only names are wanted; prints these then.
     pub fn only_lists(&self, names: impl IntoIterator<Item = String>) -> bool {
         if self.lists {
-            names.into_iter().for_each(|name| ui::print(&name));
+            names
+                .into_iter()
+                .for_each(|name| ui::print(&self.name(name)));
         }
         self.lists
     }
@@ -150,7 +175,8 @@ impl Results {
     }
 
     /// A test is over: prints its line.
-    pub fn add(&mut self, outcome: Outcome) {
+    pub fn add(&mut self, mut outcome: Outcome) {
+        outcome.name = self.name(outcome.name);
         self.bar.inc(1);
         ui::print(&line(&outcome));
         if let Verdict::Failed(why) = &outcome.verdict {
