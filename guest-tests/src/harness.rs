@@ -218,7 +218,11 @@ fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<Outcom
     let status = child.wait().context("waiting for the test")?;
     let said = said.trim_end();
     if timed_out {
-        bail!("still running after {} s\n{said}", limit.as_secs());
+        bail!(
+            "still running after {} s\n{said}{}",
+            limit.as_secs(),
+            restored()
+        );
     }
     if status.code() == Some(i32::from(SKIPPED)) {
         return Ok(Outcome::Skipped(said.replace('\n', " ")));
@@ -227,6 +231,15 @@ fn run_apart(name: &str, limit: Duration, arguments: &[String]) -> Result<Outcom
         bail!("{status}\n{said}");
     }
     Ok(Outcome::Passed(said.to_owned()))
+}
+
+/// A test that was ended may have taken the driver away from the device: the tests after it find it there again. What could not be restored,
+/// and why; nothing otherwise.
+fn restored() -> String {
+    match crate::system::restore() {
+        Ok(()) => String::new(),
+        Err(error) => format!("\nand the driver is not there any more: {error:#}"),
+    }
 }
 
 /// Reads until the other side is closed or the time is over.

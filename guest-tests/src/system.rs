@@ -47,6 +47,20 @@ pub fn bind(device: &str) -> Result<()> {
     write(&format!("{DRIVER}/bind"), device)
 }
 
+/// Loads the driver and gives it the FIFO device, where that is not so; nothing on a machine without one.
+pub fn restore() -> Result<()> {
+    let Ok(device) = fifo_device() else {
+        return Ok(());
+    };
+    if !fs::exists(DRIVER)? {
+        load_module()?;
+    }
+    if !fs::exists(format!("/sys/bus/virtio/devices/{device}/driver"))? {
+        bind(&device)?;
+    }
+    Ok(())
+}
+
 /// Takes the PCI device under `device` out of the machine, as far as the kernel is concerned.
 pub fn unplug(device: &str) -> Result<()> {
     let virtio = fs::canonicalize(format!("/sys/bus/virtio/devices/{device}"))

@@ -6,6 +6,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+/// A machine that is slower than this by what else runs beside it is hopeless: limits do not grow further.
+pub const SLOWEST: u32 = 10;
+
 /// Processes that ran or wanted to, on average over the last minute.
 pub fn average() -> Option<f64> {
     parse(&std::fs::read_to_string("/proc/loadavg").ok()?)
@@ -25,10 +28,34 @@ pub fn waited(pid: u32) -> Duration {
     waits.max().unwrap_or_default()
 }
 
+/// How many times as long a process takes as it would with a CPU for each of its threads: that of the thread which has waited longest. At
+/// least 1, at most [`SLOWEST`].
+pub fn slowdown(pid: u32) -> u32 {
+    let tasks = crate::cache::entries(Path::new(&format!("/proc/{pid}/task")));
+    let stats = tasks
+        .into_iter()
+        .filter_map(|task| std::fs::read_to_string(task.join("schedstat")).ok());
+    let times = stats.filter_map(|stat| run_and_wait_times(&stat));
+    times
+        .max_by_key(|(_, waited)| *waited)
+        .map_or(1, |(ran, waited)| times_as_long(ran, waited))
+}
+
+fn times_as_long(ran: Duration, waited: Duration) -> u32 {
+    let ran = ran.as_nanos().max(1);
+    let rounded = (ran + waited.as_nanos() + ran / 2) / ran;
+    u32::try_from(rounded).unwrap_or(SLOWEST).clamp(1, SLOWEST)
+}
+
 /// `RUN WAIT TIMES`, in nanoseconds.
+fn run_and_wait_times(schedstat: &str) -> Option<(Duration, Duration)> {
+    let mut words = schedstat.split_whitespace();
+    let mut time = || Some(Duration::from_nanos(words.next()?.parse().ok()?));
+    Some((time()?, time()?))
+}
+
 fn wait_time(schedstat: &str) -> Option<Duration> {
-    let wait = schedstat.split_whitespace().nth(1)?;
-    Some(Duration::from_nanos(wait.parse().ok()?))
+    run_and_wait_times(schedstat).map(|(_, waited)| waited)
 }
 
 /// A remark on a failure that an overloaded machine may have caused; empty on any other machine.
@@ -60,12 +87,25 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_slower_by_what_its_thread_waits_for() {
+        let after =
+            |ran, waited| times_as_long(Duration::from_secs(ran), Duration::from_secs(waited));
+        assert_eq!(after(10, 0), 1);
+        assert_eq!(after(10, 4), 1);
+        assert_eq!(after(10, 6), 2);
+        assert_eq!(after(10, 30), 4);
+        assert_eq!(after(1, 3600), SLOWEST);
+        assert_eq!(after(0, 0), 1);
+    }
+
+    #[test]
     fn what_a_thread_has_waited_for_a_cpu_is_the_second_figure() {
         assert_eq!(
             wait_time("9000000 1500000000 12\n"),
             Some(Duration::from_millis(1500))
         );
         assert_eq!(wait_time("9000000"), None);
+        assert_eq!(slowdown(0), 1);
         assert_eq!(waited(0), Duration::ZERO);
     }
 }

@@ -144,6 +144,11 @@ pub enum Root {
     Ram,
 }
 
+/// Tells guest-tests' programs that everything takes `times` as long as on the stock kernel of a machine with nothing else to do.
+pub fn environment_of(times: u32) -> BTreeMap<String, String> {
+    BTreeMap::from([(PATIENCE.to_owned(), times.to_string())])
+}
+
 impl KernelChoice {
     /// What the user calls it.
     pub fn name(self) -> &'static str {
@@ -198,7 +203,7 @@ impl KernelChoice {
 
     /// Tells guest-tests' programs to be patient too.
     pub fn environment(self) -> BTreeMap<String, String> {
-        BTreeMap::from([(PATIENCE.to_owned(), self.slowdown().to_string())])
+        environment_of(self.slowdown())
     }
 
     /// Words that it wants on its command line.

@@ -45,6 +45,7 @@ pub use self::choice::KernelChoice;
 pub use self::choice::KernelParser;
 pub use self::choice::Root;
 pub use self::choice::System;
+pub use self::choice::environment_of;
 use self::guest::Guest;
 use self::kernel::Flavour;
 use self::kernel::Kernel;

@@ -252,7 +252,6 @@ impl Round<'_> {
 
     fn program(&mut self, program: &str) -> Result<()> {
         self.results.doing(&self.name_of(program));
-        let silence = self.system.kernel.limit(self.suite.silence());
         // A filter that names one test is the program's business too.
         let argument = self
             .filter
@@ -262,7 +261,9 @@ impl Round<'_> {
         let argument = argument
             .filter(|_| !self.filter.wants(&self.name(program, "")))
             .map(str::to_owned);
+        let usual = self.suite.silence();
         let guest = self.guest()?;
+        let silence = usual * guest.slowdown();
         guest.start(program, argument)?;
         let mut parser = ktap::Parser::new(Instant::now());
         let started = Instant::now();

@@ -24,6 +24,7 @@ use super::session;
 use super::session::Event;
 use super::session::Outlet;
 use crate::stages::KernelChoice;
+use crate::stages::environment_of;
 use crate::stages::guest;
 
 /// For the last bytes of a program, and for the kernel's log.
@@ -79,6 +80,11 @@ impl Guest {
         })
     }
 
+    /// How many times as long everything takes as on the stock kernel of a machine with nothing else to do, judged by what has been so far.
+    pub fn slowdown(&self) -> u32 {
+        self.kernel.slowdown() * self.machine.slowdown()
+    }
+
     /// Starts one of guest-tests' programs.
     pub fn start(&mut self, program: &str, argument: Option<String>) -> Result<()> {
         let argv = std::iter::once(format!("/{}/bin/{program}", guest::HOME))
@@ -93,7 +99,7 @@ impl Guest {
             argv,
             cwd: "/root".to_owned(),
             stdin: Stdin::Null,
-            env: self.kernel.environment(),
+            env: environment_of(self.slowdown()),
         };
         self.machine.control.send(&Request::Run(command))
     }

@@ -337,6 +337,11 @@ impl Machine {
         ask::output(port, script, limit)
     }
 
+    /// How many times as long the machine takes as it would with this host to itself, so far.
+    pub fn slowdown(&self) -> u32 {
+        load::slowdown(self.qemu.id())
+    }
+
     /// The process id of a helper.
     pub fn pid_of(&self, name: &str) -> Result<u32> {
         let helper = self.devices.iter().find(|device| device.name() == name);
