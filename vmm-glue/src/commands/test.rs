@@ -160,24 +160,22 @@ fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Pr
 }
 
 /// Parts of the suites that a run of everything has once more on another system, in the order of what they cost.
-fn second_runs() -> [(Selection, System); 2] {
+fn second_runs() -> Vec<(Selection, System)> {
     let usual = System::default();
-    [
-        (
-            Selection::Teaching,
-            System {
-                edition: Edition::Teaching,
-                ..usual
-            },
-        ),
-        (
-            Selection::Checked,
-            System {
-                kernel: KernelChoice::Debug,
-                ..usual
-            },
-        ),
-    ]
+    let on = |kernel| System { kernel, ..usual };
+    let oldest = KernelChoice::parse("7.2").ok().map(on);
+    let others = [
+        oldest.map(|system| (Selection::Oldest, system)),
+        Some((Selection::RealTime, on(KernelChoice::Rt))),
+        Some((Selection::Checked, on(KernelChoice::Debug))),
+    ];
+    let teaching = System {
+        edition: Edition::Teaching,
+        ..usual
+    };
+    std::iter::once((Selection::Teaching, teaching))
+        .chain(others.into_iter().flatten())
+        .collect()
 }
 
 /// Tests that run once more repeat others: a run of everything has them, or a filter that begins with their place. Those below checked/ take

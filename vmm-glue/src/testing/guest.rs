@@ -60,6 +60,10 @@ pub enum Selection {
     Checked,
     /// The same with the driver's teaching edition: `teaching/…`.
     Teaching,
+    /// The same on the oldest kernel that the driver is built for: `7.2/…`.
+    Oldest,
+    /// The same on the kernel with PREEMPT_RT: `rt/…`.
+    RealTime,
 }
 
 impl Selection {
@@ -69,6 +73,8 @@ impl Selection {
             Self::Whole => "guest/",
             Self::Checked => "checked/",
             Self::Teaching => "teaching/",
+            Self::Oldest => "7.2/",
+            Self::RealTime => "rt/",
         }
     }
 
@@ -80,6 +86,7 @@ impl Selection {
             }
             Self::Checked => suite.checked(),
             Self::Teaching => suite.teaching(),
+            Self::Oldest | Self::RealTime => suite.on_kernels(),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! `cargo lab test`: every test there is, each with a name and a time.
 //!
 //! Names are paths: `host/…` runs here, `module/…` looks at the driver's source in the tree, `guest/SUITE/PROGRAM/TEST` runs in a guest,
-//! `lab/…` are the lab's own tests that boot machines, `grade/…` grades right and wrong drivers, `teaching/…` and `checked/…` are guests' tests once more on other systems.
+//! `lab/…` are the lab's own tests that boot machines, `grade/…` grades right and wrong drivers, `teaching/…`, `7.2/…`, `rt/…` and
+//! `checked/…` are guests' tests once more on other systems.
 
 pub mod checkpatch;
 pub mod guest;

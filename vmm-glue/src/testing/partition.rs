@@ -62,9 +62,15 @@ pub fn units(repository: &Path) -> Result<Vec<String>> {
     }
     // Programs that no suite names.
     units.push("guest/default".to_owned());
-    for suite in suites.iter().filter_map(suites::Suite::teaching) {
+    let taught = suites.iter().filter_map(suites::Suite::teaching);
+    let parts = taught.map(|suite| ("teaching/", suite));
+    let on_kernels = ["7.2/", "rt/"].into_iter().flat_map(|place| {
+        let suites = suites.iter().filter_map(suites::Suite::on_kernels);
+        suites.map(move |suite| (place, suite))
+    });
+    for (place, suite) in parts.chain(on_kernels) {
         let names = suite.smp.iter().map(|smp| suite.name_with(*smp));
-        units.extend(names.map(|name| format!("teaching/{name}")));
+        units.extend(names.map(|name| format!("{place}{name}")));
     }
     for path in crate::cache::entries(&repository.join(LAB_TESTS)) {
         if path.extension().is_some_and(|extension| extension == "rs")

@@ -82,7 +82,7 @@ impl Filter {
 
     /// Whether tests below this place (like `guest/`) may be, as far as can be told without asking them.
     pub fn may_want_below(&self, place: &str) -> bool {
-        const PLACES: [&str; 7] = [
+        const PLACES: [&str; 9] = [
             "host/",
             "module/",
             "guest/",
@@ -90,6 +90,8 @@ impl Filter {
             "grade/",
             "teaching/",
             "checked/",
+            "7.2/",
+            "rt/",
         ];
         let elsewhere = |text: &String| {
             PLACES

@@ -58,6 +58,9 @@ pub struct Suite {
     /// Programs that also run with the driver's teaching edition when everything is tested, likewise.
     #[serde(default)]
     pub teaching: Vec<String>,
+    /// Programs that also run on other kernels of the archive when everything is tested, likewise.
+    #[serde(default)]
+    pub kernels: Vec<String>,
     /// Where the guest's root is.
     #[serde(default)]
     pub root: Root,
@@ -89,6 +92,11 @@ impl Suite {
     /// What runs with the teaching edition when everything is tested.
     pub fn teaching(&self) -> Option<Self> {
         self.part(&self.teaching)
+    }
+
+    /// What runs on other kernels of the archive when everything is tested.
+    pub fn on_kernels(&self) -> Option<Self> {
+        self.part(&self.kernels)
     }
 
     fn part(&self, programs: &[String]) -> Option<Self> {
@@ -145,7 +153,11 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
     let mut suites = toml::from_str::<File>(text)?.suite;
     let named: HashSet<&String> = suites.iter().flat_map(|suite| &suite.programs).collect();
     for suite in &suites {
-        let mut parts = suite.checked.iter().chain(&suite.teaching);
+        let mut parts = suite
+            .checked
+            .iter()
+            .chain(&suite.teaching)
+            .chain(&suite.kernels);
         if let Some(other) = parts.find(|name| !suite.programs.contains(name)) {
             anyhow::bail!(
                 "{other} is to be run a second time, but is no program of the suite {}",
@@ -174,6 +186,7 @@ fn suites(text: &str, programs: &[String]) -> Result<Vec<Suite>> {
             timeout: silence(),
             checked: Vec::new(),
             teaching: Vec::new(),
+            kernels: Vec::new(),
             root: Root::default(),
             mem: None,
             stock: true,
@@ -226,8 +239,10 @@ mod tests {
         assert_eq!(found[0].checked(), None);
         let bad = text.replace("\"ram\"", "\"disk\"");
         assert!(suites(&bad, &names(&["test-x", "test-y"])).is_err());
-        let bad = text.replace("teaching = [\"test-x\"]", "teaching = [\"test-z\"]");
-        assert!(suites(&bad, &names(&["test-x", "test-y"])).is_err());
+        for key in ["teaching", "kernels"] {
+            let bad = text.replace("teaching = [\"test-x\"]", &format!("{key} = [\"test-z\"]"));
+            assert!(suites(&bad, &names(&["test-x", "test-y"])).is_err());
+        }
     }
 
     #[test]
