@@ -3,8 +3,9 @@
 //! System calls as a 32-bit program makes them: `int 0x80`, numbers of i386, addresses below 4 GiB.
 //!
 //! The kernel takes such a call for one of a 32-bit program, whatever the program is, and goes through
-//! its compat entries. Knows the calling convention, nothing of FIFOs.
+//! its compat entries. Knows the calling convention, nothing of FIFOs. Other processors have no such call: there it is `ENOSYS`.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::asm;
 
 use anyhow::{Context as _, Result};
@@ -39,6 +40,7 @@ pub mod number {
 /// # Safety
 ///
 /// What the arguments refer to is as the call wants it.
+#[cfg(target_arch = "x86_64")]
 pub unsafe fn call(number: u32, arguments: [u32; 5]) -> Result<u32, Errno> {
     let [b, c, d, si, di] = arguments.map(u64::from);
     let result: u64;
@@ -68,6 +70,21 @@ pub unsafe fn call(number: u32, arguments: [u32; 5]) -> Result<u32, Errno> {
     Ok(low)
 }
 
+/// As on x86-64.
+///
+/// # Errors
+///
+/// `ENOSYS`.
+///
+/// # Safety
+///
+/// None is needed.
+#[cfg(not(target_arch = "x86_64"))]
+pub unsafe fn call(_number: u32, _arguments: [u32; 5]) -> Result<u32, Errno> {
+    Err(Errno::ENOSYS)
+}
+
+#[cfg(target_arch = "x86_64")]
 fn halves(value: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes)
@@ -91,10 +108,16 @@ pub struct Low {
     pub memory: Mapping,
 }
 
+/// Has mmap choose an address below 2 GiB.
+#[cfg(target_arch = "x86_64")]
+const BELOW: i32 = libc::MAP_32BIT;
+#[cfg(not(target_arch = "x86_64"))]
+const BELOW: i32 = 0;
+
 impl Low {
     /// Zeroed.
     pub fn new(length: usize) -> Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | BELOW;
         let memory = Mapping::with(length, flags, None).context("mmap of low memory")?;
         Ok(Self { memory })
     }

@@ -11,6 +11,20 @@ use anyhow::{Context, Result, bail};
 /// Virtio id of the FIFO device, as sysfs has it.
 pub const FIFO_ID: &str = "0x0025";
 
+/// The number of the call that the C library makes `poll(3)` of.
+#[cfg(target_arch = "x86_64")]
+pub const SYS_POLL: i64 = nix::libc::SYS_poll;
+/// The number of the call that the C library makes `poll(3)` of.
+#[cfg(not(target_arch = "x86_64"))]
+pub const SYS_POLL: i64 = nix::libc::SYS_ppoll;
+
+/// The number of the call that the C library makes `epoll_wait(2)` of.
+#[cfg(target_arch = "x86_64")]
+pub const SYS_EPOLL_WAIT: i64 = nix::libc::SYS_epoll_wait;
+/// The number of the call that the C library makes `epoll_wait(2)` of.
+#[cfg(not(target_arch = "x86_64"))]
+pub const SYS_EPOLL_WAIT: i64 = nix::libc::SYS_epoll_pwait;
+
 /// Where the driver's devices are.
 const DRIVER: &str = "/sys/bus/virtio/drivers/globalfifo";
 

@@ -158,7 +158,7 @@ fn beside_a_read() -> Result<()> {
 }
 
 fn beside_poll() -> Result<()> {
-    beside_a_call(libc::SYS_poll, |fd| {
+    beside_a_call(system::SYS_POLL, |fd| {
         let mut fd = libc::pollfd {
             fd,
             events: libc::POLLIN,

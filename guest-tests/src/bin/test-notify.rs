@@ -46,7 +46,7 @@ fn poll_in() -> Result<()> {
     let fifo = Fifo::open_empty(O_NONBLOCK)?;
     let main = gettid().as_raw();
     let writer = thread::spawn(move || -> Result<()> {
-        eventually("poll sleeps", || system::sleeps_in(main, libc::SYS_poll))?;
+        eventually("poll sleeps", || system::sleeps_in(main, system::SYS_POLL))?;
         Fifo::open(0)?.write_all(b"!")
     });
     let got = fifo.poll_for(PollFlags::POLLIN, PollTimeout::from(10_000u16))?;
@@ -60,7 +60,7 @@ fn poll_out() -> Result<()> {
     check_eq!(fifo.fill()?, CAPACITY);
     let main = gettid().as_raw();
     let reader = thread::spawn(move || -> Result<()> {
-        eventually("poll sleeps", || system::sleeps_in(main, libc::SYS_poll))?;
+        eventually("poll sleeps", || system::sleeps_in(main, system::SYS_POLL))?;
         Fifo::open(0)?.read(1)?;
         Ok(())
     });

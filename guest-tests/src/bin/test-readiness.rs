@@ -177,7 +177,7 @@ fn poll_both() -> Result<()> {
         let fifo = Fifo::open(0)?;
         fifo.poll_for(PollFlags::POLLOUT, PollTimeout::from(10_000u16))
     })?;
-    until_blocked(tid, libc::SYS_poll)?;
+    until_blocked(tid, system::SYS_POLL)?;
     check_eq!(
         fifo.poll_for(PollFlags::POLLIN, PollTimeout::ZERO)?,
         PollFlags::POLLIN
@@ -265,7 +265,7 @@ fn exclusive(work: impl FnMut(&Fifo) -> bool + Send + 'static) -> Result<()> {
         while next(&epoll, 10 * SOON)?.is_some() && work(&fifo) {}
         Ok(())
     })?;
-    until_blocked(tid, libc::SYS_epoll_wait)
+    until_blocked(tid, system::SYS_EPOLL_WAIT)
 }
 
 fn epoll_exclusive() -> Result<()> {
@@ -324,7 +324,7 @@ fn behind_a_read() -> Result<()> {
         until_blocked(tid, libc::SYS_read)?;
         let (poller_tid, poller) =
             spawn(|| Fifo::open(0)?.poll_for(PollFlags::POLLIN, PollTimeout::from(10_000u16)))?;
-        until_blocked(poller_tid, libc::SYS_poll)?;
+        until_blocked(poller_tid, system::SYS_POLL)?;
         // Arrives at once, and the request takes the first half of it.
         fifo.write_all(b"reqscall")?;
         check_eq!(context.event()?.res, 4);
@@ -373,7 +373,7 @@ fn behind_a_write() -> Result<()> {
         until_blocked(tid, libc::SYS_write)?;
         let (poller_tid, poller) =
             spawn(|| Fifo::open(0)?.poll_for(PollFlags::POLLOUT, PollTimeout::from(10_000u16)))?;
-        until_blocked(poller_tid, libc::SYS_poll)?;
+        until_blocked(poller_tid, system::SYS_POLL)?;
         // Space for both, and some.
         check_eq!(fifo.read(100)?.len(), 100);
         check_eq!(context.event()?.res, 4);

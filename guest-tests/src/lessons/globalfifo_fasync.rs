@@ -35,7 +35,7 @@ pub(super) fn structure(_: &Desk) -> Result<()> {
     let child = process::start(move || {
         let parent = nix::unistd::getppid().as_raw();
         eventually("the other process asleep in poll", || {
-            system::sleeps_in(parent, libc::SYS_poll)
+            system::sleeps_in(parent, system::SYS_POLL)
         })?;
         Fifo::open(O_NONBLOCK)?.write_all(b"wake up")
     })?;

@@ -24,10 +24,22 @@ const PLACE: &str = "host";
 /// A check or a build that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Formatting and lints of the workspace, and the licences and sources of what it depends on: name, cargo's arguments, and how to get what
-/// cargo does not bring along.
-const CHECKS: [(&str, &[&str], Option<&str>); 3] = [
-    ("rustfmt", &["fmt", "--all", "--check"], None),
+/// What a check needs that cargo does not bring along, and how to get it.
+enum Needs {
+    Nothing,
+    /// The command that cargo's arguments begin with.
+    Command(&'static str),
+    /// The standard library of another processor.
+    Library(&'static str, &'static str),
+}
+
+/// The other processor that the host's side is compiled for.
+const ARM64: &str = "aarch64-unknown-linux-gnu";
+
+/// Formatting and lints of the workspace, the licences and sources of what it depends on, and whether it compiles for another processor: name,
+/// cargo's arguments, and what else it takes.
+const CHECKS: [(&str, &[&str], Needs); 4] = [
+    ("rustfmt", &["fmt", "--all", "--check"], Needs::Nothing),
     (
         "clippy",
         &[
@@ -39,28 +51,52 @@ const CHECKS: [(&str, &[&str], Option<&str>); 3] = [
             "-D",
             "warnings",
         ],
-        None,
+        Needs::Nothing,
+    ),
+    (
+        "arm64",
+        &[
+            "check",
+            "--quiet",
+            "--target",
+            ARM64,
+            "--package",
+            env!("CARGO_PKG_NAME"),
+            "--package",
+            "fifo-lab-agent",
+            "--package",
+            "vhost-device-fifo",
+            "--package",
+            "fifo-testdriver",
+            "--package",
+            "globalfifo-guest-tests",
+            // Else it wants a C compiler for that processor.
+            "--features",
+            "blake3/no_neon",
+        ],
+        Needs::Library(
+            ARM64,
+            "no standard library for arm64 here: rustup target add aarch64-unknown-linux-gnu",
+        ),
     ),
     (
         "deny",
         &["deny", "--offline", "check", "licenses", "bans", "sources"],
-        Some("no cargo-deny here: cargo install --locked cargo-deny"),
+        Needs::Command("no cargo-deny here: cargo install --locked cargo-deny"),
     ),
 ];
 
 /// Runs those that are wanted.
 pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Result<()> {
-    for (name, args, extra) in CHECKS {
+    for (name, args, needs) in CHECKS {
         let name = format!("{PLACE}/{name}");
         if filter.wants(&name) && !results.only_lists([name.clone()]) {
             results.expect(1);
             results.doing(&format!("cargo {}", args.join(" ")));
             let started = Instant::now();
-            let verdict = match extra {
-                Some(missing) if !has_command(repository, args)? => {
-                    Verdict::Skipped(missing.to_owned())
-                }
-                _ => {
+            let verdict = match missing(repository, args, &needs)? {
+                Some(missing) => Verdict::Skipped(missing.to_owned()),
+                None => {
                     let captured = child::capture(&cargo(repository).args(args), LIMIT)?;
                     match captured.status {
                         Some(0) => Verdict::Passed,
@@ -76,6 +112,24 @@ pub fn checks(repository: &Path, filter: &Filter, results: &mut Results) -> Resu
         }
     }
     Ok(())
+}
+
+/// What is not here of what a check needs.
+fn missing(repository: &Path, args: &[&str], needs: &Needs) -> Result<Option<&'static str>> {
+    Ok(match needs {
+        Needs::Command(how) if !has_command(repository, args)? => Some(how),
+        Needs::Library(target, how) if !has_library(repository, target)? => Some(how),
+        _ => None,
+    })
+}
+
+/// Whether the compiler that cargo uses has the standard library of this target.
+fn has_library(repository: &Path, target: &str) -> Result<bool> {
+    let asked = cargo(repository).args(["rustc", "--quiet", "--package", "virtio-fifo-protocol"]);
+    let asked = asked.args(["--target", target, "--", "--print", "target-libdir"]);
+    let captured = child::capture(&asked, LIMIT)?;
+    let folder = captured.text.lines().rfind(|line| line.starts_with('/'));
+    Ok(folder.is_some_and(|folder| Path::new(folder).is_dir()))
 }
 
 /// Whether cargo has the command that these arguments begin with.
