@@ -22,6 +22,7 @@ pub mod mapping;
 pub mod posix_aio;
 pub mod signals;
 pub mod splitmix;
+pub mod suspend;
 pub mod system;
 pub mod trace;
 pub mod uring;

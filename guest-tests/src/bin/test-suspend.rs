@@ -4,17 +4,17 @@
 //! A guest whose root is virtiofs is refused by that, after other devices have been suspended already; they are resumed then. One
 //! whose root is in memory sleeps until its clock wakes it. Each test is right for both.
 
-use std::fs;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use globalfifo_guest_tests::aio::{Context, Iocb};
 use globalfifo_guest_tests::fifo::{CAPACITY, Fifo, PATH, pattern};
 use globalfifo_guest_tests::forked::{Child, Parent};
 use globalfifo_guest_tests::harness::{self, SOON, Test, eventually, limit};
+use globalfifo_guest_tests::suspend::suspend;
 use globalfifo_guest_tests::{check, check_eq, signals, system};
 use nix::libc::{self, O_NONBLOCK};
 use nix::poll::{PollFlags, PollTimeout};
@@ -43,36 +43,6 @@ const TESTS: &[Test] = &[
 
 fn main() -> ExitCode {
     harness::main(TESTS)
-}
-
-/// Seconds of a sleep that nobody refuses.
-const NAP: &str = "+3";
-/// Where the kernel counts suspends.
-const STATISTICS: &str = "/sys/power/suspend_stats";
-
-/// Times that the kernel got as far as devices.
-fn suspends() -> Result<u64> {
-    let mut sum = 0;
-    for name in ["success", "failed_suspend", "failed_suspend_late"] {
-        let path = format!("{STATISTICS}/{name}");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        sum += text.trim().parse::<u64>()?;
-    }
-    Ok(sum)
-}
-
-/// Has the machine sleep, or start to.
-fn suspend() -> Result<()> {
-    let before = suspends()?;
-    let alarm = "/sys/class/rtc/rtc0/wakealarm";
-    // An old alarm would have the new one refused.
-    system::write(alarm, "0")?;
-    system::write(alarm, NAP)?;
-    // It may be refused: that is the half of what is tested.
-    let _ = fs::write("/sys/power/state", "freeze");
-    system::write(alarm, "0")?;
-    check_eq!(suspends()?, before + 1);
-    Ok(())
 }
 
 /// An empty FIFO of a device that was bound just now, whatever an earlier test left.
