@@ -283,15 +283,19 @@ fn read_exactly(fifo: &Fifo, length: usize) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-/// Goes on until there were enough signals for the test to be one.
-fn until_stormy(mut round: impl FnMut(u64) -> Result<()>) -> Result<()> {
-    const ROUNDS: u64 = 300;
-    const MANY: u64 = 3000;
+/// Rounds of a few bytes each, and signals.
+const ROUNDS: (u64, u64) = (300, 3000);
+
+/// Goes on until there were enough signals for the test to be one: so many rounds, and so many signals.
+fn until_stormy(
+    (rounds, many): (u64, u64),
+    mut round: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
     let before = SIGNALS.load(Ordering::Relaxed);
     let mut n = 0;
     loop {
         let signals = SIGNALS.load(Ordering::Relaxed) - before;
-        if n >= ROUNDS && signals >= MANY {
+        if n >= rounds && signals >= many {
             eprintln!("# {n} rounds, {signals} signals");
             return Ok(());
         }
@@ -303,7 +307,7 @@ fn until_stormy(mut round: impl FnMut(u64) -> Result<()>) -> Result<()> {
 fn storm_calls() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     begin_storm()?;
-    until_stormy(|n| {
+    until_stormy(ROUNDS, |n| {
         let sent = pattern(n + 1, usize::try_from(n * 37 % 4096)? + 1);
         write_all(&fifo, &sent)?;
         again(|| nix::unistd::fsync(&fifo)).context("fsync")?;
@@ -317,25 +321,26 @@ fn storm_calls() -> Result<()> {
 fn storm_stream() -> Result<()> {
     const LENGTH: usize = 300_000;
     let fifo = Fifo::open_empty(0)?;
-    let writer = child::start(|_| {
+    until_stormy((1, 1000), |n| {
+        let writer = child::start(|_| {
+            begin_storm()?;
+            let sent = pattern(n, LENGTH);
+            // Larger than the FIFO at times, so that both sides wait, and are woken by signals.
+            let mut sizes = (1..=3 * CAPACITY).step_by(1013).cycle();
+            let mut rest = sent.as_slice();
+            while let Some(size) = sizes.next().filter(|_| !rest.is_empty()) {
+                let (now, later) = rest.split_at(size.min(rest.len()));
+                write_all(&fifo, now)?;
+                rest = later;
+            }
+            end_storm()
+        })?;
         begin_storm()?;
-        let sent = pattern(5, LENGTH);
-        // Larger than the FIFO at times, so that both sides wait, and are woken by signals.
-        let mut sizes = (1..=3 * CAPACITY).step_by(1013).cycle();
-        let mut rest = sent.as_slice();
-        while let Some(size) = sizes.next().filter(|_| !rest.is_empty()) {
-            let (now, later) = rest.split_at(size.min(rest.len()));
-            write_all(&fifo, now)?;
-            rest = later;
-        }
-        end_storm()
-    })?;
-    begin_storm()?;
-    let got = read_exactly(&fifo, LENGTH)?;
-    end_storm()?;
-    check!(got == pattern(5, LENGTH));
-    check!(SIGNALS.load(Ordering::Relaxed) > 100);
-    writer.join()
+        let got = read_exactly(&fifo, LENGTH)?;
+        end_storm()?;
+        check!(got == pattern(n, LENGTH));
+        writer.join()
+    })
 }
 
 /// The next event, however often the wait for it is interrupted.
@@ -353,7 +358,7 @@ fn storm_requests() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     let context = Context::new(8)?;
     begin_storm()?;
-    until_stormy(|n| {
+    until_stormy(ROUNDS, |n| {
         let sent = pattern(n + 1, usize::try_from(n * 37 % 4096)? + 1);
         let mut room = vec![0; CAPACITY];
         let mut read = Iocb::read(&fifo, &mut room).data(1);
@@ -389,7 +394,7 @@ fn storm_fsync() -> Result<()> {
     let fifo = Fifo::open_empty(0)?;
     begin_storm()?;
     let mut interrupted = (0, 0);
-    until_stormy(|n| {
+    until_stormy(ROUNDS, |n| {
         let sent = pattern(n + 1, 100);
         write_all(&fifo, &sent)?;
         match nix::unistd::fsync(&fifo) {
