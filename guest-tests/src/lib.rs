@@ -26,6 +26,7 @@ pub mod suspend;
 pub mod system;
 pub mod trace;
 pub mod uring;
+pub mod usage;
 pub mod userfault;
 pub mod victim;
 pub mod ways;

@@ -108,6 +108,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Do everything at once for some minutes; nothing may be lost.
     Soak(SoakArgs),
+    /// Say what more FIFOs, devices, CPUs, bytes and requests cost.
+    Scale(ScaleArgs),
     /// Say what is needed, what is there, and how to mend the rest.
     Doctor,
     /// Free the cache.
@@ -229,6 +231,19 @@ pub struct SoakArgs {
     machine: MachineArgs,
 }
 
+/// `cargo lab scale`.
+///
+/// Boots a machine for each line of a table: one device with one FIFO, and more of everything, up to 31 FIFOs with 100 waiting requests each, 64
+/// devices, 8 CPUs, 16 MiB.
+#[derive(Debug, Args)]
+pub struct ScaleArgs {
+    /// Also write the figures to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
 /// `cargo lab clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
@@ -314,6 +329,33 @@ impl LessonArgs {
     /// How long the lessons may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.machine.timeout()
+    }
+}
+
+impl ScaleArgs {
+    /// What to set up for it.
+    pub fn wanted(&self) -> Result<Wanted> {
+        self.machine.wanted_for("scale")
+    }
+
+    /// What all the machines have in common.
+    pub fn config(&self) -> Result<Config> {
+        let config = self.machine.config()?;
+        let usual = Config::default();
+        for (option, given) in [
+            ("--fifo", !config.fifos.is_empty() || !config.device),
+            ("--fault", !config.faults.is_empty()),
+            ("--capacity", config.capacity.is_some()),
+            ("--control", config.control.is_some()),
+            ("--smp", config.smp != usual.smp),
+        ] {
+            if given {
+                return Err(usage(format!(
+                    "{option}: `scale` chooses that itself, leave it out"
+                )));
+            }
+        }
+        Ok(config)
     }
 }
 

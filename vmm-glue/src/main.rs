@@ -10,6 +10,7 @@ mod cancel;
 mod causes;
 mod child;
 mod cli;
+mod columns;
 mod commands;
 mod escape;
 mod exit;
@@ -100,6 +101,7 @@ fn dispatch(command: &Command, is_keeper: bool) -> Result<u8> {
         Command::Test(args) => commands::test::test(args),
         Command::Bench(args) => commands::bench::bench(args),
         Command::Soak(args) => commands::soak::soak(args),
+        Command::Scale(args) => commands::scale::scale(args),
         Command::Doctor => commands::doctor::doctor(),
         Command::Clean(args) => commands::clean::clean(args),
         Command::Completions(args) => commands::pages::completions(args),

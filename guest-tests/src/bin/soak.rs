@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use globalfifo_guest_tests::dice::Dice;
 use globalfifo_guest_tests::fifo::Fifo;
+use globalfifo_guest_tests::usage::{Usage, meminfo};
 use globalfifo_guest_tests::ways::{Way, Ways};
 use globalfifo_guest_tests::{harness, signals, splitmix, system};
 use nix::errno::Errno;
@@ -50,9 +51,6 @@ const SLACK_KIB: u64 = 1024;
 /// comes with KASAN, which keeps as much of what was freed to see whether somebody still uses it; what
 /// is really lost is for kmemleak to find.
 const QUARANTINE: u64 = 32;
-
-/// x86's.
-const PAGE_KIB: u64 = 4;
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args()
@@ -470,79 +468,6 @@ fn write_stream(worker: &Worker) -> Result<()> {
 }
 
 // --- What is in use. ---
-
-/// What the kernel and this process have in use while the driver is not there.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    /// Objects that are not there for their caches' sake, in KiB.
-    slab: u64,
-    /// Memory that belongs to nothing else that /proc/meminfo knows, in KiB: pages that somebody took.
-    pages: u64,
-    /// Open descriptors of this process.
-    descriptors: u64,
-}
-
-impl Usage {
-    /// The least of some measurements: what is to be freed may wait for a grace period or two.
-    fn settled() -> Result<Self> {
-        let mut least = Self::now()?;
-        for _ in 0..5 {
-            thread::sleep(Duration::from_millis(100));
-            let now = Self::now()?;
-            least.slab = least.slab.min(now.slab);
-            least.pages = least.pages.min(now.pages);
-            least.descriptors = least.descriptors.min(now.descriptors);
-        }
-        Ok(least)
-    }
-
-    fn now() -> Result<Self> {
-        // Caches of files and names come and go with what the programs do.
-        system::drop_caches()?;
-        let table = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-        let field = |name: &str| meminfo(&table, name);
-        let known = [
-            "MemFree",
-            "Buffers",
-            "Cached",
-            "SwapCached",
-            "AnonPages",
-            "Slab",
-            "KernelStack",
-            "PageTables",
-            "VmallocUsed",
-            "Percpu",
-        ];
-        let known: u64 = known.into_iter().map(field).sum();
-        // CPUs keep free pages for themselves, many after much work; MemFree does not have them.
-        let zones = fs::read_to_string("/proc/zoneinfo").context("/proc/zoneinfo")?;
-        let known = known + free_at_cpus(&zones) * PAGE_KIB;
-        Ok(Self {
-            slab: field("SUnreclaim"),
-            pages: field("MemTotal").saturating_sub(known),
-            descriptors: harness::open_descriptors()?.len() as u64,
-        })
-    }
-}
-
-/// Pages that CPUs keep in all zones: `count: 123` below `cpu: 0`.
-fn free_at_cpus(zones: &str) -> u64 {
-    let counts = zones
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("count:"));
-    counts
-        .filter_map(|text| text.trim().parse::<u64>().ok())
-        .sum()
-}
-
-fn meminfo(table: &str, name: &str) -> u64 {
-    table
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(found, _)| *found == name)
-        .and_then(|(_, value)| value.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
-}
 
 /// How many leaks kmemleak knows of; `None` where the kernel has none.
 fn memory_leaks() -> Result<Option<usize>> {

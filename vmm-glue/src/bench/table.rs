@@ -18,6 +18,7 @@ use super::results::Name;
 use super::results::Results;
 use super::stats::Spread;
 use super::units;
+use crate::columns::align;
 
 /// Everything, as text.
 pub fn render(report: &Report) -> String {
@@ -325,30 +326,6 @@ fn figures(results: &Results, group: Group, metric: Metric) -> Option<String> {
     Some(align(&rows.collect::<Vec<_>>(), &head))
 }
 
-/// Columns as wide as they need to be.
-fn align(rows: &[Vec<String>], head: &[String]) -> String {
-    let all = || std::iter::once(head).chain(rows.iter().map(Vec::as_slice));
-    let columns = all().map(<[String]>::len).max().unwrap_or_default();
-    let width = |column: usize| {
-        let cells = all().filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in all().filter(|row| !row.is_empty()) {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(&format!("  {}\n", line.trim_end()));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use globalfifo_bench_protocol::Measured;
@@ -424,12 +401,5 @@ Round trip with an echo on the host: p50
         let text = render(&report);
         let line = "undecided     0.50 [1 of at least 5 rounds]  ≤ 0.80  n = 1";
         assert!(text.contains(line), "{text}");
-    }
-
-    #[test]
-    fn columns_are_aligned_by_characters_not_bytes() {
-        let cells = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
-        let text = align(&[cells(["µµ", "x"]), cells(["a", "y"])], &[]);
-        assert_eq!(text, "  µµ  x\n  a   y\n");
     }
 }

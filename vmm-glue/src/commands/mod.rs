@@ -19,6 +19,7 @@ pub mod new;
 pub mod pages;
 pub mod ps;
 pub mod run;
+pub mod scale;
 pub mod soak;
 pub mod test;
 pub mod trace;

@@ -34,6 +34,8 @@ pub struct Config {
     pub capacity: Option<String>,
     /// FIFO specifications of a second device, with a daemon of its own that has no faults. Without any there is none.
     pub second: Vec<String>,
+    /// Further devices of one loopback FIFO each, with daemons of their own. They share the machine's interrupt lines.
+    pub further: u8,
     /// Where the daemon's control socket is to be; without it, in the directory of the run.
     pub control: Option<PathBuf>,
     /// Size of each virtqueue.
@@ -78,6 +80,7 @@ impl Default for Config {
             faults: Vec::new(),
             capacity: None,
             second: Vec::new(),
+            further: 0,
             control: None,
             vq_size: 256,
             system: System::default(),

@@ -30,6 +30,11 @@ pub const FIFO: &str = "fifo";
 /// That of a second one.
 pub const SECOND: &str = "second";
 
+/// That of the n-th further one.
+pub fn further(number: u8) -> String {
+    format!("further{number}")
+}
+
 /// How long a helper may take to make its socket.
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 
@@ -81,6 +86,14 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
                 fifo_daemon(paths, &run.socket(SECOND), &config.second),
                 config,
             ),
+        });
+    }
+    for number in 0..config.further {
+        let name = further(number);
+        let spec = fifo_daemon(paths, &run.socket(&name), &["loopback".to_owned()]);
+        devices.push(Device {
+            name,
+            spec: ends_with_qemu(spec, config),
         });
     }
     (devices, tags)

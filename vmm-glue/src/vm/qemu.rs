@@ -20,6 +20,7 @@ use super::accel::Accel;
 use super::config::Config;
 use super::config::Load;
 use super::config::Paths;
+use super::devices;
 use super::devices::FIFO;
 use super::devices::SECOND;
 use super::gdb;
@@ -47,6 +48,12 @@ const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer
 const ZEROED_PAGES: &str = "init_on_alloc=1";
 /// What a guest with a network gets: one interface, with the name that images/start gives an address to.
 const NET_WORDS: &str = "lab.net net.ifnames=0";
+
+/// The slot of the first further device, beyond those that QEMU gives away.
+const FURTHER_SLOT: u8 = 0x10;
+/// As many as fit in the slots up to the board's own.
+#[cfg(test)]
+pub const FURTHER_MAX: u8 = 8 * 8;
 
 /// A virtiofs share: tag, and name of its socket.
 pub type Tag = String;
@@ -299,6 +306,16 @@ fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
         fifos,
         config.vq_size,
     ));
+    let spec = (0..config.further).fold(spec, |spec, number| {
+        let id = devices::further(number);
+        spec.args(fifo_device(
+            &format!("{device},{}", further_place(number)),
+            &id,
+            &run.socket(&id),
+            1,
+            config.vq_size,
+        ))
+    });
     if config.second.is_empty() {
         return spec;
     }
@@ -315,6 +332,12 @@ fn fifo(spec: Spec, config: &Config, run: &RunDir, device: &str) -> Spec {
         config.second.len(),
         config.vq_size,
     ))
+}
+
+/// Where a further device is: eight of them are the functions of one slot.
+fn further_place(number: u8) -> String {
+    let (slot, function) = (FURTHER_SLOT + number / 8, number % 8);
+    format!("addr={slot:#x}.{function},multifunction=on")
 }
 
 /// Arguments for a device of `fifos` FIFOs, whose daemon serves `socket`. `device` is the generic vhost-user device's name.
