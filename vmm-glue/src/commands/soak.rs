@@ -9,7 +9,6 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cli::SoakArgs;
-use crate::escape;
 use crate::scratch::Scratch;
 use crate::soak::account;
 use crate::soak::account::Account;
@@ -209,10 +208,4 @@ impl Soak {
             troubles: self.troubles,
         })
     }
-}
-
-/// A FIFO for `--fifo` at this path.
-pub fn fifo_at(path: &Path) -> String {
-    let path = escape::fifo_spec(path);
-    format!("unix={},capacity=16K", path.to_string_lossy())
 }
