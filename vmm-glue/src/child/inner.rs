@@ -11,6 +11,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -51,6 +54,11 @@ const OWN: [&str; 4] = ["proc", "dev", "run", "sys"];
 const MERGED: &str = "/lab/tree";
 /// Empty and writable in a view without `host`; whatever else is needed gets bound.
 const EMPTY: [&str; 2] = ["tmp", "root"];
+
+/// Whether the group has been asked to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// How long a group has to end by itself; less than the lab waits for its keeper.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs as a helper; `args` follow [`SUBCOMMAND`].
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -122,10 +130,19 @@ fn own_group(spec: &Spec) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
-            let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGKILL);
+            ENDING.store(true, Ordering::SeqCst);
+            // A program whose own children have groups of their own, as cargo-nextest's, ends these when it is asked to end.
+            let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGTERM);
+            std::thread::sleep(PATIENCE);
+            kill_group();
         }
     });
     die_with_parent(spec, Signal::SIGTERM)
+}
+
+/// Ends this process, too.
+fn kill_group() {
+    let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGKILL);
 }
 
 /// Starts the program and waits for it.
@@ -134,6 +151,9 @@ fn keep(mut command: Command) -> Result<u8> {
     let status = command
         .status()
         .with_context(|| format!("cannot start {}", name.display()))?;
+    if ENDING.load(Ordering::SeqCst) {
+        kill_group();
+    }
     Ok(shell_status(status))
 }
 
