@@ -256,3 +256,54 @@ fn nothing_that_nextest_has_started_outlives_a_lab_that_is_ended() {
         }
     }
 }
+
+/// As one that `cargo install` has put elsewhere.
+#[test]
+fn an_installed_lab_says_where_its_repository_is_or_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let installed = dir.path().join("fifo-lab");
+    fs::copy(env!("CARGO_BIN_EXE_fifo-lab"), &installed).unwrap();
+    let other = dir.path().join("other");
+    for file in ["images/tree.toml", "vmm-glue/Cargo.toml"] {
+        let path = other.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let run = |script: &str, cwd: &Path| {
+        let output = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .args([&installed, repository])
+            .env("XDG_CACHE_HOME", dir.path().join("cache"))
+            .current_dir(cwd)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let plan = r#""$1" -q run --dry-run"#;
+    assert_eq!(run(plan, dir.path()), (Some(0), String::new()));
+    assert_eq!(
+        run(plan, &repository.join("docs")),
+        (Some(0), String::new())
+    );
+    let (status, said) = run(plan, &other.join("images"));
+    assert_eq!(status, Some(0), "{said}");
+    for part in [
+        "warning: ",
+        repository.to_str().unwrap(),
+        other.to_str().unwrap(),
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let hidden = format!(r#"mount -t tmpfs lab "$2" && {plan}"#);
+    let (status, said) = run(&hidden, dir.path());
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&format!("is not at {} any more", repository.display())));
+    assert!(
+        said.contains("cargo install --locked --path vmm-glue"),
+        "{said}"
+    );
+}
