@@ -24,6 +24,8 @@ use nix::sched::unshare;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -103,7 +105,7 @@ fn helper(args: &[OsString]) -> Result<u8> {
             enter_namespaces()?;
             let mut child = Command::new("/proc/self/exe");
             child.arg(SUBCOMMAND).arg(INNER).args(spec.to_words());
-            keep(child)
+            keep_namespace(child)
         }
     }
 }
@@ -155,6 +157,29 @@ fn keep(mut command: Command) -> Result<u8> {
         kill_group();
     }
     Ok(shell_status(status))
+}
+
+/// Starts process 1 of a namespace and waits for it. When this is asked to end, it ends after everything in the namespace has gone: the kernel
+/// reports the end of a process 1 only then. There is no thread for the signals, for none can be made beside a namespace that is to come.
+fn keep_namespace(mut command: Command) -> Result<u8> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    let mut child = command.spawn().context("cannot start a helper")?;
+    let ended = rustix::process::pidfd_open(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::PidfdFlags::empty(),
+    )?;
+    let mut fds = [
+        PollFd::new(&ended, PollFlags::IN),
+        PollFd::new(&reader, PollFlags::IN),
+    ];
+    while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+    if fds.first().is_some_and(|ended| ended.revents().is_empty()) {
+        child.kill()?;
+    }
+    Ok(shell_status(child.wait()?))
 }
 
 fn program(spec: &Spec) -> Command {

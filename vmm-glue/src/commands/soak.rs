@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cli::SoakArgs;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::soak::account;
 use crate::soak::account::Account;
@@ -42,7 +43,7 @@ const LAST_BYTES: Duration = Duration::from_secs(20);
 
 /// Sets up, boots, soaks, accounts; 0 if nothing was lost.
 pub fn soak(args: &SoakArgs) -> Result<u8> {
-    let dir = Scratch::for_sockets("soak")?;
+    let dir = Scratch::for_sockets(scratch::Kind::Soak)?;
     let data = dir.path().join("data");
     let config = args.config(&data)?;
     let wanted = args.wanted()?;

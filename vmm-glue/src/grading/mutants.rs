@@ -21,6 +21,7 @@ use super::outcome::Verdict;
 use super::session::Session;
 use super::subject;
 use crate::files;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::KernelChoice;
 use crate::stages::own;
@@ -190,7 +191,7 @@ impl Family {
 
     /// Builds all in one go: a folder of sources.
     fn build(&self, grader: &Grader<'_>, mutants: &[&Mutant]) -> Result<Vec<PathBuf>> {
-        let folder = Scratch::new("mutants")?;
+        let folder = Scratch::new(scratch::Kind::Mutants)?;
         files::write(folder.path(), &self.headers)?;
         let mut kbuild = String::new();
         for mutant in mutants {

@@ -15,6 +15,7 @@ use super::subject;
 use crate::cli::Kind;
 use crate::cli::Lang;
 use crate::files;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::skeletons;
 use crate::stages::System;
@@ -44,7 +45,7 @@ impl Start {
 
     /// It compiles, loads, and fails the first rule that it has a TODO for.
     pub fn leads(self, grader: &Grader<'_>, session: &mut Option<Session>) -> Result<()> {
-        let folder = Scratch::new("new")?;
+        let folder = Scratch::new(scratch::Kind::New)?;
         let repository = &grader.shop.repository;
         let sources = skeletons::sources(repository, self.0, self.1, "my_fifo")?;
         files::write(folder.path(), &sources)?;

@@ -56,7 +56,7 @@ pub fn run(
         rest: tests.to_vec(),
         said,
     };
-    let folder = Scratch::new(scratch::TEST)?;
+    let folder = Scratch::new(scratch::Kind::Test)?;
     let junit = folder.path().join("junit.xml");
     let config = folder.path().join("nextest.toml");
     let Some(text) = configuration(&junit) else {
@@ -181,10 +181,14 @@ fn verdict(case: &TestCase) -> Verdict {
     let why = match &case.status {
         // For nextest a status of 0 is a pass.
         TestCaseStatus::Success { .. } => {
-            return libtest::ended_well(&text(&case.system_out).unwrap_or_default());
+            let said = [text(&case.system_out), text(&case.system_err)];
+            return libtest::ended_well(&said.map(Option::unwrap_or_default).join("\n"));
         }
         TestCaseStatus::Skipped { .. } => "nextest has skipped it".to_owned(),
-        TestCaseStatus::NonSuccess { message, .. } => text(message).unwrap_or_default(),
+        // The type says it of a test that has not failed by itself, like one that leaves a process behind.
+        TestCaseStatus::NonSuccess { message, ty, .. } => {
+            text(message).or_else(|| text(ty)).unwrap_or_default()
+        }
     };
     let said = [Some(why), text(&case.system_out), text(&case.system_err)];
     let said: Vec<_> = said
@@ -250,6 +254,22 @@ mod tests {
         for broken in ["", "<testsuites", "not XML"] {
             assert_eq!(outcomes(broken, &tests()).1.len(), 3, "{broken}");
         }
+    }
+
+    #[test]
+    fn a_failure_without_a_message_says_its_type() {
+        let text = r#"<testsuites name="nextest-run" tests="1" failures="0" errors="1">
+            <testsuite name="device::ring" tests="1" disabled="0" errors="1" failures="0">
+                <testcase name="two" classname="device::ring" time="1.5">
+                    <error type="it leaked handles"/>
+                    <system-out>test result: ok. 1 passed</system-out>
+                </testcase>
+            </testsuite></testsuites>"#;
+        let (found, _) = outcomes(text, &tests());
+        let Verdict::Failed(why) = &found[0].verdict else {
+            panic!("{:?}", found[0]);
+        };
+        assert!(why.starts_with("it leaked handles\n"), "{why}");
     }
 
     #[test]
