@@ -22,7 +22,6 @@ use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
 
-use crate::commands::soak::fifo_at;
 use crate::exit::usage;
 use crate::options;
 use crate::stages;
@@ -380,7 +379,7 @@ impl SoakArgs {
                 )));
             }
         }
-        config.fifos = vec!["loopback".to_owned(), fifo_at(data)];
+        config.fifos = vec!["loopback".to_owned(), crate::soak::fifo_at(data)];
         Ok(config)
     }
 }

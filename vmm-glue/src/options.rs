@@ -20,6 +20,8 @@ use crate::vm::config::Share;
 use crate::vm::config::share_name;
 use crate::vm::qemu::APPEND_MAX;
 
+/// Bytes of a Unix socket's path (unix(7)), without the 0 behind it.
+const SOCKET_PATH_MAX: usize = 107;
 /// Longest name of a shared folder, as of any file.
 const NAME_MAX: usize = 255;
 
@@ -45,7 +47,17 @@ fn fifo(spec: &str) -> Result<String> {
     }
     let folder = std::env::current_dir()
         .map_err(|err| usage(format!("--fifo {spec}: there is no current folder: {err}")))?;
-    Ok(parsed.resolved(&folder).to_string())
+    let resolved = parsed.resolved(&folder);
+    if let Kind::Unix { path, .. } = resolved.kind()
+        && path.as_os_str().len() > SOCKET_PATH_MAX
+    {
+        return Err(usage(format!(
+            "--fifo {spec}: the socket's path {} has {} bytes, and at most {SOCKET_PATH_MAX} fit: use a shorter one",
+            path.display(),
+            path.as_os_str().len()
+        )));
+    }
+    Ok(resolved.to_string())
 }
 
 /// Whether `--fifo none` asks for a machine without the device; then it is the only one.
@@ -269,6 +281,14 @@ mod tests {
         assert!(
             error(fifo("unix=a,conect")).contains("--fifo unix=a,conect: unknown option 'conect'")
         );
+    }
+
+    #[test]
+    fn a_socket_whose_path_does_not_fit_is_refused() {
+        let path = |length: usize| format!("/{}", "x".repeat(length - 1));
+        fifo(&format!("unix={}", path(SOCKET_PATH_MAX))).unwrap();
+        let err = error(fifo(&format!("unix={}", path(SOCKET_PATH_MAX + 1))));
+        assert!(err.contains("at most 107 fit"), "{err}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
+use clap::ValueEnum;
 use tempfile::TempDir;
 
 /// The longest path that a Unix socket can have.
@@ -25,18 +26,35 @@ const SOCKET_NAME_MAX: usize = 50;
 const GRACE: Duration = Duration::from_secs(10);
 /// What all names begin with; the kind and random letters follow.
 const PREFIX: &str = "globalfifo-";
-/// All kinds: nothing else is ever removed.
-const KINDS: [&str; 11] = [
-    RUN, TEST, TRACE, "soak", "bench", "alone", "module", "grade", "mutants", "hostile", DEBIAN,
-];
-/// A machine's sockets and logs.
-pub const RUN: &str = "run";
-/// Host ends of a test's FIFOs.
-pub const TEST: &str = "test";
-/// What a traced guest leaves.
-pub const TRACE: &str = "trace";
-/// mmdebstrap's own: files in it belong to subordinate ids, so removing it takes more.
-pub const DEBIAN: &str = "debian";
+
+/// What a directory is for: nothing else is ever removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A machine's sockets and logs.
+    Run,
+    /// Host ends of a test's FIFOs.
+    Test,
+    /// What a traced guest leaves.
+    Trace,
+    /// Host ends of a soak's FIFOs.
+    Soak,
+    /// Sockets of a benchmark.
+    Bench,
+    /// A daemon without a guest.
+    Alone,
+    /// A copy of the driver's sources.
+    Module,
+    /// What a driver is graded with.
+    Grade,
+    /// Sources of mutants.
+    Mutants,
+    /// Sources of hostile drivers.
+    Hostile,
+    /// A new driver.
+    New,
+    /// mmdebstrap's own: files in it belong to subordinate ids of an ordinary user's, so removing it takes more.
+    Debian,
+}
 
 /// A temporary directory; dropping it removes it.
 #[derive(Debug)]
@@ -48,23 +66,25 @@ pub struct Scratch {
 
 impl Scratch {
     /// Makes one in $TMPDIR that only this user can look into, and removes what others left there.
-    pub fn new(kind: &str) -> Result<Self> {
+    pub fn new(kind: Kind) -> Result<Self> {
         Self::in_dir(&std::env::temp_dir(), kind)
     }
 
     /// The same for sockets, whose paths are short: in /tmp if $TMPDIR is too long.
-    pub fn for_sockets(kind: &str) -> Result<Self> {
+    pub fn for_sockets(kind: Kind) -> Result<Self> {
         let wanted = std::env::temp_dir();
         let too_long = wanted.as_os_str().len() + SOCKET_NAME_MAX > SOCKET_PATH_MAX;
         Self::in_dir(if too_long { Path::new("/tmp") } else { &wanted }, kind)
     }
 
     /// The same in a directory of the caller's choice.
-    pub fn in_dir(base: &Path, kind: &str) -> Result<Self> {
-        debug_assert!(KINDS.contains(&kind), "{kind} would never be removed");
+    pub fn in_dir(base: &Path, kind: Kind) -> Result<Self> {
         remove_left_behind(base);
+        let kind = kind
+            .to_possible_value()
+            .context("a kind of directory without a name")?;
         let dir = tempfile::Builder::new()
-            .prefix(&format!("{PREFIX}{kind}-"))
+            .prefix(&format!("{PREFIX}{}-", kind.get_name()))
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(base)
             .with_context(|| {
@@ -95,7 +115,8 @@ fn lock(dir: &Path) -> Option<File> {
 
 /// Removes what labs that were killed have left in a directory.
 pub fn remove_left_behind(base: &Path) {
-    for dir in left_behind(base, |kind| kind != DEBIAN, GRACE) {
+    let is_root = nix::unistd::geteuid().is_root();
+    for dir in left_behind(base, |kind| is_root || kind != Kind::Debian, GRACE) {
         let _ = crate::cache::remove(&dir.path);
     }
 }
@@ -124,15 +145,15 @@ pub struct LeftBehind {
 }
 
 /// Directories of these kinds whose lab has gone.
-pub fn left_behind(base: &Path, wanted: impl Fn(&str) -> bool, grace: Duration) -> Vec<LeftBehind> {
+pub fn left_behind(base: &Path, wanted: impl Fn(Kind) -> bool, grace: Duration) -> Vec<LeftBehind> {
     let user = nix::unistd::geteuid().as_raw();
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let kind = name
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.rsplit_once('-'))
-            .map(|(kind, _)| kind);
-        kind.is_some_and(|kind| KINDS.contains(&kind) && wanted(kind))
+            .and_then(|(kind, _)| Kind::from_str(kind, false).ok());
+        kind.is_some_and(&wanted)
             && path
                 .symlink_metadata()
                 .is_ok_and(|meta| meta.is_dir() && meta.uid() == user)
@@ -163,7 +184,7 @@ mod tests {
     #[test]
     fn a_directory_goes_with_its_owner_and_one_without_an_owner_is_found() {
         let base = tempfile::tempdir().unwrap();
-        let used = Scratch::in_dir(base.path(), RUN).unwrap();
+        let used = Scratch::in_dir(base.path(), Kind::Run).unwrap();
         for name in ["globalfifo-run-left", "globalfifo-other-x", "elsewhere"] {
             fs::create_dir_all(base.path().join(name).join("sub")).unwrap();
         }
@@ -177,6 +198,19 @@ mod tests {
         assert_eq!(mode & 0o7777, 0o700);
         drop(used);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_each_kind_leaves_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        for kind in Kind::value_variants() {
+            let left = Scratch::in_dir(base.path(), *kind).unwrap();
+            let name = left.path().file_name().unwrap().to_owned();
+            drop(left);
+            fs::create_dir(base.path().join(name)).unwrap();
+        }
+        let found = left_behind(base.path(), |_| true, Duration::ZERO);
+        assert_eq!(found.len(), Kind::value_variants().len());
     }
 
     #[test]

@@ -7,12 +7,16 @@
 mod common;
 
 use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
 use common::command;
+use rustix::process::Pid;
+use rustix::process::Signal;
 
 /// How a run of the lab ended.
 #[derive(Debug)]
@@ -422,6 +426,53 @@ fn a_cache_that_is_mounted_noexec_is_named_by_the_doctor_and_by_a_run() {
     );
     assert!(stderr.contains("mounted noexec"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// What was mounted, written or locked there can be removed at once. As the lab starts its helpers.
+#[test]
+fn nothing_of_a_namespace_is_left_when_its_keeper_has_ended() {
+    let script = "for i in $(seq 200); do sleep 1000 & done; echo up; wait";
+    let word = |word: &str| format!(r#"{{"Unix":{:?}}}"#, word.as_bytes());
+    let spec = format!(
+        r#"{{"argv":[{},{},{}],"cwd":null,"env":[],"environment":"Whole","umask":null,"place":"Isolated","parent":{}}}"#,
+        word("sh"),
+        word("-c"),
+        word(script),
+        std::process::id()
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut helper = command(&["@child", "outer", &spec])
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(reader);
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    rustix::process::kill_process(Pid::from_child(&helper), Signal::TERM).unwrap();
+    helper.wait().unwrap();
+    // Whoever is left holds the pipe open, and reading it would have to wait.
+    rustix::io::ioctl_fionbio(said.get_ref(), true).unwrap();
+    assert_eq!(said.read_line(&mut line).unwrap(), 0);
+}
+
+/// The alias of .cargo/config.toml names a package, which each workspace has to have: it is asked for in the one of the folder where the user is.
+#[test]
+fn every_workspace_of_the_repository_has_the_lab() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for folder in ["", "vmm-glue/src/vm", "docs", "fuzz", "fuzz/targets"] {
+        let output = Command::new("cargo")
+            .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+            .current_dir(repository.join(folder))
+            .output()
+            .unwrap();
+        let packages = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            packages.contains(r#""name":"fifo-lab""#) && packages.contains(r#""kind":["bin"]"#),
+            "{folder}: {packages}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }
 
 #[test]

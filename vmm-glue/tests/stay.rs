@@ -32,6 +32,9 @@ use rustix::termios::SpecialCodeIndex;
 
 use crate::pty::Terminal;
 
+/// What a test says that cannot run here, for `cargo lab test` to report it as skipped.
+const SKIP: &str = "# SKIP ";
+
 /// A machine, ended with the test that failed.
 struct Machine {
     name: String,
@@ -457,12 +460,13 @@ fn an_up_that_is_ended_before_its_machine_is_ready_leaves_nothing() {
 }
 
 /// What docs/debugging.md shows. The guest's own module has no debugging information, so that source and lines come from the one beside the
-/// script. Without gdb on this machine there is nothing to try.
+/// script.
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn gdb_stops_the_driver_in_its_write_and_shows_source_and_line() {
     if Command::new("gdb").arg("--version").output().is_err() {
-        eprintln!("no gdb here: apt-get install gdb");
+        // At the beginning of a line: the harness has begun one on a single CPU.
+        eprintln!("\n{SKIP}gdb is not installed: apt-get install gdb");
         return;
     }
     let machine = Machine {

@@ -17,6 +17,8 @@ use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -191,6 +193,32 @@ fn cache() -> tempfile::TempDir {
     dir
 }
 
+/// Makes a cache that has the stages of the user's own, set up before, but the last one.
+fn with_all_but_the_guests_files(to: &Path) {
+    let lab = |words: &[&str]| {
+        let mut lab = Command::new(LAB);
+        lab.args(["-q", "run"]).args(words).stdin(Stdio::null());
+        let output = lab.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    if lab(&["--dry-run"]).contains("not set up yet") {
+        lab(&["--", "true"]);
+    }
+    let of_user = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"),
+        PathBuf::from,
+    );
+    let stages = to.join("globalfifo/stages");
+    fs::create_dir_all(&stages).unwrap();
+    for stage in fs::read_dir(of_user.join("globalfifo/stages")).unwrap() {
+        let stage = stage.unwrap();
+        if stage.file_name() != "guest" {
+            std::os::unix::fs::symlink(stage.path(), stages.join(stage.file_name())).unwrap();
+        }
+    }
+}
+
 /// One boot for the options that shape what the command finds. The directory of the run has a comma and a space in its name.
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
@@ -245,13 +273,16 @@ fn variables_folders_kernel_words_network_and_console_are_as_asked_and_stdin_is_
 }
 
 /// All that shells and users leave lying about, at once: on a terminal, from a subfolder, with a strict umask, flags for another build, and a
-/// directory for temporary files that is too long for sockets and has a comma and a space in it.
+/// directory for temporary files that is too long for sockets and has a comma and a space in it. The guest's files are put together anew, by
+/// that umask.
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn a_strict_umask_flags_of_a_build_and_an_odd_directory_do_not_matter() {
     let base = tempfile::tempdir().unwrap();
     let odd = base.path().join(format!("a,b c{}", "x".repeat(150)));
     fs::create_dir(&odd).unwrap();
+    let cache = base.path().join("cache");
+    with_all_but_the_guests_files(&cache);
     let subfolder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/vm");
     let mut terminal = Terminal::new();
     let mut shell = shell(&format!(
@@ -259,7 +290,8 @@ fn a_strict_umask_flags_of_a_build_and_an_odd_directory_do_not_matter() {
     ));
     shell
         .env("RUSTFLAGS", "-C target-feature=-crt-static")
-        .env("TMPDIR", &odd);
+        .env("TMPDIR", &odd)
+        .env("XDG_CACHE_HOME", cache);
     terminal.start(&shell);
     terminal.wait_for("hi\r\n/usr/bin\r\nrc=0\r\n");
     assert_eq!(terminal.wait(), Some(0));

@@ -17,6 +17,7 @@ use super::interval::Interval;
 use super::stats::Spread;
 use crate::child::Running;
 use crate::child::Spec;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::ui::Step;
 
@@ -55,7 +56,7 @@ struct CriterionInterval {
 /// Runs the benchmark.
 pub fn measure(program: &Path) -> Result<Alone> {
     let step = Step::new("measuring the device alone");
-    let home = Scratch::new("alone")?;
+    let home = Scratch::new(scratch::Kind::Alone)?;
     let spec = Spec::new(program)
         .args(["--bench", "--noplot", &format!("/{SIZE}$")])
         .env("CRITERION_HOME", home.path());

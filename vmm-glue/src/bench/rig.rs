@@ -30,6 +30,7 @@ use crate::cancel;
 use crate::child::Running;
 use crate::child::Spec;
 use crate::escape;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::guest;
 use crate::vm::config::Config;
@@ -68,7 +69,7 @@ pub struct HostCost {
 impl Rig {
     /// Boots a machine with everything in it that is compared. Without `vsock`, that peer is left out.
     pub fn with_peers(config: &Config, paths: &Paths, vsock: Option<&Path>) -> Result<Self> {
-        let sockets = Scratch::for_sockets("bench")?;
+        let sockets = Scratch::for_sockets(scratch::Kind::Bench)?;
         let at = |name: &str| sockets.path().join(name);
         let mut config = config.clone();
         config.fifos = vec![

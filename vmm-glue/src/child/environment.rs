@@ -16,6 +16,8 @@ const BUILDS: [&str; 7] = [
     "CARGO_INCREMENTAL",
     "CARGO_UNSTABLE_",
 ];
+/// cargo-nextest's: retries, profiles, and those that a test of it sees.
+const NEXTEST: &str = "NEXTEST";
 /// Where programs, the user and the user's files are.
 const LITTLE: [&str; 5] = ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR"];
 
@@ -25,6 +27,7 @@ pub fn passes(environment: Environment, name: &str) -> bool {
         Environment::Whole => true,
         Environment::NotTheLoaders => !LOADERS.iter().any(|start| name.starts_with(start)),
         Environment::NotTheBuilds => !is_about_builds(name),
+        Environment::NotNextests => !name.starts_with(NEXTEST),
         Environment::Little => LITTLE.contains(&name) || is_proxy(name),
     }
 }
@@ -68,6 +71,14 @@ mod tests {
         ] {
             assert!(passes(Environment::NotTheBuilds, good), "{good}");
         }
+    }
+
+    #[test]
+    fn options_of_another_nextest_do_not_reach_the_labs() {
+        for bad in ["NEXTEST", "NEXTEST_RETRIES", "NEXTEST_PROFILE"] {
+            assert!(!passes(Environment::NotNextests, bad), "{bad}");
+        }
+        assert!(passes(Environment::NotNextests, "CARGO_HOME"));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -21,6 +24,8 @@ use nix::sched::unshare;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -51,6 +56,11 @@ const OWN: [&str; 4] = ["proc", "dev", "run", "sys"];
 const MERGED: &str = "/lab/tree";
 /// Empty and writable in a view without `host`; whatever else is needed gets bound.
 const EMPTY: [&str; 2] = ["tmp", "root"];
+
+/// Whether the group has been asked to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// How long a group has to end by itself; less than the lab waits for its keeper.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs as a helper; `args` follow [`SUBCOMMAND`].
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -95,7 +105,7 @@ fn helper(args: &[OsString]) -> Result<u8> {
             enter_namespaces()?;
             let mut child = Command::new("/proc/self/exe");
             child.arg(SUBCOMMAND).arg(INNER).args(spec.to_words());
-            keep(child)
+            keep_namespace(child)
         }
     }
 }
@@ -122,10 +132,19 @@ fn own_group(spec: &Spec) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
-            let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGKILL);
+            ENDING.store(true, Ordering::SeqCst);
+            // A program whose own children have groups of their own, as cargo-nextest's, ends these when it is asked to end.
+            let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGTERM);
+            std::thread::sleep(PATIENCE);
+            kill_group();
         }
     });
     die_with_parent(spec, Signal::SIGTERM)
+}
+
+/// Ends this process, too.
+fn kill_group() {
+    let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGKILL);
 }
 
 /// Starts the program and waits for it.
@@ -134,7 +153,33 @@ fn keep(mut command: Command) -> Result<u8> {
     let status = command
         .status()
         .with_context(|| format!("cannot start {}", name.display()))?;
+    if ENDING.load(Ordering::SeqCst) {
+        kill_group();
+    }
     Ok(shell_status(status))
+}
+
+/// Starts process 1 of a namespace and waits for it. When this is asked to end, it ends after everything in the namespace has gone: the kernel
+/// reports the end of a process 1 only then. There is no thread for the signals, for none can be made beside a namespace that is to come.
+fn keep_namespace(mut command: Command) -> Result<u8> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    let mut child = command.spawn().context("cannot start a helper")?;
+    let ended = rustix::process::pidfd_open(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::PidfdFlags::empty(),
+    )?;
+    let mut fds = [
+        PollFd::new(&ended, PollFlags::IN),
+        PollFd::new(&reader, PollFlags::IN),
+    ];
+    while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+    if fds.first().is_some_and(|ended| ended.revents().is_empty()) {
+        child.kill()?;
+    }
+    Ok(shell_status(child.wait()?))
 }
 
 fn program(spec: &Spec) -> Command {

@@ -203,6 +203,15 @@ pub struct Captured {
 
 /// Runs a child to its end, or ends it after this long.
 pub fn capture(spec: &Spec, limit: Duration) -> Result<Captured> {
+    capture_watched(spec, limit, &mut |_| ())
+}
+
+/// The same; each line goes also to `watch` as it comes.
+pub fn capture_watched(
+    spec: &Spec,
+    limit: Duration,
+    watch: &mut (dyn FnMut(&str) + Send),
+) -> Result<Captured> {
     let ended = Ended::new()?;
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let mut command = spec.command();
@@ -212,10 +221,17 @@ pub fn capture(spec: &Spec, limit: Duration) -> Result<Captured> {
         .stderr(writer);
     let mut child = Running::start(&program_name(spec), command)?;
     std::thread::scope(|scope| {
-        let mut reader = ended.reader(reader);
+        let mut reader = BufReader::new(ended.reader(reader));
         let said = scope.spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = reader.read_to_end(&mut bytes);
+            let (mut bytes, mut seen) = (Vec::new(), 0);
+            while reader
+                .read_until(b'\n', &mut bytes)
+                .is_ok_and(|count| count > 0)
+            {
+                let line = bytes.get(seen..).unwrap_or_default();
+                watch(String::from_utf8_lossy(line).trim_end());
+                seen = bytes.len();
+            }
             String::from_utf8_lossy(&bytes).into_owned()
         });
         let status = child.wait_for(limit);

@@ -17,6 +17,7 @@ pub use self::inner::main;
 pub use self::logged::Captured;
 pub use self::logged::Logged;
 pub use self::logged::capture;
+pub use self::logged::capture_watched;
 pub use self::logged::output;
 pub use self::running::Running;
 pub use self::running::killed;

@@ -45,6 +45,8 @@ pub enum Environment {
     NotTheLoaders,
     /// All but what changes cargo's results: flags, profiles and targets.
     NotTheBuilds,
+    /// All but what cargo-nextest takes its options from.
+    NotNextests,
     /// Only where programs, the user and the network's proxies are.
     Little,
 }

@@ -12,8 +12,8 @@ use crate::cli::CompletionsArgs;
 use crate::cli::DocsArgs;
 use crate::cli::ManArgs;
 use crate::exit::usage;
+use crate::files;
 use crate::site::build;
-use crate::stages::module::copy;
 use crate::stages::shop::Shop;
 use crate::streams::Output;
 use crate::ui;
@@ -59,7 +59,7 @@ pub fn docs(args: &DocsArgs) -> Result<u8> {
     let mut folder = site.folder();
     if let Some(dir) = &args.output {
         for file in crate::key::files(&folder)? {
-            copy(&file, &dir.join(file.strip_prefix(&folder)?))?;
+            files::copy(&file, &dir.join(file.strip_prefix(&folder)?))?;
         }
         folder = std::path::absolute(dir).context("there is no current folder")?;
     }

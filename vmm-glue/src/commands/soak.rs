@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cli::SoakArgs;
-use crate::escape;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::soak::account;
 use crate::soak::account::Account;
@@ -43,7 +43,7 @@ const LAST_BYTES: Duration = Duration::from_secs(20);
 
 /// Sets up, boots, soaks, accounts; 0 if nothing was lost.
 pub fn soak(args: &SoakArgs) -> Result<u8> {
-    let dir = Scratch::for_sockets("soak")?;
+    let dir = Scratch::for_sockets(scratch::Kind::Soak)?;
     let data = dir.path().join("data");
     let config = args.config(&data)?;
     let wanted = args.wanted()?;
@@ -209,10 +209,4 @@ impl Soak {
             troubles: self.troubles,
         })
     }
-}
-
-/// A FIFO for `--fifo` at this path.
-pub fn fifo_at(path: &Path) -> String {
-    let path = escape::fifo_spec(path);
-    format!("unix={},capacity=16K", path.to_string_lossy())
 }

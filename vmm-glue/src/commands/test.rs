@@ -151,7 +151,7 @@ fn on_host(shop: &Shop, filter: &Filter, results: &mut Results) -> Result<Vec<Pr
     };
     let programs = host::build(&shop.repository, packages, results)?;
     if filter.may_want_below("host/") {
-        host::run(&programs, filter, results)?;
+        host::run(&shop.repository, &programs, filter, results)?;
         if host::has_doc_tests(&shop.repository) {
             host::doc_tests(&shop.repository, filter, results)?;
         }

@@ -102,7 +102,7 @@ fn traced(
     mut command: Command,
     timeout: Option<Duration>,
 ) -> Result<(u8, Option<Report>)> {
-    let left = Scratch::new(scratch::TRACE)?;
+    let left = Scratch::new(scratch::Kind::Trace)?;
     config.shares.push(Share {
         dir: left.path().to_owned(),
         name: SHARE.to_owned(),

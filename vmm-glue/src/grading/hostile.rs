@@ -21,6 +21,7 @@ use super::report;
 use super::session::Session;
 use super::subject;
 use super::subject::Subject;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::System;
 
@@ -153,7 +154,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
 impl Grader<'_> {
     /// A case's verdicts are those that it expects. The machine is one that an earlier case has left, or is left to the next.
     pub fn hostile(&self, case: &Case, base: &str, session: &mut Option<Session>) -> Result<()> {
-        let scratch = Scratch::new("hostile")?;
+        let scratch = Scratch::new(scratch::Kind::Hostile)?;
         let dir = scratch.path();
         let (given, source) = case.write(dir, base)?;
         let place = case.number(&source)?;

@@ -20,7 +20,8 @@ use super::outcome::Outcome;
 use super::outcome::Verdict;
 use super::session::Session;
 use super::subject;
-use crate::commands::new;
+use crate::files;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::KernelChoice;
 use crate::stages::own;
@@ -190,8 +191,8 @@ impl Family {
 
     /// Builds all in one go: a folder of sources.
     fn build(&self, grader: &Grader<'_>, mutants: &[&Mutant]) -> Result<Vec<PathBuf>> {
-        let folder = Scratch::new("mutants")?;
-        new::write(folder.path(), &self.headers)?;
+        let folder = Scratch::new(scratch::Kind::Mutants)?;
+        files::write(folder.path(), &self.headers)?;
         let mut kbuild = String::new();
         for mutant in mutants {
             let stem = self.stem(mutant);

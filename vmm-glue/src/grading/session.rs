@@ -20,6 +20,7 @@ use super::catalog;
 use super::trace;
 use crate::cancel;
 use crate::exit;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::shop::Shop;
 use crate::vm::config::Config;
@@ -86,7 +87,7 @@ pub struct Session {
 impl Site {
     /// Machines as `config` says, with the rules' programs.
     pub fn new(shop: &Shop, mut config: Config, paths: Paths, programs: &Path) -> Result<Self> {
-        let folder = Scratch::new("grade")?;
+        let folder = Scratch::new(scratch::Kind::Grade)?;
         let script = shop.repository.join(catalog::FOLDER).join(SCRIPT);
         fs::copy(&script, folder.path().join(SCRIPT))
             .with_context(|| format!("cannot copy {}", script.display()))?;

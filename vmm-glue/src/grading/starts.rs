@@ -14,8 +14,10 @@ use super::session::Session;
 use super::subject;
 use crate::cli::Kind;
 use crate::cli::Lang;
-use crate::commands::new;
+use crate::files;
+use crate::scratch;
 use crate::scratch::Scratch;
+use crate::skeletons;
 use crate::stages::System;
 
 /// The rule that a skeleton fails first.
@@ -43,10 +45,10 @@ impl Start {
 
     /// It compiles, loads, and fails the first rule that it has a TODO for.
     pub fn leads(self, grader: &Grader<'_>, session: &mut Option<Session>) -> Result<()> {
-        let folder = Scratch::new("new")?;
+        let folder = Scratch::new(scratch::Kind::New)?;
         let repository = &grader.shop.repository;
-        let sources = new::sources(repository, self.0, self.1, "my_fifo")?;
-        new::write(folder.path(), &sources)?;
+        let sources = skeletons::sources(repository, self.0, self.1, "my_fifo")?;
+        files::write(folder.path(), &sources)?;
         let made = (&grader.ready.tree, &grader.ready.kernel);
         let subject = subject::obtain(grader.shop, made, System::default(), folder.path())?
             .map_err(|failed| anyhow::anyhow!(failed.end.seen))?;

@@ -15,6 +15,7 @@ use super::outcome::End;
 use super::subject::Subject;
 use super::trace::Tools;
 use crate::child;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::kernel;
 use crate::stages::layer;
@@ -31,7 +32,7 @@ pub fn judge(tools: Tools<'_>, subject: &Subject) -> Result<End> {
         return Ok(End::absent("there is no source"));
     }
     let Tools { shop, tree, kernel } = tools;
-    let dir = Scratch::in_dir(shop.cache.root(), "grade")?;
+    let dir = Scratch::in_dir(shop.cache.root(), scratch::Kind::Grade)?;
     let mut names = Vec::new();
     for (name, from) in &subject.sources {
         let to = dir.path().join(name);

@@ -15,7 +15,7 @@ use crate::cache::Entry;
 use crate::child::Environment;
 use crate::child::Place;
 use crate::child::Spec;
-use crate::commands::new;
+use crate::files;
 use crate::key::KeyBuilder;
 use crate::stages::installed;
 use crate::stages::module;
@@ -146,7 +146,7 @@ fn lay_out(dir: &Path, repository: &Path, pages: &Pages) -> Result<()> {
         let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
         files.push((path.clone(), bytes));
     }
-    new::write(&dir.join("src"), &files)?;
+    files::write(&dir.join("src"), &files)?;
     fs::write(dir.join("book.toml"), CONFIG).context("cannot write book.toml")
 }
 

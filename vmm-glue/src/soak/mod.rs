@@ -11,3 +11,13 @@ pub mod account;
 pub mod control;
 pub mod faults;
 pub mod traffic;
+
+use std::path::Path;
+
+use crate::escape;
+
+/// A FIFO for `--fifo` at this path.
+pub fn fifo_at(path: &Path) -> String {
+    let path = escape::fifo_spec(path);
+    format!("unix={},capacity=16K", path.to_string_lossy())
+}

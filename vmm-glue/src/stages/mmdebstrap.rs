@@ -191,7 +191,7 @@ fn fetched_spec(root: &Path) -> Spec {
 /// Where mmdebstrap keeps its own files, in $TMPDIR; what interrupted ones left there is removed first.
 pub fn scratch(shop: &Shop, tool: &Mmdebstrap) -> Result<Scratch> {
     let base = std::env::temp_dir();
-    for left in scratch::left_behind(&base, |kind| kind == scratch::DEBIAN, GRACE) {
+    for left in scratch::left_behind(&base, |kind| kind == scratch::Kind::Debian, GRACE) {
         tool.remove(&left.path);
     }
     if !nix::unistd::geteuid().is_root() {
@@ -209,7 +209,7 @@ pub fn scratch(shop: &Shop, tool: &Mmdebstrap) -> Result<Scratch> {
             "TMPDIR",
         )?;
     }
-    let scratch = Scratch::in_dir(&base, scratch::DEBIAN)?;
+    let scratch = Scratch::in_dir(&base, scratch::Kind::Debian)?;
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o1777))?;
     Ok(scratch)
 }

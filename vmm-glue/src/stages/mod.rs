@@ -35,6 +35,7 @@ pub mod vsock;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Once;
 use std::thread;
 
 use anyhow::Context;
@@ -56,6 +57,7 @@ use self::shop::Shop;
 use crate::cache::Entry;
 use crate::cancel;
 use crate::key::Key;
+use crate::ui;
 
 /// What a machine needs from set-up.
 #[derive(Debug)]
@@ -303,16 +305,42 @@ fn first_cause<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
     }
 }
 
-/// The repository that this lab was built from.
+/// The repository that this lab was built from. Another one, in which the user is, is told of once: its files are not used.
 pub fn repository() -> Result<PathBuf> {
+    static TOLD: Once = Once::new();
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let candidates = manifest
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([Path::new(env!("CARGO_MANIFEST_DIR"))]);
-    candidates
-        .filter_map(|dir| dir.parent())
-        .find(|dir| dir.join("images/tree.toml").is_file())
+    let candidates = manifest.iter().map(PathBuf::as_path).chain([built]);
+    let found = candidates
+        .filter_map(Path::parent)
+        .find(|dir| is_repository(dir))
         .map(Path::to_owned)
-        .context("cannot find the globalfifo repository: run the lab as `cargo lab` inside it")
+        .with_context(|| {
+            format!(
+                "the globalfifo repository is not at {} any more, where this lab was built: run `cargo lab` in a checkout, or install it anew from one: \
+                 cargo install --locked --path vmm-glue",
+                built.parent().unwrap_or(built).display()
+            )
+        })?;
+    TOLD.call_once(|| {
+        let here = std::env::current_dir().unwrap_or_default();
+        let other = here.ancestors().find(|dir| is_repository(dir));
+        if let Some(other) = other.filter(|dir| !is_same(dir, &found)) {
+            ui::warn(&format!(
+                "this lab uses the files of {}, where it was built; `cargo lab` uses those of {}",
+                found.display(),
+                other.display()
+            ));
+        }
+    });
+    Ok(found)
+}
+
+fn is_repository(dir: &Path) -> bool {
+    dir.join("images/tree.toml").is_file() && dir.join("vmm-glue/Cargo.toml").is_file()
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(a) == real(b)
 }

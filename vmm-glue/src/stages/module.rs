@@ -22,6 +22,7 @@ use crate::cache::Entry;
 use crate::child::Bind;
 use crate::child::Spec;
 use crate::child::View;
+use crate::files;
 use crate::key::Key;
 use crate::key::KeyBuilder;
 
@@ -97,20 +98,10 @@ pub fn copy_sources(shop: &Shop, to: &Path) -> Result<()> {
         for path in crate::key::files(&from)? {
             let relative = path.strip_prefix(&from).unwrap_or(&path);
             if is_source(relative) {
-                copy(&path, &to.join(part).join(relative))?;
+                files::copy(&path, &to.join(part).join(relative))?;
             }
         }
     }
-    Ok(())
-}
-
-/// Copies a file, with the folders that it needs.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::copy(from, to)
-        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 

@@ -249,7 +249,7 @@ impl Round<'_> {
 
     /// A machine, with what is at the other end of its FIFOs.
     fn boot(&self) -> Result<Guest> {
-        let dir = Scratch::for_sockets(scratch::TEST)?;
+        let dir = Scratch::for_sockets(scratch::Kind::Test)?;
         let guest = Guest::boot(&self.config(dir.path()), &self.paths)?;
         if let Some(name) = &self.suite.peer {
             Peer::start(dir, name)?;

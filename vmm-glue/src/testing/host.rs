@@ -12,6 +12,8 @@ use anyhow::Result;
 use super::libtest;
 use super::libtest::Kind;
 use super::libtest::Program;
+use super::libtest::Test;
+use super::nextest;
 use super::report::Filter;
 use super::report::Outcome;
 use super::report::Results;
@@ -19,10 +21,13 @@ use super::report::Verdict;
 use crate::child;
 use crate::child::Place;
 use crate::child::Spec;
+use crate::ui;
 
 const PLACE: &str = "host";
 /// A check or a build that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1800);
+/// What cargo says of a command that is not installed.
+const NO_COMMAND: &str = "no such command";
 
 /// What a check needs that cargo does not bring along, and how to get it.
 enum Needs {
@@ -166,22 +171,67 @@ pub fn build(repository: &Path, packages: &[&str], results: &mut Results) -> Res
     Ok(captured.text.lines().filter_map(libtest::program).collect())
 }
 
-/// Runs the usual tests of the programs, several at once.
-pub fn run(programs: &[Program], filter: &Filter, results: &mut Results) -> Result<()> {
+/// Runs the usual tests of the programs, several at once: cargo-nextest does where it is installed.
+pub fn run(
+    repository: &Path,
+    programs: &[Program],
+    filter: &Filter,
+    results: &mut Results,
+) -> Result<()> {
     let mut tests = Vec::new();
     for program in programs {
-        tests.extend(libtest::list(program, PLACE, Kind::Usual, filter)?);
+        tests.extend(libtest::list(
+            program,
+            PLACE,
+            Kind::Usual,
+            &Filter::default(),
+        )?);
     }
+    let all = tests.len();
+    tests.retain(|test| filter.wants(&test.name));
     if results.only_lists(tests.iter().map(|test| test.name.clone())) {
         return Ok(());
     }
+    if tests.is_empty() {
+        return Ok(());
+    }
     results.expect(tests.len());
+    let at_once = std::thread::available_parallelism().map_or(2, usize::from);
+    let rest = by_nextest(repository, tests, all, at_once, results)?;
+    if rest.is_empty() {
+        return Ok(());
+    }
     results.doing("running the host's tests");
-    libtest::run(
-        &tests,
-        std::thread::available_parallelism().map_or(2, usize::from),
-        results,
-    )
+    libtest::run(&rest, at_once, results)
+}
+
+/// Leaves tests to cargo-nextest if it is here; returns those that it has not run.
+fn by_nextest(
+    repository: &Path,
+    tests: Vec<Test>,
+    all: usize,
+    at_once: usize,
+    results: &mut Results,
+) -> Result<Vec<Test>> {
+    let asked = cargo(repository).args([nextest::COMMAND, "--version"]);
+    let answer = child::capture(&asked, LIMIT)?;
+    let (why, rest) = if answer.status == Some(0) {
+        results.doing("running the host's tests by cargo-nextest");
+        let ran = nextest::run(cargo(repository), &tests, (all, at_once), results)?;
+        (ran.said, ran.rest)
+    } else if answer.text.contains(NO_COMMAND) {
+        return Ok(tests);
+    } else {
+        (answer.text, tests)
+    };
+    if !rest.is_empty() {
+        ui::warn(&format!(
+            "cargo-nextest has not run {} of the host's tests, so they are run without it; it said:\n{}",
+            rest.len(),
+            crate::causes::excerpt(&why, 10)
+        ));
+    }
+    Ok(rest)
 }
 
 /// Documentation tests: rustdoc runs them itself, so their times are unknown.

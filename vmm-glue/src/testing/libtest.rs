@@ -24,7 +24,12 @@ use crate::child::Place;
 use crate::child::Spec;
 
 /// A test that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(300);
+
+/// What a program says whose one test has passed.
+const PASSED: &str = "test result: ok. 1 passed";
+/// What begins a line of a test that cannot run here; the reason follows.
+const SKIP: &str = "# SKIP ";
 
 /// A program full of tests.
 #[derive(Debug, Clone)]
@@ -37,6 +42,8 @@ pub struct Program {
     pub dir: PathBuf,
     /// Its package.
     pub package: String,
+    /// What cargo-nextest calls it.
+    id: String,
 }
 
 /// A test of a program.
@@ -47,6 +54,35 @@ pub struct Test {
     /// As its program knows it.
     own_name: String,
     program: Program,
+}
+
+impl Test {
+    /// As its program knows it.
+    pub fn own_name(&self) -> &str {
+        &self.own_name
+    }
+
+    /// What cargo-nextest calls its program.
+    pub fn program_id(&self) -> &str {
+        &self.program.id
+    }
+
+    /// One of a program of this id.
+    #[cfg(test)]
+    pub fn of(id: &str, own_name: &str) -> Self {
+        let program = Program {
+            name: id.to_owned(),
+            path: PathBuf::new(),
+            dir: PathBuf::new(),
+            package: id.to_owned(),
+            id: id.to_owned(),
+        };
+        Self {
+            name: own_name.to_owned(),
+            own_name: own_name.to_owned(),
+            program,
+        }
+    }
 }
 
 /// Whether `#[ignore]`d tests are meant, or the others.
@@ -83,8 +119,18 @@ pub fn program(line: &str) -> Option<Program> {
         name,
         path,
         dir,
+        id: id(&package, target_name, kind),
         package,
     })
+}
+
+/// What cargo-nextest calls a program (its "binary id").
+fn id(package: &str, target: &str, kind: &str) -> String {
+    match kind {
+        "test" => format!("{package}::{target}"),
+        "bin" | "example" | "bench" => format!("{package}::{kind}/{target}"),
+        _ => package.to_owned(),
+    }
 }
 
 /// `path+file:///home/you/globalfifo/device#vhost-device-fifo@0.1.0`, or `…/protocol#0.1.0` for a package named as its directory.
@@ -182,7 +228,17 @@ fn run_one(test: &Test) -> Result<Outcome> {
     })
 }
 
-/// Only a test that says so has passed: one that was not found, or that ended its process, has not.
+/// Of a program that ended with 0 and said this: only a test that says so has passed. One that was not found, or that ended its process, has not.
+pub fn ended_well(said: &str) -> Verdict {
+    if !said.contains(PASSED) {
+        return Verdict::Failed(format!("it ended without a result\n{said}"));
+    }
+    let reason = said.lines().find_map(|line| line.strip_prefix(SKIP));
+    reason.map_or(Verdict::Passed, |reason| {
+        Verdict::Skipped(reason.trim().to_owned())
+    })
+}
+
 fn verdict(captured: &Captured) -> Verdict {
     match captured.status {
         None => Verdict::Failed(format!(
@@ -190,8 +246,7 @@ fn verdict(captured: &Captured) -> Verdict {
             LIMIT.as_secs(),
             captured.text
         )),
-        Some(0) if captured.text.contains("test result: ok. 1 passed") => Verdict::Passed,
-        Some(0) => Verdict::Failed(format!("it ended without a result\n{}", captured.text)),
+        Some(0) => ended_well(&captured.text),
         Some(_) => Verdict::Failed(captured.text.trim().to_owned()),
     }
 }
@@ -210,6 +265,13 @@ mod tests {
     }
 
     #[test]
+    fn programs_have_the_names_that_nextest_gives_them() {
+        assert_eq!(id("fifo-spec", "fifo_spec", "lib"), "fifo-spec");
+        assert_eq!(id("fifo-lab", "boot", "test"), "fifo-lab::boot");
+        assert_eq!(id("fifo-lab", "fifo-lab", "bin"), "fifo-lab::bin/fifo-lab");
+    }
+
+    #[test]
     fn only_an_explicit_pass_is_one() {
         let captured = |status, text: &str| Captured {
             status,
@@ -219,6 +281,16 @@ mod tests {
             verdict(&captured(Some(0), "test result: ok. 1 passed; 0 failed")),
             Verdict::Passed
         );
+        let skipped = captured(
+            Some(0),
+            "running 1 test\n# SKIP no gdb: get it\ntest result: ok. 1 passed",
+        );
+        assert_eq!(
+            verdict(&skipped),
+            Verdict::Skipped("no gdb: get it".to_owned())
+        );
+        let failed = captured(Some(101), "# SKIP no gdb\ntest result: FAILED. 0 passed");
+        assert!(matches!(verdict(&failed), Verdict::Failed(_)));
         assert!(matches!(
             verdict(&captured(Some(0), "test result: ok. 0 passed")),
             Verdict::Failed(_)

@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod ktap;
 pub mod libtest;
 pub mod module;
+pub mod nextest;
 pub mod partition;
 mod peer;
 pub mod report;

@@ -19,6 +19,7 @@ use crate::child;
 use crate::child::Bind;
 use crate::child::Spec;
 use crate::child::View;
+use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages::Edition;
 use crate::stages::Ready;
@@ -34,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs those that are wanted.
 pub fn checks(shop: &Shop, ready: &Ready, filter: &Filter, results: &mut Results) -> Result<()> {
-    let dir = Scratch::in_dir(shop.cache.root(), "module")?;
+    let dir = Scratch::in_dir(shop.cache.root(), scratch::Kind::Module)?;
     module::copy_sources(shop, dir.path())?;
     let view = module::view(shop, &ready.tree, &ready.kernel, dir.path());
     let checks: [(&str, Spec); 2] = [

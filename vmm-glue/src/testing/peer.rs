@@ -262,7 +262,7 @@ mod tests {
 
     fn peer(base: &Path) -> Peer {
         Peer {
-            dir: Scratch::in_dir(base, crate::scratch::TEST).unwrap(),
+            dir: Scratch::in_dir(base, crate::scratch::Kind::Test).unwrap(),
             end: None,
             listener: None,
         }

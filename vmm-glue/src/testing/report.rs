@@ -176,6 +176,16 @@ impl Results {
         }
     }
 
+    /// Tells how far that is, where a line can be written over.
+    pub fn progress(&self) -> impl Fn(&str) + Send + use<> {
+        let bar = self.bar.clone();
+        move |what| {
+            if ui::has_bars() {
+                bar.set_message(what.to_owned());
+            }
+        }
+    }
+
     /// A test is over: prints its line.
     pub fn add(&mut self, mut outcome: Outcome) {
         outcome.name = self.name(outcome.name);

@@ -21,7 +21,7 @@ pub struct RunDir {
 impl RunDir {
     /// Makes it. The console's log is in it, or where the user wants it.
     pub fn create(console: Option<&Path>) -> Result<Self> {
-        let dir = Scratch::for_sockets(scratch::RUN)?;
+        let dir = Scratch::for_sockets(scratch::Kind::Run)?;
         Ok(Self {
             path: dir.path().to_owned(),
             console: console.map(Path::to_owned),
