@@ -347,6 +347,7 @@ impl ScaleArgs {
             ("--capacity", config.capacity.is_some()),
             ("--control", config.control.is_some()),
             ("--smp", config.smp != usual.smp),
+            ("--mem", config.mem != usual.mem),
         ] {
             if given {
                 return Err(usage(format!(

@@ -32,6 +32,8 @@ struct Case {
     capacity: &'static str,
     /// Reads of native AIO that wait on each FIFO.
     requests: u16,
+    /// The guest's memory: a FIFO has receive buffers for twice its capacity.
+    mem: &'static str,
 }
 
 /// Little of everything: what the others are more than.
@@ -41,6 +43,7 @@ const LEAST: Case = Case {
     cpus: 1,
     capacity: "4096",
     requests: 100,
+    mem: "1G",
 };
 
 /// The lines: more of one thing at a time, at the end of several.
@@ -69,6 +72,7 @@ const CASES: [Case; 9] = [
         fifos: 31,
         cpus: 8,
         capacity: "16M",
+        mem: "4G",
         ..LEAST
     },
 ];
@@ -124,6 +128,7 @@ fn writable(path: &Path) -> Result<()> {
 fn measure(case: Case, config: &Config, paths: &Paths) -> Result<Line> {
     let config = Config {
         smp: case.cpus,
+        mem: case.mem.to_owned(),
         fifos: vec!["loopback".to_owned(); usize::from(case.fifos)],
         capacity: Some(case.capacity.to_owned()),
         further: case.devices - 1,
