@@ -5,6 +5,7 @@
 //!
 //! What the host has to know goes to standard output: `NAME VALUE` a line.
 
+use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,8 @@ fn arguments() -> Result<(usize, usize)> {
     Ok((fifos, requests))
 }
 
-fn tell(name: &str, value: impl std::fmt::Display) {
-    println!("{name} {value}");
+fn tell(name: &str, value: impl std::fmt::Display) -> Result<()> {
+    writeln!(stdout(), "{name} {value}").context("telling the host")
 }
 
 /// KiB that the kernel has more than before.
@@ -70,11 +71,11 @@ fn scale() -> Result<()> {
     let began = Instant::now();
     system::load_module()?;
     system::wait_for_file(&last, true)?;
-    tell("bind_us", began.elapsed().as_micros());
+    tell("bind_us", began.elapsed().as_micros())?;
     let bound = Usage::settled()?;
-    tell("bound_kib", more(&before, &bound));
-    tell("first_us", round_trip(&node(0))?);
-    tell("last_us", round_trip(&last)?);
+    tell("bound_kib", more(&before, &bound))?;
+    tell("first_us", round_trip(&node(0))?)?;
+    tell("last_us", round_trip(&last)?)?;
     if requests > 0 {
         wait_in_all(fifos, requests)?;
     }
@@ -108,10 +109,10 @@ fn wait_in_all(fifos: usize, requests: usize) -> Result<()> {
         }
     }
     let all = u128::try_from(fifos * requests)?;
-    tell("submit_ns", began.elapsed().as_nanos() / all);
+    tell("submit_ns", began.elapsed().as_nanos() / all)?;
     let waiting = Usage::settled()?;
     let bytes = more(&before, &waiting) * 1024;
-    tell("request_bytes", bytes / i64::try_from(all)?);
+    tell("request_bytes", bytes / i64::try_from(all)?)?;
 
     // One that comes is for the oldest request of its FIFO; a new one takes its place.
     let (file, context) = files.iter().zip(&contexts).next_back().context("no FIFO")?;
@@ -126,9 +127,9 @@ fn wait_in_all(fifos: usize, requests: usize) -> Result<()> {
         }
         context.submit(&mut Iocb::read(file, &mut room))?;
     }
-    tell("complete_us", median(times)?);
+    tell("complete_us", median(times)?)?;
     let began = Instant::now();
     drop(contexts);
-    tell("end_ns", began.elapsed().as_nanos() / all);
+    tell("end_ns", began.elapsed().as_nanos() / all)?;
     Ok(())
 }
