@@ -3,6 +3,8 @@
 //! The device alone: what it moves over a real socket and real rings, with neither QEMU nor a guest
 //! around it, beside `memcpy` on the same machine.
 //!
+//! `status` is about the event loop: how long the control socket takes to answer beside 31 FIFOs that are flooded (goal: 50 ms).
+//!
 //! ```text
 //! cargo bench -p vhost-device-fifo [-- loopback]
 //! ```
@@ -24,6 +26,10 @@
 mod common;
 
 use std::hint::black_box;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -35,6 +41,9 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
+use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
@@ -260,12 +269,41 @@ fn round_trip(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// An answer of the control socket to `status`: of a device at rest, and of one whose guest keeps all queues full, with
+/// chains that are refused at their first descriptor, and with long ones.
+fn status(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("status");
+    for (name, long) in [("rest", None), ("flood", Some(1)), ("flood-long", Some(32))] {
+        let host = Host::with_control(&["null"; MAX_FIFOS as usize]);
+        let mut driver = host.driver();
+        let mut queues = vec![CONTROL_QUEUE, EVENT_QUEUE];
+        for fifo in 0..MAX_FIFOS {
+            driver.link_long(tx_queue(fifo), long.unwrap_or(1));
+            queues.extend([tx_queue(fifo), rx_queue(fifo)]);
+        }
+        let mut client = BufReader::new(UnixStream::connect(host.control()).unwrap());
+        client.read_line(&mut String::new()).unwrap();
+        let flood = long.map(|_| driver.flood_all(&queues));
+        let mut line = String::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let question = b"{\"command\":\"status\"}\n";
+                client.get_mut().write_all(question).unwrap();
+                line.clear();
+                client.read_line(&mut line).unwrap();
+            });
+        });
+        drop(flood);
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(40);
-    targets = memcpy, loopback, null, zero, round_trip
+    targets = memcpy, loopback, null, zero, round_trip, status
 }
 criterion_main!(benches);

@@ -37,6 +37,7 @@ use crate::device::Device;
 use crate::device::FifoGuard;
 use crate::fault::FaultError;
 use crate::fault::FaultId;
+use crate::fault::FaultRefused;
 use crate::fault::FaultSpec;
 use crate::fifo::Fifo;
 use crate::fifo::NotByHand;
@@ -217,9 +218,13 @@ impl Service {
                 format!("there are {MAX_FAULTS} faults: remove some of them"),
             ));
         }
-        let id = faults
-            .add(&spec)
-            .map_err(|error| Failure::new(Code::NoSuchFifo, error.to_string()))?;
+        let id = faults.add(&spec).map_err(|error| {
+            let code = match error {
+                FaultRefused::NoSuchFifo { .. } => Code::NoSuchFifo,
+                FaultRefused::NotBuilt => Code::Unsupported,
+            };
+            Failure::new(code, error.to_string())
+        })?;
         Ok(Outcome::FaultAdded(FaultAdded { fault: id.0 }))
     }
 
