@@ -75,7 +75,7 @@ pub enum FaultRefused {
     },
     /// Packages leave fault injection out.
     #[error(
-        "this build of vhost-device-fifo has no fault injection: build it from source, with the feature `faults`"
+        "the device was built without fault injection: build it from source, with the feature `faults`"
     )]
     NotBuilt,
 }
