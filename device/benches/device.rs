@@ -3,6 +3,10 @@
 //! The device alone: what it moves over a real socket and real rings, with neither QEMU nor a guest
 //! around it, beside `memcpy` on the same machine.
 //!
+//! `receive` and `echo` have a peer at a UNIX socket: from it to the driver, and there and back.
+//!
+//! `status` is about the event loop: how long the control socket takes to answer beside 31 FIFOs that are flooded (goal: 50 ms).
+//!
 //! ```text
 //! cargo bench -p vhost-device-fifo [-- loopback]
 //! ```
@@ -24,6 +28,11 @@
 mod common;
 
 use std::hint::black_box;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -35,6 +44,9 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
+use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
+use virtio_fifo_protocol::virtio_fifo::MAX_FIFOS;
 use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
@@ -260,12 +272,196 @@ fn round_trip(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A driver that receives what a peer sends through a UNIX socket, as the guest's does: all buffers are posted, and what
+/// was consumed is reported once it is half of the FIFO.
+struct Receiver {
+    driver: Driver,
+    peer: UnixStream,
+    /// Consumed and not reported.
+    unreported: u64,
+    report: Slot,
+    reported: bool,
+    host: Host,
+}
+
+impl Receiver {
+    /// Bytes that each direction holds.
+    const CAPACITY: u32 = 1 << 20;
+    /// Payload of a buffer.
+    const BUFFER: u32 = 1 << 16;
+
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("peer.sock");
+        let spec = format!("unix={},capacity={}", path.display(), Self::CAPACITY);
+        let host = Host::new(&[&spec]);
+        let peer = UnixStream::connect(&path).unwrap();
+        let mut driver = host.driver();
+        let room = RxHeader::LEN as u32 + Self::BUFFER;
+        let count = (Self::CAPACITY / Self::BUFFER) as u16;
+        let rx = slots(&mut driver, rx_queue(0), count, |driver| {
+            driver.writable(room)
+        });
+        let report = slots(&mut driver, tx_queue(0), 1, |driver| {
+            driver.readable(&[0; TxHeader::LEN + 4096])
+        })[0];
+        for slot in rx {
+            driver.make_available(rx_queue(0), slot.head);
+        }
+        driver.notify(rx_queue(0));
+        driver.wait_state(0, |state| state.tx_limit > 0);
+        Self {
+            driver,
+            peer,
+            unreported: 0,
+            report,
+            reported: false,
+            host,
+        }
+    }
+
+    /// The next used buffer: head and length.
+    fn next(&mut self, queue: u16) -> (u32, u32) {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(used) = self.driver.used_entry(queue) {
+                return used;
+            }
+            std::thread::yield_now();
+        }
+        loop {
+            let seen = self.driver.seen(queue);
+            self.driver.set_used_event(queue, seen);
+            if let Some(used) = self.driver.used_entry(queue) {
+                return used;
+            }
+            self.driver.wait_interrupt(queue);
+        }
+    }
+
+    /// Sends `len` bytes, or none, and reports what was consumed.
+    fn send(&mut self, len: u32) {
+        if std::mem::replace(&mut self.reported, true) {
+            self.next(tx_queue(0));
+        }
+        let part = Part {
+            len: TxHeader::LEN as u32 + len,
+            ..self.report.part
+        };
+        let (table, head) = (self.driver.table(tx_queue(0)), self.report.head);
+        self.driver.put_descriptor(table, head, part, 0, 0);
+        let header = self.driver.tx_header(0).to_bytes();
+        self.driver.write(part.at, &header);
+        self.driver.make_available(tx_queue(0), head);
+        self.driver.notify(tx_queue(0));
+        self.driver.streams[0].sent += u64::from(len);
+        self.unreported = 0;
+    }
+
+    fn receive(&mut self, bytes: u64) {
+        let mut received = 0;
+        while received < bytes {
+            let (head, len) = self.next(rx_queue(0));
+            let len = u64::from(len) - RxHeader::LEN as u64;
+            received += len;
+            self.driver.streams[0].consumed += len;
+            self.unreported += len;
+            self.driver.make_available(rx_queue(0), head as u16);
+            self.driver.notify(rx_queue(0));
+            if self.unreported >= u64::from(Self::CAPACITY / 2) {
+                self.send(0);
+            }
+        }
+    }
+}
+
+/// From a peer at a UNIX socket to the driver: 8 MiB an iteration, in writes of so many bytes.
+fn receive(criterion: &mut Criterion) {
+    const BYTES: u64 = 8 << 20;
+    let mut group = criterion.benchmark_group("receive");
+    group.throughput(Throughput::Bytes(BYTES));
+    for write in [1 << 16, 1 << 20] {
+        let mut receiver = Receiver::new();
+        let mut peer = receiver.peer.try_clone().unwrap();
+        let (start, begun) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            let bytes = vec![0x5a; write];
+            for () in begun {
+                for _ in 0..BYTES as usize / write {
+                    peer.write_all(&bytes).unwrap();
+                }
+            }
+        });
+        group.bench_function(BenchmarkId::from_parameter(write), |bencher| {
+            bencher.iter(|| {
+                start.send(()).unwrap();
+                receiver.receive(BYTES);
+            });
+        });
+        drop(start);
+        writer.join().unwrap();
+        drop(receiver.host);
+    }
+    group.finish();
+}
+
+/// 4 KiB to a peer at a UNIX socket, and back.
+fn echo(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("echo");
+    let mut receiver = Receiver::new();
+    let mut peer = receiver.peer.try_clone().unwrap();
+    let echo = std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while peer.read_exact(&mut bytes).is_ok() {
+            peer.write_all(&bytes).unwrap();
+        }
+    });
+    group.bench_function(BenchmarkId::from_parameter(4096), |bencher| {
+        bencher.iter(|| {
+            receiver.send(4096);
+            receiver.receive(4096);
+        });
+    });
+    receiver.peer.shutdown(std::net::Shutdown::Both).unwrap();
+    echo.join().unwrap();
+    group.finish();
+}
+
+/// An answer of the control socket to `status`: of a device at rest, and of one whose guest keeps all queues full, with
+/// chains that are refused at their first descriptor, and with long ones.
+fn status(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("status");
+    for (name, long) in [("rest", None), ("flood", Some(1)), ("flood-long", Some(32))] {
+        let host = Host::with_control(&["null"; MAX_FIFOS as usize]);
+        let mut driver = host.driver();
+        let mut queues = vec![CONTROL_QUEUE, EVENT_QUEUE];
+        for fifo in 0..MAX_FIFOS {
+            driver.link_long(tx_queue(fifo), long.unwrap_or(1));
+            queues.extend([tx_queue(fifo), rx_queue(fifo)]);
+        }
+        let mut client = BufReader::new(UnixStream::connect(host.control()).unwrap());
+        client.read_line(&mut String::new()).unwrap();
+        let flood = long.map(|_| driver.flood_all(&queues));
+        let mut line = String::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let question = b"{\"command\":\"status\"}\n";
+                client.get_mut().write_all(question).unwrap();
+                line.clear();
+                client.read_line(&mut line).unwrap();
+            });
+        });
+        drop(flood);
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(40);
-    targets = memcpy, loopback, null, zero, round_trip
+    targets = memcpy, loopback, null, zero, round_trip, receive, echo, status
 }
 criterion_main!(benches);

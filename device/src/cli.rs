@@ -27,6 +27,8 @@ pub use self::socket::SocketSource;
 
 use self::socket::SocketArgs;
 use crate::ctl::CtlArgs;
+use crate::fault;
+use crate::fault::FaultRefused;
 use crate::fault::FaultSpec;
 use crate::fifo::ResetPolicy;
 use crate::sandbox::Needs;
@@ -79,7 +81,7 @@ pub struct Cli {
 
     /// Something that goes wrong on demand, for instance
     /// "drop-interrupt,fifo=0,p=0.1,count=5,after=200ms,for=2s,seed=7"; repeat it for more
-    #[arg(long = "fault", value_name = "SPEC")]
+    #[arg(long = "fault", value_name = "SPEC", hide = !fault::BUILT_IN)]
     faults: Vec<FaultSpec>,
 
     /// Bytes that each direction of a FIFO holds unless its SPEC says otherwise; K and M are
@@ -290,6 +292,12 @@ impl TryFrom<Cli> for Config {
                 ),
             ));
         }
+        if !fault::BUILT_IN && !cli.faults.is_empty() {
+            return Err(Cli::command().error(
+                ErrorKind::UnknownArgument,
+                format!("--fault: {}", FaultRefused::NotBuilt),
+            ));
+        }
         Ok(Self {
             action,
             faults: cli.faults,
@@ -341,6 +349,25 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Status, message, help and man page agree; a VMM that asks for the capabilities has them.
+    #[test]
+    fn fault_is_an_option_only_where_faults_are_built_in() {
+        let help = Cli::command().render_long_help().to_string();
+        assert_eq!(help.contains("--fault"), fault::BUILT_IN, "{help}");
+        let line = "--socket-path s --fault slow";
+        let parsed = parse(line).map(|config| config.faults.len());
+        let status = parsed.as_ref().map_err(clap::Error::exit_code);
+        assert_eq!(status, if fault::BUILT_IN { Ok(&1) } else { Err(2) });
+        let text = parsed.map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(
+            text.contains("built without fault injection"),
+            !fault::BUILT_IN,
+            "{text}"
+        );
+        let config = parse(&format!("{line} {CAPABILITIES}")).unwrap();
+        assert_eq!(config.action, Action::PrintCapabilities);
+    }
+
     #[test]
     fn defaults() {
         let config = parse("--socket-path /tmp/s").unwrap();
@@ -386,6 +413,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
     fn faults_are_kept_in_order() {
         let config =
             parse("--socket-fd 7 --fifo null --fifo zero --fault stall,fifo=1 --fault slow")

@@ -8,8 +8,6 @@
 //! waits for its lock: the event loop never waits for a whole pass. This file knows queues and FIFOs; it
 //! must not know which thread it runs on, or how a VMM is connected.
 
-use std::io;
-use std::io::Read;
 use std::io::Write;
 
 use virtio_fifo_protocol::virtio_fifo::CTRL_BAD_COUNTER;
@@ -20,7 +18,6 @@ use virtio_fifo_protocol::virtio_fifo::CTRL_OK;
 use virtio_fifo_protocol::virtio_fifo::CTRL_UNSUPPORTED;
 use virtio_fifo_protocol::virtio_fifo::CtrlRequest;
 use virtio_fifo_protocol::virtio_fifo::CtrlResponse;
-use virtio_fifo_protocol::virtio_fifo::RxHeader;
 use virtio_fifo_protocol::virtio_fifo::State;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 
@@ -29,7 +26,8 @@ use crate::chain::ChainWriter;
 use crate::chain::Lengths;
 use crate::device::Device;
 use crate::device::FifoGuard;
-use crate::fault::Tap;
+use crate::fault;
+use crate::fault::FaultyMessages;
 use crate::fifo::Fifo;
 use crate::refusal::Refusal;
 use crate::virtqueue::ActiveQueue;
@@ -124,13 +122,13 @@ pub fn rx(
     budget: &mut Budget,
 ) -> Result<Outcome, QueueError> {
     let pending = |fifo: &Fifo| fifo.pending() > 0;
-    let mut excess = Excess::default();
+    let mut faults = FaultyMessages::default();
     supply(
         queue,
         fifo,
         budget,
         pending,
-        |queue, chain, fifo| match rx_message(queue, chain, fifo, &mut excess) {
+        |queue, chain, fifo| match rx_message(queue, chain, fifo, &mut faults) {
             Ok(used) => Handled { used, moved: used },
             Err(reason) => {
                 fifo.refuse("rx", reason);
@@ -144,101 +142,13 @@ fn rx_message<'a>(
     queue: &mut ActiveQueue<'a>,
     chain: &Chain<'a>,
     fifo: &mut Fifo,
-    excess: &mut Excess,
+    faults: &mut FaultyMessages,
 ) -> Result<usize, Refusal> {
     let lengths = only_writable(queue, chain)?;
     let mut writer = ChainWriter::new(chain, queue.ram(), lengths);
-    let Some(tap) = queue.tap() else {
-        return fifo.deliver(&mut writer, lengths.writable);
-    };
-    let mut space = lengths.writable;
-    if excess.left == 0 {
-        let message = tap.message(fifo.pending());
-        space = space.min(RxHeader::LEN.saturating_add(message.most));
-        if let Some(bytes) = message.overrun {
-            *excess = Excess::over(fifo, bytes);
-        }
-    }
-    let mut sink = AsTold {
-        sink: writer,
-        tap,
-        fifo: fifo.index(),
-        told: false,
-    };
-    if excess.left > 0 {
-        excess.deliver(fifo, &mut sink, space)
-    } else {
-        fifo.deliver(&mut sink, space)
-    }
-}
-
-/// Bytes that are sent though they are not in the FIFO: more than it holds, together.
-#[derive(Debug, Default)]
-struct Excess {
-    sent: u64,
-    left: u64,
-}
-
-impl Excess {
-    fn over(fifo: &Fifo, bytes: u32) -> Self {
-        let capacity = fifo.status().capacity as u64;
-        Self {
-            sent: 0,
-            left: capacity.saturating_add(bytes.into()),
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        fifo: &Fifo,
-        sink: &mut impl Write,
-        space: usize,
-    ) -> Result<usize, Refusal> {
-        let room = space
-            .checked_sub(RxHeader::LEN)
-            .filter(|room| *room > 0)
-            .ok_or(Refusal::WrongLength)?;
-        let len = self.left.min(room as u64);
-        let truth = fifo.rx_header();
-        let header = RxHeader {
-            offset: truth.offset.saturating_add(self.sent),
-            ..truth
-        };
-        sink.write_all(&header.to_bytes())
-            .and_then(|()| io::copy(&mut io::repeat(b'!').take(len), sink))
-            .map_err(|_| Refusal::InvalidChain)?;
-        self.sent += len;
-        self.left -= len;
-        Ok(RxHeader::LEN + usize::try_from(len).unwrap_or(room))
-    }
-}
-
-/// Writes an rx message whose header says what the faults want it to.
-struct AsTold<'a> {
-    sink: ChainWriter<'a>,
-    tap: Tap<'a>,
-    fifo: u16,
-    /// The header is through.
-    told: bool,
-}
-
-impl Write for AsTold<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let header = bytes.first_chunk().filter(|_| !self.told);
-        let Some(header) = header else {
-            return self.sink.write(bytes);
-        };
-        self.told = true;
-        let mut header = RxHeader::from_bytes(*header);
-        header.tx_limit = self.tap.tx_limit(self.fifo, header.tx_limit);
-        let mut header = header.to_bytes();
-        self.tap.content(&mut header);
-        self.sink.write_all(&header)?;
-        Ok(header.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    match queue.tap() {
+        None => fifo.deliver(&mut writer, lengths.writable),
+        Some(tap) => faults.deliver(tap, fifo, writer, lengths.writable),
     }
 }
 
@@ -281,14 +191,11 @@ fn event_message<'a>(
         return Err(Refusal::WrongLength);
     }
     let mut writer = ChainWriter::new(chain, queue.ram(), lengths);
-    let mut state = fifo.tell_state();
-    if let Some(tap) = queue.tap() {
-        state.tx_limit = tap.tx_limit(fifo.index(), state.tx_limit);
-    }
-    let mut bytes = state.to_bytes();
-    if let Some(tap) = queue.tap() {
-        tap.content(&mut bytes);
-    }
+    let state = fifo.tell_state();
+    let bytes = match queue.tap() {
+        None => state.to_bytes(),
+        Some(tap) => fault::message::state(tap, fifo.index(), state),
+    };
     writer
         .write_all(&bytes)
         .map_err(|_| Refusal::InvalidChain)?;

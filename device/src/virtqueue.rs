@@ -18,15 +18,14 @@ use virtio_queue::DescriptorChain;
 use virtio_queue::Queue;
 use virtio_queue::QueueOwnedT;
 use virtio_queue::QueueT;
-use vm_memory::Address;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryAtomic;
 use vm_memory::GuestMemoryMmap;
 
 use crate::chain::Lengths;
+use crate::fault::FaultyRing;
 use crate::fault::Tap;
-use crate::fault::Used;
 use crate::refusal::Refusal;
 use crate::trace::Notified;
 
@@ -118,12 +117,8 @@ pub struct ActiveQueue<'a> {
     vring: MutexGuard<'a, VringState<SharedRam>>,
     ram: &'a GuestRam,
     used: bool,
-    /// Where to ask what goes wrong on demand.
-    tap: Option<Tap<'a>>,
-    /// A used buffer that is to be given back after the next one.
-    held_back: Option<Used>,
-    /// The used ring holds what virtio-queue has not put there and does not count.
-    forged: bool,
+    /// What goes wrong on demand, if anything.
+    faults: Option<FaultyRing<'a>>,
 }
 
 impl std::fmt::Debug for ActiveQueue<'_> {
@@ -164,9 +159,7 @@ impl<'a> ActiveQueue<'a> {
             vring,
             ram,
             used: false,
-            tap,
-            held_back: None,
-            forged: false,
+            faults: tap.map(FaultyRing::new),
         }
     }
 
@@ -215,7 +208,7 @@ impl<'a> ActiveQueue<'a> {
 
     /// Where to ask what goes wrong on demand.
     pub fn tap(&self) -> Option<Tap<'a>> {
-        self.tap
+        self.faults.as_ref().map(FaultyRing::tap)
     }
 
     /// Whether there is a chain to be taken.
@@ -263,54 +256,11 @@ impl<'a> ActiveQueue<'a> {
     pub fn finish(&mut self, chain: &Chain<'_>, len: usize) -> Result<(), QueueError> {
         let (ram, head) = (self.ram, chain.head_index());
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        if let Some(tap) = self.tap {
-            return self.finish_as_told(tap, head, len);
-        }
-        self.queue().add_used(ram, head, len)?;
-        self.used = true;
-        Ok(())
-    }
-
-    fn finish_as_told(&mut self, tap: Tap<'_>, head: u16, len: u32) -> Result<(), QueueError> {
-        let size = self.queue().size();
-        let used = tap.used(head, len, size);
-        if used.later && self.held_back.is_none() {
-            self.held_back = Some(used);
+        if let Some(faults) = &mut self.faults {
+            self.used |= faults.finish(self.vring.get_queue_mut(), ram, head, len)?;
             return Ok(());
         }
-        self.give_back(used)?;
-        self.give_held_back()
-    }
-
-    fn give_held_back(&mut self) -> Result<(), QueueError> {
-        match self.held_back.take() {
-            Some(used) => self.give_back(used),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts into the used ring what virtio-queue may refuse to.
-    fn give_back(&mut self, used: Used) -> Result<(), QueueError> {
-        let ram = self.ram;
-        let queue = self.queue();
-        let size = queue.size();
-        let at = queue.next_used().wrapping_add(used.ahead);
-        queue.set_next_used(at);
-        let id = u16::try_from(used.id).ok().filter(|id| *id < size);
-        if let Some(id) = id {
-            queue.add_used(ram, id, used.len)?;
-        } else {
-            let ring = GuestAddress(queue.used_ring());
-            let entry = ring.unchecked_add(4 + 8 * u64::from(at % size));
-            let memory = virtio_queue::Error::GuestMemory;
-            ram.write_obj([used.id.to_le(), used.len.to_le()], entry)
-                .map_err(memory)?;
-            queue.set_next_used(at.wrapping_add(1));
-            let index = ring.unchecked_add(2);
-            ram.store(at.wrapping_add(1).to_le(), index, Ordering::Release)
-                .map_err(memory)?;
-        }
-        self.forged |= used.ahead > 0 || id.is_none();
+        self.queue().add_used(ram, head, len)?;
         self.used = true;
         Ok(())
     }
@@ -323,7 +273,7 @@ impl<'a> ActiveQueue<'a> {
     pub fn silence(&mut self) -> Result<(), QueueError> {
         let ram = self.ram;
         self.queue().disable_notification(ram)?;
-        self.suppress_as_told()
+        self.suppress_with_faults()
     }
 
     /// Asks the driver to announce buffers again; `true` if some came in the meantime.
@@ -334,25 +284,14 @@ impl<'a> ActiveQueue<'a> {
     pub fn listen(&mut self) -> Result<bool, QueueError> {
         let ram = self.ram;
         let more = self.queue().enable_notification(ram)?;
-        self.suppress_as_told()?;
+        self.suppress_with_faults()?;
         Ok(more)
     }
 
-    fn suppress_as_told(&mut self) -> Result<(), QueueError> {
-        let Some(word) = self.tap.and_then(Tap::suppression) else {
-            return Ok(());
-        };
-        let ram = self.ram;
-        let queue = self.queue();
-        let avail_event = 4 + 8 * u64::from(queue.size());
-        let offset = if queue.event_idx_enabled() {
-            avail_event
-        } else {
-            0
-        };
-        let at = GuestAddress(queue.used_ring()).unchecked_add(offset);
-        ram.store(word.to_le(), at, Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
+    fn suppress_with_faults(&mut self) -> Result<(), QueueError> {
+        if let Some(faults) = &self.faults {
+            faults.suppress(self.vring.get_queue(), self.ram)?;
+        }
         Ok(())
     }
 
@@ -363,14 +302,17 @@ impl<'a> ActiveQueue<'a> {
     ///
     /// When the rings are not in guest memory.
     pub fn notify(&mut self) -> Result<Option<Notified>, QueueError> {
-        self.give_held_back()?;
+        let ram = self.ram;
+        if let Some(faults) = &mut self.faults {
+            self.used |= faults.give_held_back(self.vring.get_queue_mut(), ram)?;
+        }
         if !std::mem::take(&mut self.used) {
             return Ok(None);
         }
         if !self.wants_interrupt()? {
             return Ok(Some(Notified::Suppressed));
         }
-        if !self.tap.is_none_or(Tap::interrupts_now) {
+        if !self.tap().is_none_or(Tap::interrupts_now) {
             return Ok(Some(Notified::Withheld));
         }
         Ok(Some(if signal(&self.vring) {
@@ -381,7 +323,8 @@ impl<'a> ActiveQueue<'a> {
     }
 
     fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
-        let (ram, forged) = (self.ram, std::mem::take(&mut self.forged));
+        let ram = self.ram;
+        let forged = self.faults.as_mut().is_some_and(FaultyRing::take_forged);
         let queue = self.queue();
         if queue.event_idx_enabled() {
             return Ok(queue.needs_notification(ram)? || forged);

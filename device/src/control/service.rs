@@ -35,8 +35,10 @@ use super::protocol::Pushed;
 use super::protocol::Status;
 use crate::device::Device;
 use crate::device::FifoGuard;
+use crate::fault;
 use crate::fault::FaultError;
 use crate::fault::FaultId;
+use crate::fault::FaultRefused;
 use crate::fault::FaultSpec;
 use crate::fifo::Fifo;
 use crate::fifo::NotByHand;
@@ -100,6 +102,14 @@ impl Service {
                     Ok(())
                 })?;
                 Ok(Outcome::Done {})
+            }
+            Command::FaultAdd { .. }
+            | Command::FaultList {}
+            | Command::FaultRemove { .. }
+            | Command::FaultClear {}
+                if !fault::BUILT_IN =>
+            {
+                Err(refused(FaultRefused::NotBuilt))
             }
             Command::FaultAdd { spec } => self.add_fault(&spec),
             Command::FaultList {} => Ok(Outcome::Faults(Faults {
@@ -217,9 +227,7 @@ impl Service {
                 format!("there are {MAX_FAULTS} faults: remove some of them"),
             ));
         }
-        let id = faults
-            .add(&spec)
-            .map_err(|error| Failure::new(Code::NoSuchFifo, error.to_string()))?;
+        let id = faults.add(&spec).map_err(refused)?;
         Ok(Outcome::FaultAdded(FaultAdded { fault: id.0 }))
     }
 
@@ -270,9 +278,51 @@ impl Service {
     }
 }
 
+fn refused(error: FaultRefused) -> Failure {
+    let code = match error {
+        FaultRefused::NoSuchFifo { .. } => Code::NoSuchFifo,
+        FaultRefused::NotBuilt => Code::Unsupported,
+    };
+    Failure::new(code, error.to_string())
+}
+
 fn by_name(counts: impl IntoIterator<Item = (Refusal, u64)>) -> BTreeMap<String, u64> {
     counts
         .into_iter()
         .map(|(reason, count)| (reason.name().to_owned(), count))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fifo::ResetPolicy;
+    use crate::spec::FifoSpec;
+    use crate::spec::Kind;
+
+    #[test]
+    fn fault_commands_are_unsupported_where_faults_are_not_built_in() {
+        let spec = FifoSpec {
+            kind: Kind::Null,
+            capacity: 16,
+        };
+        let device = Device::new(&[spec], ResetPolicy::Keep).unwrap();
+        let service = Service::new(Arc::new(device));
+        let commands = [
+            Command::FaultAdd {
+                spec: "slow".to_owned(),
+            },
+            Command::FaultList {},
+            Command::FaultRemove { fault: 1 },
+            Command::FaultClear {},
+        ];
+        for command in commands {
+            let code = service
+                .run(command.clone())
+                .map_err(|failure| failure.code)
+                .err();
+            let unsupported = code == Some(Code::Unsupported);
+            assert_eq!(unsupported, !fault::BUILT_IN, "{command:?}: {code:?}");
+        }
+    }
 }

@@ -201,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
     fn a_watcher_is_told_of_faults() {
         let (device, service) = device();
         let mut watcher = Watcher::new(Vec::new(), service.status());

@@ -96,7 +96,7 @@ enum CtlCommand {
         #[arg(default_value = "on")]
         state: Switch,
     },
-    /// Have things go wrong, or see what does
+    /// Have things go wrong, or see what does; not with a device from a package, which is built without fault injection
     #[command(subcommand)]
     Fault(FaultCommand),
     /// Tell what happens until Ctrl-C

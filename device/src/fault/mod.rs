@@ -5,13 +5,17 @@
 //! Each time that something could go wrong, whoever does it asks [`Faults`] what becomes of it: an
 //! *opportunity*. The answer says so in the words of the specification (an interrupt is withheld, a
 //! used length is another one), and whoever asked carries it out. So this module must not know
-//! queues, guest memory or sockets, and those who ask must not know why.
+//! queues, guest memory or sockets, and those who ask must not know why. Its decorators of used rings
+//! (`queue`) and of messages ([`message`]) do know them: they carry out what takes more than a line.
 //!
-//! Without a fault there is nobody to ask: [`Faults::tap`] is one relaxed load.
+//! Without a fault there is nobody to ask: [`Faults::tap`] is one relaxed load. Without the feature `faults` there never
+//! is anybody: it is a constant, and the compiler leaves the decorators out.
 
 mod dice;
 mod liar;
+pub mod message;
 mod plan;
+mod queue;
 
 use std::fmt;
 use std::io;
@@ -40,12 +44,14 @@ use tracing::warn;
 pub use self::kind::Kind;
 pub use self::kind::Lane;
 pub use self::kind::Place;
+pub use self::message::FaultyMessages;
 pub use self::plan::Due;
 pub use self::plan::FaultId;
 pub use self::plan::Host;
 pub use self::plan::Message;
 pub use self::plan::Report;
 pub use self::plan::Used;
+pub use self::queue::FaultyRing;
 pub use self::spec::FaultError;
 pub use self::spec::FaultSpec;
 
@@ -53,12 +59,25 @@ use self::plan::Plan;
 use crate::trace::Tracer;
 use crate::trace::What;
 
-/// A FIFO was named that the device does not have.
+/// Whether this build has fault injection: the feature `faults`.
+pub const BUILT_IN: bool = cfg!(feature = "faults");
+
+/// Why a fault was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no FIFO {fifo}: the device has {count}, numbered from 0")]
-pub struct NoSuchFifo {
-    fifo: u16,
-    count: u16,
+pub enum FaultRefused {
+    /// A FIFO was named that the device does not have.
+    #[error("there is no FIFO {fifo}: the device has {count}, numbered from 0")]
+    NoSuchFifo {
+        /// The one that was named.
+        fifo: u16,
+        /// How many there are.
+        count: u16,
+    },
+    /// Packages leave fault injection out.
+    #[error(
+        "the device was built without fault injection: build it from source, with the feature `faults`"
+    )]
+    NotBuilt,
 }
 
 /// The faults of a device.
@@ -98,11 +117,14 @@ impl Faults {
     ///
     /// # Errors
     ///
-    /// [`NoSuchFifo`]
-    pub fn add(&self, spec: &FaultSpec) -> Result<FaultId, NoSuchFifo> {
+    /// [`FaultRefused`]
+    pub fn add(&self, spec: &FaultSpec) -> Result<FaultId, FaultRefused> {
+        if !BUILT_IN {
+            return Err(FaultRefused::NotBuilt);
+        }
         let count = self.num_fifos;
         if let Some(fifo) = spec.fifo.filter(|fifo| *fifo >= count) {
-            return Err(NoSuchFifo { fifo, count });
+            return Err(FaultRefused::NoSuchFifo { fifo, count });
         }
         let id = self.with(|plan, now| plan.add(spec, now));
         info!(id = id.0, fault = %spec, "fault added");
@@ -132,12 +154,12 @@ impl Faults {
 
     /// Whether there is anything to ask below.
     pub fn active(&self) -> bool {
-        self.active.load(Ordering::Relaxed)
+        BUILT_IN && self.active.load(Ordering::Relaxed)
     }
 
     /// What to ask about `place`; `None` while no fault is set.
     pub fn tap(&self, place: Place) -> Option<Tap<'_>> {
-        self.active.load(Ordering::Relaxed).then_some(Tap {
+        self.active().then_some(Tap {
             faults: self,
             place,
         })

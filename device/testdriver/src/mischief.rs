@@ -12,6 +12,7 @@ use vm_memory::GuestAddress;
 
 use crate::AVAIL_OFFSET;
 use crate::Driver;
+use crate::NEXT;
 use crate::USED_OFFSET;
 
 impl Driver {
@@ -39,6 +40,21 @@ impl Driver {
             .avail_index(queue)
             .wrapping_add((*seed >> 40) as u16 & 63);
         self.ram.store(index, avail, Ordering::Release).unwrap();
+    }
+
+    /// Makes one chain of `len` descriptors of the first ones of `queue`, each of which the device reads: the chain of every
+    /// entry of the available ring as long as nothing else was made available.
+    pub fn link_long(&mut self, queue: u16, len: u16) {
+        let part = self.readable(&[0; 64]);
+        let table = self.table(queue);
+        for index in 0..len {
+            let (flags, next) = if index + 1 < len {
+                (NEXT, index + 1)
+            } else {
+                (0, 0)
+            };
+            self.put_descriptor(table, index, part, flags, next);
+        }
     }
 
     /// Keeps a queue full from another thread until the result is dropped.

@@ -119,6 +119,7 @@ impl Host {
     }
 
     /// How often a fault has struck, all of them together.
+    #[cfg(feature = "faults")]
     pub fn strikes(&self) -> u64 {
         let faults = self.device.faults().list();
         faults.iter().map(|fault| fault.strikes).sum()

@@ -164,6 +164,7 @@ fn clear_and_hangup() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
 fn faults() {
     let fifo = Controlled::start(&["null"]);
     assert_eq!(fifo.text(&["fault", "add", "slow,fifo=0,p=0.5"]), "1\n");

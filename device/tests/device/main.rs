@@ -22,6 +22,7 @@ mod ctl;
 mod ctl_program;
 mod endpoints;
 mod example;
+#[cfg(feature = "faults")]
 mod faults;
 mod hostile;
 mod landlock;

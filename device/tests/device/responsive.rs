@@ -47,20 +47,6 @@ enum Flood {
     LongAndClear,
 }
 
-/// One chain of [`LONG`] descriptors of `queue`, each of which is read by the device.
-fn link_long(driver: &mut Driver, queue: u16) {
-    let part = driver.readable(&[0; 64]);
-    let table = driver.table(queue);
-    for index in 0..LONG {
-        let (flags, next) = if index + 1 < LONG {
-            (NEXT, index + 1)
-        } else {
-            (0, 0)
-        };
-        driver.put_descriptor(table, index, part, flags, next);
-    }
-}
-
 /// Requests to clear FIFO 0, of descriptors 0 and 1.
 fn link_clear(driver: &mut Driver) {
     let request = CtrlRequest {
@@ -100,7 +86,7 @@ fn status_is_answered_in_time_while_every_fifo_is_flooded(
     let fifos = 0..MAX_FIFOS;
     if !matches!(flood, Flood::Empty) {
         for fifo in fifos.clone() {
-            link_long(&mut driver, tx_queue(fifo));
+            driver.link_long(tx_queue(fifo), LONG);
         }
     }
     if matches!(flood, Flood::LongAndClear) {
@@ -146,7 +132,7 @@ fn wait_for_more(driver: &Driver, at: u16) {
 fn a_fifo_that_is_flooded_can_be_had_after_a_chain() {
     let host = Host::new(&["loopback"]);
     let mut driver = host.driver();
-    link_long(&mut driver, tx_queue(0));
+    driver.link_long(tx_queue(0), LONG);
     let flooding = driver.flood(tx_queue(0));
     driver.wait_interrupt(tx_queue(0));
     let mut waited: Vec<_> = (0..201)

@@ -54,6 +54,7 @@ fn until(fifo: &Controlled, what: &str, wanted: impl Fn(&Value) -> bool) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
 fn keys_push_a_line_clear_hang_up_and_drop_an_interrupt() {
     let fifo = Controlled::start(&["null", "null"]);
     let mut terminal = panel(&fifo);
@@ -181,6 +182,7 @@ fn pid_of_top(path: &str) -> Pid {
 }
 
 #[test]
+#[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
 fn without_a_terminal_it_prints_as_many_blocks_as_asked_for() {
     let fifo = Controlled::start(&["null", "loopback"]);
     fifo.text(&["push", "0", "hello"]);

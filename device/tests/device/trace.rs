@@ -155,6 +155,7 @@ fn bytes_of_an_endpoint_are_traced_in_both_directions() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
 fn what_happens_to_a_fifo_is_traced() {
     let host = Host::with_control(&["null"]);
     let mut driver = host.driver();

@@ -43,7 +43,7 @@ const ARM64: &str = "aarch64-unknown-linux-gnu";
 
 /// Formatting and lints of the workspace, the licences and sources of what it depends on, and whether it compiles for another processor: name,
 /// cargo's arguments, and what else it takes.
-const CHECKS: [(&str, &[&str], Needs); 4] = [
+const CHECKS: [(&str, &[&str], Needs); 6] = [
     ("rustfmt", &["fmt", "--all", "--check"], Needs::Nothing),
     (
         "clippy",
@@ -83,6 +83,35 @@ const CHECKS: [(&str, &[&str], Needs); 4] = [
             ARM64,
             "no standard library for arm64 here: rustup target add aarch64-unknown-linux-gnu",
         ),
+    ),
+    // As packages build the daemon: without fault injection.
+    (
+        "clippy-without-faults",
+        &[
+            "clippy",
+            "-p",
+            "vhost-device-fifo",
+            "--no-default-features",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        Needs::Nothing,
+    ),
+    // The library's own tests alone: a program built so would replace the one that the other tests start.
+    (
+        "without-faults",
+        &[
+            "test",
+            "-p",
+            "vhost-device-fifo",
+            "--no-default-features",
+            "--lib",
+            "--quiet",
+        ],
+        Needs::Nothing,
     ),
     (
         "deny",
