@@ -343,7 +343,6 @@ fn faults_have_a_limit() {
     client.get(&add);
 }
 
-/// What a client gets wrong is said to it, and the connection goes on.
 /// `code`, of a build that has fault injection.
 fn fault(code: &'static str) -> &'static str {
     if cfg!(feature = "faults") {
@@ -353,6 +352,7 @@ fn fault(code: &'static str) -> &'static str {
     }
 }
 
+/// What a client gets wrong is said to it, and the connection goes on.
 #[rstest]
 #[case(b"\n", "bad-json")]
 #[case(b"status\n", "bad-json")]
