@@ -5,6 +5,7 @@
 #   guest.sh load KO [PARAMETER…]   status 0 if insmod was content; prints `node PATH` for each node, `made PATH` for one made here
 #   guest.sh unload MODULE          status 0 if rmmod was content; prints what is left of the module
 #   guest.sh run RULE SECONDS NODE  the rule's status and output
+#   guest.sh trace RULE SECONDS NODE  the same, traced; its part of the timeline goes to /mnt/traces/RULE
 #   guest.sh busy MODULE NODE       rmmod while NODE is open; prints its complaint
 #   guest.sh again MODULE KO COUNT [PARAMETER…]   rmmod and insmod, COUNT times; prints the nodes
 #   guest.sh leaks                  what kmemleak has found; of the debug kernel
@@ -147,9 +148,12 @@ answer)
 leaks)
     cd /sys/kernel/debug && echo scan >kmemleak && sleep 6 && echo scan >kmemleak && cat kmemleak
     ;;
-run)
+run | trace)
     echo "grader: $1" >/dev/kmsg
-    RULE_LIMIT=$2 "/mnt/rules/$1" "$3" 2>&1
+    by=
+    [ $what = trace ] && by="/opt/globalfifo/bin/tracer /mnt/traces/$1"
+    # shellcheck disable=SC2086
+    RULE_LIMIT=$2 $by "/mnt/rules/$1" "$3" 2>&1
     status=$?
     # A process that SIGKILL does not end.
     [ $status = 3 ] && stacks

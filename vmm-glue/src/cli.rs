@@ -259,6 +259,9 @@ pub struct DocsArgs {
     /// Copy the site to this folder, which must not exist or be empty; without it, it stays in the cache.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Instead of the site, make the figures that are traces, from traces: into the folder, or over those of this repository.
+    #[arg(long)]
+    pub figures: bool,
 }
 
 /// `cargo lab completions`.

@@ -59,6 +59,15 @@ fn textbook() -> String {
     fs::read_to_string(path).unwrap()
 }
 
+/// That of a write: no reader hears of it.
+fn textbook_without_its_last_wake_up() -> String {
+    let text = textbook();
+    let (before, after) = text
+        .rsplit_once("wake_up_interruptible(&dev->wait);")
+        .unwrap();
+    format!("{before}{after}")
+}
+
 fn write(path: &Path, text: &str) -> String {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
@@ -113,6 +122,52 @@ fn a_driver_that_oopses_has_one_clear_verdict_on_the_terminal_and_in_json_and_le
             .find(|line| line.ends_with(&format!("  {id}")));
         assert!(line.unwrap().starts_with(word), "{id}: {}", found.stdout);
     }
+}
+
+/// The driver has no virtio device: its timeline has the guest's calls alone.
+#[test]
+#[ignore = "boots a guest"]
+fn a_rule_that_fails_has_its_timeline_as_a_page_and_one_that_passes_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = textbook_without_its_last_wake_up();
+    let path = write(&dir.path().join("driver.c"), &text);
+    let name = |file: &str| dir.path().join(file).display().to_string();
+    let (json, html, traces) = (name("out.json"), name("out.html"), name("traces"));
+    let args = [
+        &path,
+        "--json",
+        &json,
+        "--html",
+        &html,
+        "--trace",
+        &traces,
+        "--rule",
+        "read.data",
+        "--rule",
+        "read.wakes",
+    ];
+    let found = grade(&args);
+    assert_eq!(found.status, 1, "{}{}", found.stdout, found.stderr);
+    let page = format!("{traces}/read.wakes.html");
+    assert!(found.stdout.contains(&page), "{}", found.stdout);
+    let value: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let rules = value["rules"].as_array().unwrap();
+    let of = |id: &str| rules.iter().find(|rule| rule["id"] == id).unwrap();
+    assert_eq!(of("read.wakes")["trace"], page.as_str());
+    assert_eq!(of("read.data").get("trace"), None);
+    let report = fs::read_to_string(html).unwrap();
+    assert!(
+        report.contains(r#"href="traces/read.wakes.html""#),
+        "{report}"
+    );
+    let pages: Vec<_> = fs::read_dir(&traces).unwrap().collect();
+    assert_eq!(pages.len(), 1, "{pages:?}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(
+        page.contains("\nsys_read") && page.contains("trace of read.wakes"),
+        "a page without calls"
+    );
 }
 
 #[test]

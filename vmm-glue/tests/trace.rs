@@ -11,7 +11,11 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::thread;
 
 use common::command;
 use serde_json::Value;
@@ -156,6 +160,78 @@ fn bytes_of_an_endpoint_are_linked_to_the_call_that_reads_them() {
         last.unwrap(),
         &["sys_write", "write", "pop", "endpoint-write"],
     );
+}
+
+/// A program of the guest's, compiled by `cargo lab cc`.
+fn compile(dir: &Path, name: &str, libraries: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/trace/{name}.c"));
+    let to = dir.join(name);
+    let args = ["-q", "cc", source.to_str().unwrap()];
+    let output = command(&[&args, libraries, &["-o", to.to_str().unwrap()]].concat())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A peer of a `unix=` FIFO: once the guest's program has written that its request waits, it sends what the request then gets. The path
+/// from that byte to the completion is one chain, over the daemon and the driver.
+fn a_peers_byte_completes(name: &str, libraries: &[&str], path: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    compile(dir.path(), name, libraries);
+    let socket = dir.path().join("u");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let peer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 6]).unwrap();
+        stream.write_all(b"from the peer").unwrap();
+        // Until the guest has gone: a peer that closes hangs up.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let fifo = format!("unix={},connect", socket.display());
+    let script = format!("./{name} && exit 3");
+    let share = dir.path().display().to_string();
+    let options = ["--fifo", &fifo, "--share", &share];
+    let (stdout, json) = trace(dir.path(), &options, &script);
+    assert_eq!(stdout, "from the peer\n");
+    peer.join().unwrap();
+    let chains = json["chains"].as_array().unwrap();
+    let chains: Vec<_> = chains.iter().map(|chain| steps(&json, chain)).collect();
+    let from_peer: Vec<_> = chains
+        .iter()
+        .filter(|steps| steps[0].0 == "endpoint-read")
+        .collect();
+    assert_eq!(from_peer.len(), 1, "{chains:?}");
+    has_in_order(from_peer[0], path);
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_byte_of_a_peer_is_linked_to_the_completion_of_native_aio() {
+    let path = [
+        "endpoint-read",
+        "push",
+        "receive",
+        "read",
+        "request_complete",
+    ];
+    a_peers_byte_completes("aio", &["-laio"], &path);
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_byte_of_a_peer_is_linked_to_the_completion_of_io_uring() {
+    let path = [
+        "endpoint-read",
+        "push",
+        "receive",
+        "read",
+        "io_uring_complete",
+    ];
+    a_peers_byte_completes("uring", &["-luring"], &path);
 }
 
 #[test]

@@ -98,6 +98,9 @@ pub fn write(report: &Report, dir: &Path) -> Result<()> {
     };
     put(JSON, &json(report)?)?;
     put("bench.csv", &csv(report)?)?;
+    for trace in &report.traces {
+        put(&trace.file, &trace.page)?;
+    }
     put("bench.html", &page::render(report))
 }
 

@@ -27,4 +27,5 @@ pub mod rounds;
 pub mod stats;
 pub mod svg;
 pub mod table;
+pub mod trips;
 pub mod units;

@@ -11,6 +11,7 @@ use maud::html;
 use super::plan;
 use super::plan::Group;
 use super::report::Report;
+use super::report::Trace;
 use super::results::Metric;
 use super::results::Name;
 use super::results::Results;
@@ -46,6 +47,7 @@ pub fn render(report: &Report) -> String {
                 (verdicts::goals(report))
                 (verdicts::changes(report))
                 (latencies(results))
+                (traces(&report.traces))
                 (by_size(results))
                 (notification(results))
                 (requests(results))
@@ -83,6 +85,22 @@ fn latencies(results: &Results) -> Markup {
             }
             (lines_by(results, Group::RoundTrip, Metric::P50, "p50 by size", &time("p50")))
             (lines_by(results, Group::RoundTrip, Metric::P99, "p99 by size", &time("p99")))
+        }
+    }
+}
+
+/// Links to single round trips.
+fn traces(traces: &[Trace]) -> Markup {
+    html! {
+        @if let Some(first) = traces.first() {
+            p {
+                "From the write to the read, step by step, of " (first.of) " round trips of " (plan::TRACED) " bytes in a boot of their own; tracing makes them slower: "
+                @for (number, trace) in traces.iter().enumerate() {
+                    @if number > 0 { ", " }
+                    a href=(trace.file) { "the " (trace.which) " one, " (units::time(real(trace.nanos))) }
+                }
+                "."
+            }
         }
     }
 }
@@ -362,6 +380,10 @@ mod tests {
     use super::*;
 
     fn page() -> String {
+        render(&report())
+    }
+
+    fn report() -> Report {
         let measured = |nanos| Measured {
             operations: 100,
             bytes: 6400,
@@ -394,7 +416,25 @@ mod tests {
         };
         let mut report = Report::new(Facts::default(), results, None, None);
         report.changes = Some(Changes::since(&earlier, &report.facts, &report.results));
-        render(&report)
+        report
+    }
+
+    #[test]
+    fn a_traced_round_trip_is_linked_with_its_time() {
+        let mut report = report();
+        report.traces = vec![Trace {
+            which: "worst",
+            file: "worst.html".to_owned(),
+            page: String::new(),
+            nanos: 1_500_000,
+            of: 700,
+        }];
+        let page = render(&report);
+        let link = r#"<a href="worst.html">the worst one, 1.50 ms</a>"#;
+        assert!(
+            page.contains(link) && page.contains("of 700 round trips"),
+            "{page}"
+        );
     }
 
     #[test]

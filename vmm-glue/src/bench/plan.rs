@@ -198,6 +198,22 @@ impl Trial {
     }
 }
 
+/// Bytes of a message of the round trips that are traced.
+pub const TRACED: usize = 64;
+/// For how long they go on, in milliseconds: a thousand of them and more.
+const TRACED_MILLIS: u64 = 500;
+
+/// The round trips that are traced, over the only FIFO of their machine.
+pub fn traced() -> Task {
+    Task {
+        work: Work::RoundTrip {
+            way: Way::Fifo(path(0)),
+            size: TRACED,
+        },
+        millis: TRACED_MILLIS,
+    }
+}
+
 /// Everything to measure in a round; with patterns, only what has one of them in its name. What is compared follows
 /// one another.
 pub fn trials(extent: &Extent, only: &[String]) -> Vec<Trial> {

@@ -26,6 +26,23 @@ pub struct Report {
     pub goals: Vec<Goal>,
     /// What is different from an earlier run.
     pub changes: Option<Changes>,
+    /// Single round trips as timelines.
+    pub traces: Vec<Trace>,
+}
+
+/// A round trip as a page of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Which one: median or worst.
+    pub which: &'static str,
+    /// Name of the page, beside the report's.
+    pub file: String,
+    /// The page.
+    pub page: String,
+    /// How long it took while it was traced, in nanoseconds.
+    pub nanos: u64,
+    /// Of how many.
+    pub of: usize,
 }
 
 impl Report {
@@ -46,6 +63,7 @@ impl Report {
             idle,
             goals,
             changes: None,
+            traces: Vec::new(),
         }
     }
 

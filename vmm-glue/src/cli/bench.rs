@@ -39,6 +39,9 @@ pub struct BenchArgs {
     /// Say what is faster or slower than in an earlier run: the folder of its bench.json.
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
+    /// Trace round trips of 64 bytes as well, in a boot of their own, and link the median one and the worst one from bench.html.
+    #[arg(long)]
+    pub trace: bool,
     /// Where bench.json, bench.csv and bench.html are written.
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     pub out: PathBuf,

@@ -81,6 +81,9 @@ pub struct GradeArgs {
     /// Write the results as a page that opens without a network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Trace the run of each rule's program, and write the timeline of each that fails as a page, RULE.html, to this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["batch", "list", "show", "table"])]
+    pub trace: Option<PathBuf>,
     /// The language of the rules' words; without it, that of LC_ALL, LC_MESSAGES or LANG.
     #[arg(long, value_enum, value_name = "LANG")]
     lang: Option<Lang>,

@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use fifo_lab_agent::Command;
 use indicatif::ProgressBar;
 
+use super::trace;
 use crate::bench::baseline::Baseline;
 use crate::bench::changes::Changes;
 use crate::bench::device;
@@ -14,25 +16,36 @@ use crate::bench::facts::Host;
 use crate::bench::files;
 use crate::bench::goals::Verdict;
 use crate::bench::idle;
+use crate::bench::peers;
 use crate::bench::plan;
 use crate::bench::plan::Extent;
 use crate::bench::plan::Trial;
 use crate::bench::report::Report;
+use crate::bench::report::Trace;
 use crate::bench::results::Figures;
 use crate::bench::results::Results;
 use crate::bench::rig::Rig;
 use crate::bench::rounds;
+use crate::bench::stats::real;
 use crate::bench::table;
+use crate::bench::trips;
+use crate::bench::units;
 use crate::cancel;
 use crate::cli::BenchArgs;
+use crate::escape;
 use crate::exit;
+use crate::scratch;
+use crate::scratch::Scratch;
 use crate::stages;
 use crate::stages::Wanted;
 use crate::stages::device_bench;
+use crate::stages::guest;
 use crate::stages::installed::Installed;
 use crate::stages::shop::Shop;
 use crate::stages::vsock;
+use crate::trace::page;
 use crate::ui;
+use crate::vm::config::Config;
 use crate::vm::config::Paths;
 use crate::vm::machine;
 use crate::vm::qemu;
@@ -84,7 +97,56 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     let mut report = Report::new(facts, results, alone, idle);
     report.changes =
         baseline.map(|earlier| Changes::since(&earlier, &report.facts, &report.results));
+    if args.trace {
+        report.traces = traces(args, &paths).map_err(exit::as_machine)?;
+    }
     finish(&report, args)
+}
+
+/// Round trips over a FIFO whose peer is an echo on this host, traced: the median one and the worst one.
+fn traces(args: &BenchArgs, paths: &Paths) -> Result<Vec<Trace>> {
+    let sockets = Scratch::for_sockets(scratch::Kind::Bench)?;
+    let socket = sockets.path().join("host");
+    peers::listen("FIFO", &socket)?;
+    let config = Config {
+        fifos: vec![format!(
+            "unix={},connect",
+            escape::fifo_spec(&socket).to_string_lossy()
+        )],
+        ..args.config()?
+    };
+    // Its lines are figures of a machine that is being traced: nobody wants them.
+    let words = [
+        "sh".to_owned(),
+        "-c".to_owned(),
+        "exec \"$@\" >/dev/null".to_owned(),
+        "bench".to_owned(),
+        format!("/{}/bin/bench", guest::HOME),
+        serde_json::to_string(&plan::traced())?,
+    ];
+    let command = Command {
+        argv: words.to_vec(),
+        cwd: "/root".to_owned(),
+        ..Command::default()
+    };
+    let (status, report) = trace::traced(config, paths, command, None)?;
+    let size = u64::try_from(plan::TRACED)?;
+    let cuts = report.and_then(|report| trips::cut(&report, size));
+    let (0, Some(cuts)) = (status, cuts) else {
+        ui::warn("--trace: the guest has made no round trip that could be traced");
+        return Ok(Vec::new());
+    };
+    let names = ["median", "worst"].into_iter();
+    Ok(names
+        .zip(&cuts)
+        .map(|(which, cut)| Trace {
+            which,
+            file: format!("round-trip-{which}.html"),
+            page: page::page(&cut.report),
+            nanos: cut.nanos,
+            of: cut.of,
+        })
+        .collect())
 }
 
 /// The earlier run to compare with, read before anything is booted: where it cannot be, minutes are saved.
@@ -185,6 +247,15 @@ impl rounds::Host for Guest {
 fn finish(report: &Report, args: &BenchArgs) -> Result<u8> {
     files::write(report, &args.out)?;
     ui::print(&table::render(report));
+    for trace in &report.traces {
+        ui::print(&format!(
+            "written: {}, the {} round trip of {} that were traced, {}",
+            args.out.join(&trace.file).display(),
+            trace.which,
+            trace.of,
+            units::time(real(trace.nanos))
+        ));
+    }
     ui::print(&format!(
         "written: bench.json, bench.csv and bench.html in {}",
         args.out.display()

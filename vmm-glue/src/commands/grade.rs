@@ -122,7 +122,11 @@ fn run(
             install: Vec::new(),
             driver: Driver::None,
             system,
-            programs: Need::IfTheyBuild,
+            programs: match args.trace {
+                // The guest's part is one of them.
+                Some(_) => Need::All,
+                None => Need::IfTheyBuild,
+            },
         },
     )?;
     let programs = programs::obtain(&shop, &ready.tree)?;
@@ -136,7 +140,10 @@ fn run(
             return Ok(None);
         }
     };
-    let site = Site::new(&shop, config, Paths::new(&ready), programs.path())?;
+    let mut site = Site::new(&shop, config, Paths::new(&ready), programs.path())?;
+    if args.trace.is_some() {
+        site = site.with_traces()?;
+    }
     let module = Module {
         tools: Some(Tools {
             shop: &shop,
@@ -155,6 +162,9 @@ fn run(
         system.kernel,
         &args.parameters,
     );
+    if let Some(pages) = &args.trace {
+        course = course.with_timelines(pages);
+    }
     for rule in rules {
         if !each(course.rule(rule)?) {
             break;
@@ -181,7 +191,7 @@ fn write(args: &GradeArgs, grading: &Grading, catalog: &Catalog) -> Result<()> {
         let text = match option {
             "--json" => grading.json(catalog)?,
             "--junit" => grading.junit(catalog)?,
-            _ => html::render(grading, catalog),
+            _ => html::render(grading, catalog, path.parent().unwrap_or(Path::new("."))),
         };
         if path == Path::new("-") {
             ui::print(&text);

@@ -3,10 +3,14 @@
 //! `cargo lab completions` and `cargo lab man`: what shells and man(1) know of the command line, made from the command line itself; and
 //! `cargo lab docs`.
 
+use std::path::Path;
+
 use anyhow::Context;
 use anyhow::Result;
 use clap::CommandFactory;
+use fifo_lab_agent::Command;
 
+use super::trace;
 use crate::cli::Cli;
 use crate::cli::CompletionsArgs;
 use crate::cli::DocsArgs;
@@ -14,9 +18,16 @@ use crate::cli::ManArgs;
 use crate::exit::usage;
 use crate::files;
 use crate::site::build;
+use crate::stages;
+use crate::stages::Wanted;
 use crate::stages::shop::Shop;
 use crate::streams::Output;
+use crate::trace::figures::FIGURES;
+use crate::trace::svg::Picture;
 use crate::ui;
+use crate::vm::config::Config;
+use crate::vm::config::Paths;
+use crate::vm::machine;
 
 /// The program's own name: there are no spaces in the names of commands that shells complete, nor in those of pages.
 const PROGRAM: &str = "fifo-lab";
@@ -45,6 +56,48 @@ pub fn man(args: &ManArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// Traces each figure's command on a machine of its own, and draws it.
+fn figures(shop: &Shop, output: Option<&Path>) -> Result<u8> {
+    let config = Config::default();
+    machine::check(&config)?;
+    let ready = stages::set_up(shop, &Wanted::programs_on(config.system))?;
+    let paths = Paths::new(&ready);
+    for figure in FIGURES {
+        let command = Command {
+            argv: figure
+                .command
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
+            cwd: "/root".to_owned(),
+            ..Command::default()
+        };
+        let (status, report) = trace::traced(config.clone(), &paths, command, None)?;
+        let picture = report.and_then(|report| Picture::through(figure.through(), &report));
+        let failed = || {
+            format!(
+                "{}: its command ended with {status}, and has no {}",
+                figure.path,
+                figure.through()
+            )
+        };
+        let picture = picture.with_context(failed)?;
+        if let Some(step) = figure.missing(picture.names()) {
+            anyhow::bail!(
+                "{}: the trace has no {step} at its place; try again on a machine with less to do",
+                figure.path
+            );
+        }
+        let path = output.unwrap_or(&shop.repository).join(figure.path);
+        let folder = path.parent().unwrap_or(&path);
+        let written =
+            std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, picture.svg()));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        ui::say(&format!("written: {}", path.display()));
+    }
+    Ok(0)
+}
+
 /// Makes the documentation's site, and says where it is.
 pub fn docs(args: &DocsArgs) -> Result<u8> {
     if let Some(dir) = &args.output
@@ -55,7 +108,11 @@ pub fn docs(args: &DocsArgs) -> Result<u8> {
             dir.display()
         )));
     }
-    let site = build::obtain(&Shop::open()?)?;
+    let shop = Shop::open()?;
+    if args.figures {
+        return figures(&shop, args.output.as_deref());
+    }
+    let site = build::obtain(&shop)?;
     let mut folder = site.folder();
     if let Some(dir) = &args.output {
         for file in crate::key::files(&folder)? {

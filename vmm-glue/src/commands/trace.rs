@@ -21,13 +21,13 @@ use crate::stages;
 use crate::stages::guest;
 use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
-use crate::trace::daemon::Tracing;
 use crate::trace::page;
 use crate::trace::perfetto;
 use crate::trace::report::Report;
+use crate::trace::run::Recorder;
 use crate::trace::run::SHARE;
 use crate::trace::run::assemble;
-use crate::trace::svg;
+use crate::trace::svg::Picture;
 use crate::tty;
 use crate::ui;
 use crate::ui::Step;
@@ -95,8 +95,8 @@ pub fn as_page(
     Ok(status)
 }
 
-/// Boots and traces; no report if the guest cannot trace, which it has said.
-fn traced(
+/// Boots and traces; the status is the command's. There is no report if the guest cannot trace, which it has said.
+pub fn traced(
     mut config: Config,
     paths: &Paths,
     mut command: Command,
@@ -119,18 +119,16 @@ fn traced(
     let mut machine = machine::boot(&config, paths)?;
     machine.tell_ptys();
     let control = machine.run.control(config.control.as_deref());
-    let tracing = Tracing::begin(&control)?;
-    let loops = tracing.loops.clone();
+    let recorder = Recorder::begin(&machine, &control)?;
     let result = run::attend(&mut machine, &command, timeout).map_err(exit::as_machine);
     tty::restore();
     let status = result?;
-    let traced = tracing.end()?;
+    let recorded = recorder.end()?;
     machine.tell_complaints();
     drop(machine);
 
     let step = Step::new("putting the timeline together".to_owned());
-    let is_loop = |fifo| loops.contains(&fifo);
-    let report = assemble(left.path(), traced, &words, &is_loop);
+    let report = assemble(left.path(), recorded, &words);
     let has_run = left.path().join("meta.json").exists();
     if report.is_err() && status == CANNOT && !has_run {
         return Ok((status, None));
@@ -145,7 +143,7 @@ fn write(report: &Report, path: &Path, format: TraceFormat) -> Result<()> {
         TraceFormat::Html => page::page(report).into_bytes(),
         TraceFormat::Json => report.json()?,
         TraceFormat::Perfetto => perfetto::file(report),
-        TraceFormat::Svg => svg::picture(report).into_bytes(),
+        TraceFormat::Svg => Picture::longest(report).svg().into_bytes(),
     };
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     ui::say(&format!("written: {}", path.display()));

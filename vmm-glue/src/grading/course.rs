@@ -4,6 +4,7 @@
 //!
 //! It must not know how a machine is spoken to, nor how outcomes are shown.
 
+use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -20,11 +21,14 @@ use super::session::Session;
 use super::session::Site;
 use super::style;
 use super::subject::Subject;
+use super::timeline;
+use super::timeline::Timelines;
 use super::trace;
 use super::trace::Module;
 use crate::cancel;
 use crate::exit;
 use crate::stages::KernelChoice;
+use crate::ui;
 
 /// A driver that has brought down so many machines is not tried further.
 const LOST_MAX: usize = 6;
@@ -48,6 +52,7 @@ pub struct Course<'a> {
     module: Module<'a>,
     kernel: KernelChoice,
     parameters: &'a [String],
+    timelines: Option<Timelines<'a>>,
     session: Option<Session>,
     node: Option<String>,
     /// Whether there is a virtio device behind the node.
@@ -82,6 +87,7 @@ impl<'a> Course<'a> {
             module,
             kernel,
             parameters,
+            timelines: None,
             session: None,
             node: None,
             has_device: false,
@@ -103,6 +109,12 @@ impl<'a> Course<'a> {
     /// Why a machine did not come up, if one did not: the grading is not whole then.
     pub fn no_machine(&self) -> Option<&str> {
         self.no_machine.as_deref()
+    }
+
+    /// Traces the run of each rule's program. The site has a folder for it.
+    pub fn with_timelines(mut self, pages: &'a Path) -> Self {
+        self.timelines = self.site.traces().map(|shared| Timelines { shared, pages });
+        self
     }
 
     /// The machine, once the module has been unloaded again; none if it did not survive.
@@ -309,22 +321,47 @@ impl<'a> Course<'a> {
     }
 
     fn program(&mut self, rule: &Rule, node: &str) -> Result<End> {
+        let (end, is_stuck) = match (self.timelines, &self.session) {
+            (Some(timelines), Some(session)) => {
+                let recording = timelines.begin(session, &rule.id)?;
+                let (end, is_stuck) = self.run("trace", rule, node)?;
+                match recording.refusal() {
+                    None => (recording.end(end, node), is_stuck),
+                    Some(why) => {
+                        ui::warn(&format!("no trace of {}: {why}", rule.id));
+                        self.run("run", rule, node)?
+                    }
+                }
+            }
+            _ => self.run("run", rule, node)?,
+        };
+        if is_stuck {
+            // A process that does not end keeps the file open: no rule after it would have the FIFO to itself.
+            self.lost.push(rule.id.clone());
+            self.session = None;
+            self.is_loaded = false;
+        }
+        Ok(end)
+    }
+
+    /// Runs a rule's program as guest.sh's `run` or `trace` does: its end, and whether it has left a process that SIGKILL does not end.
+    fn run(&mut self, how: &str, rule: &Rule, node: &str) -> Result<(End, bool)> {
         let seconds = rule.limit().as_secs().to_string();
-        let words = ["run", &rule.id, &seconds, node];
-        let (answer, end) = self.call(&rule.id, &words, rule.limit())?;
+        let words = [how, &rule.id, &seconds, node];
+        let more = match how {
+            "trace" => timeline::OVERHEAD,
+            _ => Duration::ZERO,
+        };
+        let (answer, end) = self.call(&rule.id, &words, rule.limit() + more)?;
         let Some((status, text)) = answer else {
-            return Ok(end);
+            return Ok((end, false));
         };
         let end = End::from_program(status, rule.must, &text);
         if status != 3 {
-            return Ok(end);
+            return Ok((end, false));
         }
-        // A process that does not end keeps the file open: no rule after it would have the FIFO to itself.
-        self.lost.push(rule.id.clone());
-        self.session = None;
-        self.is_loaded = false;
         let waits = trace::waits(&text, &self.module);
-        Ok(end.with_kernel(waits.unwrap_or_default()))
+        Ok((end.with_kernel(waits.unwrap_or_default()), true))
     }
 
     /// A rule about a device with faults or neighbours, on a machine of its own; the other one stays.

@@ -2,6 +2,8 @@
 
 //! A grading as one page that opens without a network, light and dark.
 
+use std::path::Path;
+
 use maud::DOCTYPE;
 use maud::Markup;
 use maud::PreEscaped;
@@ -16,7 +18,9 @@ use super::report::Grading;
 const STYLE: &str = include_str!("page.css");
 
 /// The page.
-pub fn render(grading: &Grading, catalog: &Catalog) -> String {
+///
+/// `folder` is where it will be: links to other pages are relative to it.
+pub fn render(grading: &Grading, catalog: &Catalog, folder: &Path) -> String {
     let lang = catalog.lang;
     let page = html! {
         (DOCTYPE)
@@ -33,7 +37,7 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
                 @if let Some(error) = &grading.error { p { strong { (lang.label("no verdict")) ": " } (error) } }
                 table {
                     thead { tr { th { (lang.label("rule")) } th { "" } th { (lang.label("verdict")) } th { (lang.label("seconds")) } th { (lang.label("what holds")) } } }
-                    tbody { @for outcome in &grading.rules { (row(outcome, catalog)) } }
+                    tbody { @for outcome in &grading.rules { (row(outcome, catalog, folder)) } }
                 }
             }
         }
@@ -41,7 +45,7 @@ pub fn render(grading: &Grading, catalog: &Catalog) -> String {
     page.into_string()
 }
 
-fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
+fn row(outcome: &Outcome, catalog: &Catalog, folder: &Path) -> Markup {
     let rule = catalog.rule_of(outcome);
     let lang = catalog.lang;
     html! {
@@ -56,7 +60,10 @@ fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
                     dl {
                         @for (word, text) in report::details(outcome) {
                             dt { (lang.label(word)) }
-                            dd { pre { (text) } }
+                            dd {
+                                @if word == "trace" { a href=(link(text, folder)) { (text) } }
+                                @else { pre { (text) } }
+                            }
                         }
                         @if let (Some(rule), Verdict::Fail) = (rule, outcome.verdict) {
                             @for (word, text) in report::advice(rule, catalog) {
@@ -71,6 +78,14 @@ fn row(outcome: &Outcome, catalog: &Catalog) -> Markup {
     }
 }
 
+/// The page at `path`, as seen from `folder`: the two may be moved together.
+fn link(path: &str, folder: &Path) -> String {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (page, folder) = (absolute(Path::new(path)), absolute(folder));
+    let relative = page.strip_prefix(&folder);
+    relative.unwrap_or(&page).display().to_string()
+}
+
 fn class(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
@@ -81,7 +96,6 @@ fn class(verdict: Verdict) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::super::outcome::End;
@@ -90,10 +104,19 @@ mod tests {
     #[test]
     fn the_page_explains_a_failure_and_fetches_nothing() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let end = End::fail("write", "5 & more", "<script>");
+        let mut end = End::fail("write", "5 & more", "<script>");
+        end.trace = "a/traces/read.wakes.html".to_owned();
         let rules = vec![end.outcome("read.wakes", true, Duration::ZERO)];
         let grading = Grading::new(Path::new("a<b.c"), "stock", rules);
-        let page = render(&grading, &Catalog::load(repository).unwrap());
+        let page = render(
+            &grading,
+            &Catalog::load(repository).unwrap(),
+            Path::new("a"),
+        );
+        assert!(
+            page.contains(r#"<a href="traces/read.wakes.html">a/traces/read.wakes.html</a>"#),
+            "{page}"
+        );
         assert!(page.contains("a&lt;b.c") && page.contains("5 &amp; more"));
         assert!(!page.contains("<script") && !page.contains("http"));
         assert!(page.contains("wake_up_interruptible") && page.contains("prefers-color-scheme"));

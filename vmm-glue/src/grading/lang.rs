@@ -52,6 +52,7 @@ impl Lang {
             "expected" => "应为",
             "seen" => "实为",
             "kernel" => "内核",
+            "trace" => "追踪",
             "why" => "原因",
             "hint" => "提示",
             "lesson" => "课程",
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn a_chinese_label_is_as_wide_as_the_margin_of_the_lines_below() {
         for label in [
-            "done", "expected", "seen", "kernel", "why", "hint", "lesson", "see", "test",
+            "done", "expected", "seen", "kernel", "trace", "why", "hint", "lesson", "see", "test",
         ] {
             let first = Lang::Zh.margin(label, true);
             let width: usize = first

@@ -28,5 +28,6 @@ mod shown;
 mod starts;
 mod style;
 pub mod subject;
+pub mod timeline;
 pub mod trace;
 pub mod watch;

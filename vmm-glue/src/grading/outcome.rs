@@ -56,6 +56,9 @@ pub struct Outcome {
     /// What the kernel reported meanwhile, with the user's files and lines.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kernel: String,
+    /// The page with the timeline of its run, as a path.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace: String,
 }
 
 /// An end without the rule that it belongs to.
@@ -71,6 +74,8 @@ pub struct End {
     pub seen: String,
     /// What the kernel reported.
     pub kernel: String,
+    /// The page with its timeline, if there is one.
+    pub trace: String,
 }
 
 impl End {
@@ -82,6 +87,7 @@ impl End {
             expected: String::new(),
             seen: String::new(),
             kernel: String::new(),
+            trace: String::new(),
         }
     }
 
@@ -140,6 +146,7 @@ impl End {
             expected: last("expected: "),
             seen: last("seen: "),
             kernel: String::new(),
+            trace: String::new(),
         };
         if verdict == Verdict::Fail && end.seen.is_empty() {
             end.seen = format!("the program ended with status {status}: {}", text.trim());
@@ -158,6 +165,7 @@ impl End {
             expected: self.expected,
             seen: self.seen,
             kernel: self.kernel,
+            trace: self.trace,
         }
     }
 }

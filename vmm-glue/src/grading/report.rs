@@ -242,6 +242,7 @@ pub fn details(outcome: &Outcome) -> Vec<(&'static str, &str)> {
         ("expected", &outcome.expected),
         ("seen", &outcome.seen),
         ("kernel", &outcome.kernel),
+        ("trace", &outcome.trace),
     ]
     .into_iter()
     .filter(|(_, text)| !text.is_empty())

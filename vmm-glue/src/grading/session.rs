@@ -17,6 +17,7 @@ use anyhow::Context;
 use anyhow::Result;
 
 use super::catalog;
+use super::timeline;
 use super::trace;
 use crate::cancel;
 use crate::exit;
@@ -29,6 +30,7 @@ use crate::vm::config::Paths;
 use crate::vm::config::Share;
 use crate::vm::console;
 use crate::vm::guest::Guest;
+use crate::vm::machine::Machine;
 use crate::vm::monitor;
 
 /// Line that parts what a call says from what the kernel has logged meanwhile.
@@ -52,6 +54,8 @@ pub struct Site {
     config: Config,
     paths: Paths,
     folder: Scratch,
+    /// Where traced guests leave their part; none where nothing is traced.
+    traces: Option<Scratch>,
 }
 
 /// How a call ended.
@@ -104,7 +108,25 @@ impl Site {
             config,
             paths,
             folder,
+            traces: None,
         })
+    }
+
+    /// The same, with a folder where machines leave what they trace.
+    pub fn with_traces(mut self) -> Result<Self> {
+        let traces = Scratch::new(scratch::Kind::Trace)?;
+        self.config.shares.push(Share {
+            dir: traces.path().to_owned(),
+            name: timeline::SHARE.to_owned(),
+            read_only: false,
+        });
+        self.traces = Some(traces);
+        Ok(self)
+    }
+
+    /// Folder of the host where machines leave what they trace.
+    pub fn traces(&self) -> Option<&Path> {
+        self.traces.as_ref().map(Scratch::path)
     }
 
     /// Folder of the host that machines see.
@@ -140,6 +162,16 @@ impl Site {
 }
 
 impl Session {
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.guest.machine
+    }
+
+    /// The daemon's control socket.
+    pub fn control(&self) -> PathBuf {
+        self.guest.machine.run.control(None)
+    }
+
     /// Calls guest.sh with these words.
     pub fn call(&mut self, words: &[&str], limit: Duration) -> Result<Call> {
         let script = format!("/mnt/grade/{SCRIPT}");

@@ -16,6 +16,8 @@ use super::event::Timeline;
 const FAR: usize = 20_000;
 /// What follows from a receive outside of an interrupt comes within this, in nanoseconds.
 const SOON: u64 = 200_000;
+/// A completion wakes its task within this, in nanoseconds: the CPU itself may be kept waiting by its host meanwhile.
+const WAKES: u64 = 50_000_000;
 
 /// One event of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,7 @@ const DAEMON: [(&str, &str); 6] = [
     ("endpoint-read", "fifo"),
     ("endpoint-write", "fifo"),
 ];
-const DRIVER: [(&str, &str); 8] = [
+const DRIVER: [(&str, &str); 9] = [
     ("write", "fifo"),
     ("send", "fifo"),
     ("interrupt", "queue"),
@@ -118,14 +120,18 @@ const DRIVER: [(&str, &str); 8] = [
     ("read", "fifo"),
     ("wake", "fifo"),
     ("signal", "fifo"),
+    ("request_serve", "fifo"),
     ("request_complete", "fifo"),
 ];
-const KERNEL: [(&str, &str); 4] = [
+const KERNEL: [(&str, &str); 5] = [
     ("signal_generate", "pid"),
     ("sched_waking", "pid"),
     ("sched_switch", "next_pid"),
     ("irq_handler_entry", ""),
+    ("io_uring_complete", ""),
 ];
+
+const QEMU: [(&str, &str); 1] = [("runs", "tid")];
 
 /// Links the events of a timeline. `is_loop` tells of which FIFOs what is written is read; times of
 /// guest and host may be off by `bound` nanoseconds.
@@ -152,6 +158,8 @@ struct Linker<'a> {
     /// System calls, and signals delivered, of each task.
     calls: HashMap<i32, Vec<usize>>,
     delivered: HashMap<i32, Vec<usize>>,
+    /// QEMU's thread that raises interrupts.
+    main_loop: Option<u64>,
 }
 
 impl<'a> Linker<'a> {
@@ -162,6 +170,7 @@ impl<'a> Linker<'a> {
             index: HashMap::new(),
             calls: HashMap::new(),
             delivered: HashMap::new(),
+            main_loop: timeline.main_loop.and_then(|tid| u64::try_from(tid).ok()),
         };
         for (at, event) in timeline.events.iter().enumerate() {
             if event.name.starts_with("sys_") {
@@ -175,6 +184,7 @@ impl<'a> Linker<'a> {
             let kinds: &[_] = match event.place {
                 Place::Daemon => &DAEMON,
                 Place::Driver(_) => &DRIVER,
+                Place::Qemu(_) => &QEMU,
                 _ => &KERNEL,
             };
             let Some((name, field)) = kinds.iter().find(|(name, _)| *name == &*event.name) else {
@@ -343,20 +353,39 @@ impl<'a> Linker<'a> {
         let interrupt = self.last(self.list(("interrupt", rx)), received, on_cpu);
         let mut ends = received.saturating_add(SOON);
         if let (Some(interrupt), Some(number)) = (interrupt, cpu) {
-            let irq = ("irq_handler_entry", u64::from(number));
+            let irq = self.list(("irq_handler_entry", u64::from(number)));
             let mut by = "QEMU";
-            if let Some(entry) = self.last(self.list(irq), self.time(interrupt), on_cpu) {
-                tail = chain.add(entry, tail, by);
-                by = "driver";
-                let lasts = self.event(entry).map_or(0, |entry| entry.lasts);
-                if lasts > 0 {
-                    ends = self.time(entry).saturating_add(lasts);
+            if let Some(entry) = self.last(irq, self.time(interrupt), |_| true) {
+                let ended = self.event(entry).map_or(0, |event| event.ns + event.lasts);
+                if ended >= received {
+                    ends = ended;
+                }
+                // One that was entered for another reason may see this one as well.
+                if self.time(entry) >= not_before {
+                    if let Some(run) = notify.and_then(|notify| self.raises(notify, entry)) {
+                        tail = chain.add(run, tail, "host's scheduler");
+                    }
+                    tail = chain.add(entry, tail, by);
+                    by = "driver";
                 }
             }
             tail = chain.add(interrupt, tail, by);
         }
         tail = chain.add(receive, tail, "driver");
         self.consequences(chain, tail, receive, (received, ends), position);
+    }
+
+    /// The run of QEMU's main loop that takes a notification and raises the interrupt, if the loop slept before.
+    fn raises(&self, notify: usize, entry: usize) -> Option<usize> {
+        let runs = self.list(("runs", self.main_loop?));
+        let notified = self.time(notify);
+        let before = self.last(runs, notified, |_| true);
+        let ends = |run| self.event(run).map_or(0, |run| run.ns + run.lasts);
+        if before.is_some_and(|run| ends(run) > notified) {
+            return None;
+        }
+        let run = self.first(runs, notified, |_| true)?;
+        (self.time(run) <= self.time(entry)).then_some(run)
     }
 
     /// What the driver did with what it received, until the end of the interrupt.
@@ -373,19 +402,75 @@ impl<'a> Linker<'a> {
         let (since, ends) = time;
         let here = |event: &Event| event.cpu == cpu && event.ns <= ends;
         let next = |kind, from| self.first(self.list((kind, fifo)), from, here);
-        if let Some(wake) = next("wake", since) {
-            let wake_step = chain.add(wake, tail, "driver");
-            self.reader(chain, wake_step, (self.time(wake), ends), cpu, position);
-        } else {
-            self.reader(chain, tail, (since, ends), cpu, position);
+        let served = self.request(fifo, since, position);
+        match next("wake", since) {
+            Some(wake) => {
+                let wake_step = chain.add(wake, tail, "driver");
+                if served.is_none() {
+                    self.reader(chain, wake_step, (self.time(wake), ends), cpu, position);
+                }
+            }
+            None if served.is_none() => self.reader(chain, tail, (since, ends), cpu, position),
+            None => {}
         }
         if let Some(signal) = next("signal", since) {
             let signal_step = chain.add(signal, tail, "driver");
             self.handlers(chain, signal_step, (self.time(signal), ends), cpu);
         }
-        if let Some(complete) = next("request_complete", since) {
-            let complete_step = chain.add(complete, tail, "driver");
-            self.woken(chain, complete_step, (self.time(complete), ends), cpu);
+        if let Some((read, complete)) = served {
+            let read = chain.add(read, tail, "driver");
+            self.completion(chain, read, complete);
+        }
+    }
+
+    /// The request of native AIO that has read a byte: when it read, and its completion. The driver tells the bytes
+    /// that were read, and then on the same CPU whose request that was.
+    fn request(&self, fifo: u64, since: u64, position: u64) -> Option<(usize, usize)> {
+        let reads = self.list(("read", fifo));
+        let read = self.first(reads, since, |read| holds(read, position))?;
+        let (cpu, at) = (self.event(read)?.cpu, self.time(read));
+        let here = |event: &Event| event.cpu == cpu;
+        let serve = self.first(self.list(("request_serve", fifo)), at, here)?;
+        let between = self.first(reads, at + 1, here);
+        if between.is_some_and(|other| other != read && self.time(other) < self.time(serve)) {
+            return None;
+        }
+        let (served, event) = (self.time(serve), self.event(serve)?);
+        if event.number("result") != self.event(read)?.number("bytes") {
+            return None;
+        }
+        let id = event.number("id")?;
+        let same = |event: &Event| event.number("id") == Some(id);
+        let complete = self.first(self.list(("request_complete", fifo)), served, same)?;
+        Some((read, complete))
+    }
+
+    /// From a request's read to its completion, and the task that this wakes.
+    fn completion(&self, chain: &mut Chain, read: usize, complete: usize) {
+        let step = chain.add(complete, read, "driver");
+        let (at, cpu) = (
+            self.time(complete),
+            self.event(complete).and_then(|event| event.cpu),
+        );
+        self.woken(chain, step, (at, at.saturating_add(WAKES)), cpu);
+    }
+
+    /// The entry in io_uring's queue that says of a read of the same task what it has read.
+    fn posted(&self, chain: &mut Chain, step: usize, read: usize) {
+        let Some(read) = self.event(read) else { return };
+        let result = format!("result {}", read.number("bytes").unwrap_or_default());
+        let is_its = |event: &Event| {
+            let mut fields = event.text.split(", ");
+            event.pid == read.pid && fields.any(|field| field == result)
+        };
+        // On whichever CPU the task runs by then.
+        let lists = self
+            .index
+            .iter()
+            .filter(|((name, _), _)| *name == "io_uring_complete");
+        let found = lists.filter_map(|(_, list)| self.first(list, read.ns, is_its));
+        if let Some(posted) = found.min() {
+            chain.add(posted, step, "io_uring");
         }
     }
 
@@ -467,16 +552,15 @@ impl<'a> Linker<'a> {
         let reader = self
             .event(read)
             .and_then(|event| u64::try_from(event.pid).ok());
-        match woken {
-            Some((step, pid))
-                if Some(pid) == reader && self.step_time(chain, step) <= self.time(read) =>
+        let step = match woken {
+            Some((woke, pid))
+                if Some(pid) == reader && self.step_time(chain, woke) <= self.time(read) =>
             {
-                chain.add(read, step, "driver");
+                chain.add(read, woke, "driver")
             }
-            _ => {
-                chain.add(read, tail, "reader");
-            }
-        }
+            _ => chain.add(read, tail, "reader"),
+        };
+        self.posted(chain, step, read);
     }
 
     fn step_time(&self, chain: &Chain, step: usize) -> u64 {

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub enum Place {
     /// In the daemon, on the host.
     Daemon,
+    /// In this thread of QEMU's, on the host.
+    Qemu(i32),
     /// In the driver, on this CPU of the guest.
     Driver(u16),
     /// In an interrupt of the device, on this CPU of the guest.
@@ -22,10 +24,11 @@ pub enum Place {
 
 /// What stands for its part of the trace.
 impl Place {
-    /// `daemon`, `driver`, `interrupt`, `task` or `kernel`.
+    /// `daemon`, `qemu`, `driver`, `interrupt`, `task` or `kernel`.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Daemon => "daemon",
+            Self::Qemu(_) => "qemu",
             Self::Driver(_) => "driver",
             Self::Interrupt(_) => "interrupt",
             Self::Task(_) => "task",
@@ -95,8 +98,12 @@ impl Event {
 pub struct Timeline {
     /// In order of time.
     pub events: Vec<Event>,
-    /// What the tasks are called, by thread id.
+    /// What the guest's tasks are called, by thread id.
     pub tasks: HashMap<i32, String>,
+    /// What QEMU's threads are called, by thread id.
+    pub threads: HashMap<i32, String>,
+    /// QEMU's thread that takes notifications and raises interrupts, where one does.
+    pub main_loop: Option<i32>,
 }
 
 impl Timeline {
@@ -104,6 +111,10 @@ impl Timeline {
     pub fn label(&self, place: Place) -> String {
         match place {
             Place::Daemon => "daemon".to_owned(),
+            Place::Qemu(tid) => {
+                let name = self.threads.get(&tid).map_or("thread", String::as_str);
+                format!("QEMU, {name}")
+            }
             Place::Driver(cpu) => format!("driver, CPU {cpu}"),
             Place::Interrupt(cpu) => format!("interrupt, CPU {cpu}"),
             Place::Kernel(cpu) => format!("kernel, CPU {cpu}"),
@@ -114,7 +125,7 @@ impl Timeline {
         }
     }
 
-    /// Every place where something happened: the guest's tasks, its CPUs, the driver, the daemon.
+    /// Every place where something happened: the guest's tasks, its CPUs, the driver, QEMU, the daemon.
     pub fn places(&self) -> Vec<Place> {
         let mut seen = std::collections::HashSet::new();
         let mut places: Vec<_> = self
@@ -125,10 +136,12 @@ impl Timeline {
             .collect();
         places.sort_by_key(|place| match place {
             Place::Task(_) => (0, 0),
-            Place::Kernel(cpu) => (1, *cpu),
-            Place::Interrupt(cpu) => (2, *cpu),
-            Place::Driver(cpu) => (3, *cpu),
-            Place::Daemon => (4, 0),
+            Place::Kernel(cpu) => (1, u32::from(*cpu)),
+            Place::Interrupt(cpu) => (2, u32::from(*cpu)),
+            Place::Driver(cpu) => (3, u32::from(*cpu)),
+            // The main loop first: threads are numbered as they were made.
+            Place::Qemu(tid) => (4, u32::try_from(*tid).unwrap_or_default()),
+            Place::Daemon => (5, 0),
         });
         places
     }

@@ -2,7 +2,7 @@
 
 //! One timeline of guest and host for one run of a command: see docs/trace.md.
 //!
-//! [`guest`] and [`daemon`] make [`event`]s of what either side has traced, [`clock`] puts them on one
+//! [`guest`], [`daemon`] and [`qemu`] make [`event`]s of what each side has traced, [`clock`] puts them on one
 //! clock, [`chain`] finds what led to what, and [`report`], [`page`], [`svg`] and [`perfetto`] show it. Only
 //! [`run`] knows machines.
 
@@ -10,9 +10,11 @@ pub mod chain;
 pub mod clock;
 pub mod daemon;
 pub mod event;
+pub mod figures;
 pub mod guest;
 pub mod page;
 pub mod perfetto;
+pub mod qemu;
 pub mod report;
 pub mod run;
 pub mod svg;

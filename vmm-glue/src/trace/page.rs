@@ -50,7 +50,7 @@ pub fn page(report: &Report) -> String {
                     span.help { "wheel or + − zooms · drag or ← → moves · click chooses a chain · / searches" }
                 }
                 div #view {
-                    canvas #canvas tabindex="0" role="img" aria-label="lanes of the guest's tasks, its driver and the daemon" {}
+                    canvas #canvas tabindex="0" role="img" aria-label="lanes of the guest's tasks, its driver, QEMU's threads and the daemon" {}
                     div #tip {}
                 }
                 section.columns {

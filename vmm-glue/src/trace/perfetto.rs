@@ -99,7 +99,10 @@ pub fn file(report: &Report) -> Vec<u8> {
         first.sequence_flags = Some(BEGINS);
     }
     for place in &places {
-        let parent = if *place == Place::Daemon { host } else { guest };
+        let parent = match place {
+            Place::Daemon | Place::Qemu(_) => host,
+            _ => guest,
+        };
         packet.push(track(uuid(*place), Some(parent), timeline.label(*place)));
     }
     let flows = flows(report);

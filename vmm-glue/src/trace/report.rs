@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -22,8 +23,8 @@ const SHOWN: usize = 5;
 /// Interrupts of the device while the command ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interrupts {
-    /// Their number in the guest.
-    pub irq: u64,
+    /// Their number in the guest; `None` where no driver serves the device.
+    pub irq: Option<u64>,
     /// As /proc/interrupts counted them.
     pub counted: u64,
     /// As the trace has them.
@@ -47,12 +48,50 @@ pub struct Report {
     pub interrupts: Interrupts,
     /// Events that the guest's kernel and the daemon dropped.
     pub lost: (u64, u64),
+    /// Context switches of QEMU's threads that the host's kernel dropped.
+    pub lost_switches: u64,
+    /// Why QEMU's threads are not among the lanes, if they are not.
+    pub qemu_trouble: Option<String>,
 }
 
 impl Report {
     /// By how many nanoseconds a time of the guest's may be wrong.
     pub fn bound(&self) -> u64 {
         self.clock.bound_ns()
+    }
+
+    /// The events of a time alone, and those of these chains that are wholly within it.
+    pub fn cut(&self, chains: &[usize], time: RangeInclusive<u64>) -> Self {
+        let events = &self.timeline.events;
+        let first = events.partition_point(|event| event.ns < *time.start());
+        let last = events.partition_point(|event| event.ns <= *time.end());
+        let within = first..last.max(first);
+        let moved = |chain: &Chain| {
+            let step = |step: &chain::Step| {
+                let event = step.event.checked_sub(first)?;
+                within
+                    .contains(&step.event)
+                    .then_some(chain::Step { event, ..*step })
+            };
+            let steps = chain.steps.iter().map(step).collect::<Option<_>>()?;
+            Some(Chain { steps, ..*chain })
+        };
+        Self {
+            command: self.command.clone(),
+            timeline: Timeline {
+                events: events.get(within.clone()).unwrap_or_default().to_vec(),
+                tasks: self.timeline.tasks.clone(),
+                threads: self.timeline.threads.clone(),
+                main_loop: self.timeline.main_loop,
+            },
+            chains: chains
+                .iter()
+                .filter_map(|at| moved(self.chains.get(*at)?))
+                .collect(),
+            clock: self.clock.clone(),
+            qemu_trouble: self.qemu_trouble.clone(),
+            ..*self
+        }
     }
 
     /// As JSON.
@@ -93,7 +132,8 @@ impl Report {
                 "counted": self.interrupts.counted,
                 "traced": self.interrupts.traced,
             },
-            "lost": {"guest": self.lost.0, "daemon": self.lost.1},
+            "lost": {"guest": self.lost.0, "daemon": self.lost.1, "qemu": self.lost_switches},
+            "qemu": {"threads": self.timeline.threads.len(), "trouble": self.qemu_trouble},
             "inversions": {"count": inversions, "worst_ns": worst},
             "events": events,
             "chains": chains,
@@ -138,12 +178,13 @@ impl Report {
             counted,
             traced,
         } = self.interrupts;
-        add(
-            &mut text,
-            &format!(
+        let interrupts = match irq {
+            Some(irq) => format!(
                 "interrupts of the device (irq {irq}): {counted} in /proc/interrupts, {traced} in the trace\n"
             ),
-        );
+            None => "no driver serves the device: it has no interrupt\n".to_owned(),
+        };
+        add(&mut text, &interrupts);
         let (inversions, worst) = chain::inversions(&self.timeline, &self.chains);
         if inversions > 0 {
             add(
@@ -157,6 +198,7 @@ impl Report {
         for (lost, whose) in [
             (self.lost.0, "the guest's kernel"),
             (self.lost.1, "the daemon"),
+            (self.lost_switches, "the host's kernel, for QEMU's threads,"),
         ] {
             if lost > 0 {
                 add(
@@ -164,6 +206,12 @@ impl Report {
                     &format!("{lost} events are missing: {whose} had no room for them\n"),
                 );
             }
+        }
+        if let Some(why) = &self.qemu_trouble {
+            add(
+                &mut text,
+                &format!("QEMU's threads are not traced: {why}\n"),
+            );
         }
         text
     }
@@ -292,7 +340,7 @@ pub mod tests {
                 ),
                 event(9000, Place::Daemon, "pop", "fifo=0 position=0 bytes=2"),
             ],
-            tasks: std::collections::HashMap::new(),
+            ..Timeline::default()
         };
         let exchange = Exchange {
             before: 0,
@@ -306,11 +354,13 @@ pub mod tests {
             timeline,
             clock: Clock::new(&[vec![exchange]]).unwrap(),
             interrupts: Interrupts {
-                irq: 9,
+                irq: Some(9),
                 counted: 2,
                 traced: 2,
             },
             lost: (0, 3),
+            lost_switches: 0,
+            qemu_trouble: Some("no <reason>".to_owned()),
         }
     }
 
@@ -334,6 +384,10 @@ pub mod tests {
         assert!(text.contains("right to 21.0 µs"), "{text}");
         assert!(text.contains("+3.5 µs  driver, CPU 0      send"), "{text}");
         assert!(text.contains("3 events are missing: the daemon"), "{text}");
+        assert!(
+            text.contains("QEMU's threads are not traced: no <reason>"),
+            "{text}"
+        );
         assert!(!text.contains("before their causes"), "{text}");
     }
 }

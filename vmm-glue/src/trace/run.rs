@@ -3,6 +3,7 @@
 //! A traced run: the guest's program `tracer` around the command, the daemon's events beside it, and
 //! both put together afterwards. It must not know how a report is shown.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -14,9 +15,14 @@ use super::chain;
 use super::clock;
 use super::clock::Clock;
 use super::daemon::Traced;
+use super::daemon::Tracing;
 use super::guest;
+use super::qemu::Threads;
+use super::qemu::Watch;
 use super::report::Interrupts;
 use super::report::Report;
+use crate::vm::accel::Accel;
+use crate::vm::machine::Machine;
 
 /// Name of the folder in which the guest leaves its part.
 pub const SHARE: &str = "globalfifo-trace";
@@ -24,7 +30,8 @@ pub const SHARE: &str = "globalfifo-trace";
 /// What the guest's program says of its run; times are of the guest's CLOCK_MONOTONIC.
 #[derive(Debug, Deserialize)]
 struct Meta {
-    irq: u64,
+    /// None where no driver serves the device.
+    irq: Option<u64>,
     status: u8,
     started: u64,
     counted: u64,
@@ -33,13 +40,71 @@ struct Meta {
     dropped: u64,
 }
 
-/// Puts the two sides together: what the guest left in `dir`, and what the daemon told.
-pub fn assemble(
-    dir: &Path,
-    traced: Traced,
-    command: &[String],
-    is_loop: &dyn Fn(u64) -> bool,
-) -> Result<Report> {
+/// The host's side of a run that goes on.
+#[derive(Debug)]
+pub struct Recorder {
+    daemon: Tracing,
+    qemu: Result<Watch>,
+    raises: bool,
+}
+
+/// The host's side of a run.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    daemon: Traced,
+    threads: Threads,
+    /// FIFOs where what is written is read.
+    loops: HashSet<u64>,
+}
+
+impl Recorder {
+    /// Begins, with the daemon at this control socket.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer. QEMU's threads that cannot be watched are no error: the report says why.
+    pub fn begin(machine: &Machine, control: &Path) -> Result<Self> {
+        let qemu = machine.workers().first().copied();
+        let qemu = qemu.context("QEMU has ended").and_then(Watch::begin);
+        Ok(Self {
+            daemon: Tracing::begin(control)?,
+            qemu,
+            // KVM takes notifications by itself, in the kernel.
+            raises: matches!(machine.accel, Accel::Tcg),
+        })
+    }
+
+    /// Ends with what has happened by now.
+    ///
+    /// # Errors
+    ///
+    /// The daemon has ended.
+    pub fn end(self) -> Result<Recorded> {
+        let threads = self.qemu.map(Watch::end);
+        let mut threads = threads.unwrap_or_else(|why| Threads::none(format!("{why:#}")));
+        if !self.raises {
+            threads.main = None;
+        }
+        let loops = self.daemon.loops.clone();
+        Ok(Recorded {
+            daemon: self.daemon.end()?,
+            threads,
+            loops,
+        })
+    }
+}
+
+/// Puts the sides together: what the guest left in `dir`, and what the host has recorded.
+///
+/// # Errors
+///
+/// The guest could not trace, or has left less than it should.
+pub fn assemble(dir: &Path, recorded: Recorded, command: &[String]) -> Result<Report> {
+    let Recorded {
+        daemon: traced,
+        threads,
+        loops,
+    } = recorded;
     let read = |name: &str| {
         let path = dir.join(name);
         let bytes = fs::read(&path).with_context(|| format!("the guest has left no {name}"))?;
@@ -73,8 +138,12 @@ pub fn assemble(
         (from.saturating_sub(bound)..=to.saturating_add(bound)).contains(&event.ns)
     });
     timeline.events.append(&mut events);
+    let threads = threads.within(from.saturating_sub(bound), to.saturating_add(bound));
+    timeline.events.extend(threads.events);
+    timeline.threads = threads.names;
+    timeline.main_loop = threads.main;
     timeline.events.sort_by_key(|event| event.ns);
-    let chains = chain::link(&timeline, is_loop, bound);
+    let chains = chain::link(&timeline, &|fifo| loops.contains(&fifo), bound);
     Ok(Report {
         command: command.to_vec(),
         status: meta.status,
@@ -83,6 +152,8 @@ pub fn assemble(
         clock,
         interrupts,
         lost: (meta.dropped, traced.lost),
+        lost_switches: threads.lost,
+        qemu_trouble: threads.trouble,
     })
 }
 
@@ -116,9 +187,8 @@ mod tests {
     #[test]
     fn what_the_guest_says_is_wrong_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let all = |_| true;
         let failure = |dir: &Path| {
-            let result = assemble(dir, Traced::default(), &[], &all);
+            let result = assemble(dir, Recorded::default(), &[]);
             format!("{:#}", result.unwrap_err())
         };
         assert!(failure(dir.path()).contains("meta.json"));

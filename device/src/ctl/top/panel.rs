@@ -67,6 +67,10 @@ pub struct Panel {
     earlier: Option<Status>,
     rates: HashMap<u16, Rates>,
     table: TableState,
+    /// FIFOs that a command which is on its way hangs up or no longer does.
+    hangups: HashMap<u16, bool>,
+    /// Commands whose outcome is not known yet.
+    on_their_way: usize,
     /// The line that is edited, if one is.
     line: Option<String>,
     said: String,
@@ -85,6 +89,10 @@ impl Panel {
             }
             self.earlier = Some(status.clone());
         }
+        // The daemon was asked after the last command had been carried out.
+        if self.on_their_way == 0 {
+            self.hangups.clear();
+        }
         let last = status.fifos.len().saturating_sub(1);
         let selected = self.table.selected().unwrap_or_default();
         self.table.select(Some(selected.min(last)));
@@ -93,17 +101,25 @@ impl Panel {
 
     /// What a command has led to.
     pub fn say(&mut self, text: String) {
+        self.on_their_way = self.on_their_way.saturating_sub(1);
         self.said = text;
     }
 
     /// What a key means now.
     pub fn key(&mut self, key: KeyEvent) -> Reaction {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match (key.code, self.line.take()) {
+        let reaction = match (key.code, self.line.take()) {
             (KeyCode::Char('c' | 'C'), _) if control => Reaction::Quit,
             (code, Some(line)) => self.edit(code, control, line),
             (code, None) => self.act(code),
+        };
+        if let Reaction::Do(command) = &reaction {
+            self.on_their_way += 1;
+            if let Command::Hangup { fifo, on } = command {
+                self.hangups.insert(*fifo, *on);
+            }
         }
+        reaction
     }
 
     fn edit(&mut self, code: KeyCode, control: bool, mut line: String) -> Reaction {
@@ -147,9 +163,12 @@ impl Panel {
                 return self.on_the_selected(|fifo| Command::Clear { fifo: fifo.fifo });
             }
             KeyCode::Char('h') => {
-                return self.on_the_selected(|fifo| Command::Hangup {
-                    fifo: fifo.fifo,
-                    on: !fifo.hangup_by_control,
+                return self.on_the_selected(|fifo| {
+                    let ordered = self.hangups.get(&fifo.fifo).copied();
+                    Command::Hangup {
+                        fifo: fifo.fifo,
+                        on: !ordered.unwrap_or(fifo.hangup_by_control),
+                    }
                 });
             }
             KeyCode::Char('i') => {

@@ -18,13 +18,18 @@ fn timeline(text: &str) -> Timeline {
             "driver" => Place::Driver(0),
             "irq" => Place::Interrupt(0),
             "kernel" => Place::Kernel(0),
+            "qemu" => Place::Qemu(number.into()),
             _ => Place::Task(number.into()),
         };
         Event {
             ns,
-            lasts: if kind == "irq" { 100_000 } else { 0 },
+            lasts: match kind {
+                "irq" => 100_000,
+                "qemu" => 3000,
+                _ => 0,
+            },
             place,
-            cpu: (kind != "daemon").then_some(0),
+            cpu: (!["daemon", "qemu"].contains(&kind)).then_some(0),
             pid: number.into(),
             name: word().into(),
             text: word().into(),
@@ -32,7 +37,8 @@ fn timeline(text: &str) -> Timeline {
     });
     Timeline {
         events: events.collect(),
-        tasks: HashMap::new(),
+        main_loop: Some(70),
+        ..Timeline::default()
     }
 }
 
@@ -123,6 +129,123 @@ fn without_a_loop_a_write_ends_at_the_endpoint_and_a_read_begins_there() {
             vec!["endpoint-read", "push", "receive", "read"],
         ]
     );
+}
+
+/// QEMU's main loop sleeps until it is notified. One that runs already is no step: nobody knows when it saw the notification.
+#[test]
+fn the_run_of_qemus_main_loop_that_raises_the_interrupt_is_a_step() {
+    let with = |runs: &str| {
+        let text = ECHO.replace("    20 irq", &format!("{runs}    20 irq"));
+        let timeline = timeline(&text);
+        let chains = link(&timeline, &|_| true, 1000);
+        let names = names(&timeline, &chains[0]);
+        let by = chains[0].steps.iter().map(|step| step.by);
+        let by = by.zip(&names).find(|(_, name)| **name == "runs");
+        assert_eq!(inversions(&timeline, &chains), (0, 0));
+        (names.join(" "), by.map(|(by, _)| by))
+    };
+    let other = "    10 qemu-71 runs tid=71\n";
+    let (names, by) = with(&format!("{other}    12 qemu-70 runs tid=70\n"));
+    assert!(names.contains("notify runs irq_handler_entry"), "{names}");
+    assert_eq!(by, Some("host's scheduler"));
+    let ran = ECHO.replace("    9 daemon", "    8 qemu-70 runs tid=70\n    9 daemon");
+    let timeline = timeline(&ran);
+    let chains = link(&timeline, &|_| true, 1000);
+    assert!(!self::names(&timeline, &chains[0]).contains(&"runs"));
+    assert_eq!(with(other).1, None);
+}
+
+/// The line is shared by all virtqueues: a handler that runs already finds this queue, too. What it does until its end follows, however slow.
+#[test]
+fn a_handler_that_was_entered_before_the_notification_ends_the_chain_of_its_receive() {
+    let slow = ECHO
+        .replace("    20 irq irq_handler_entry irq=9 name=v\n", "")
+        .replace(
+            "    9 daemon notify",
+            "    8 irq irq_handler_entry irq=9 name=v\n    9 daemon notify",
+        );
+    let mut timeline = timeline(&slow);
+    for event in &mut timeline.events {
+        match &*event.name {
+            "irq_handler_entry" => event.lasts = 2_000_000,
+            "wake" | "sched_waking" | "signal" | "signal_generate" => event.ns += 1_000_000,
+            "signal_deliver" | "sched_switch" | "read" => event.ns += 2_000_000,
+            _ => {}
+        }
+    }
+    let chains = link(&timeline, &|_| true, 0);
+    let names = names(&timeline, &chains[0]);
+    assert!(!names.contains(&"irq_handler_entry"), "{names:?}");
+    for step in ["wake", "signal_deliver", "read"] {
+        assert!(names.contains(&step), "{step}: {names:?}");
+    }
+}
+
+/// A byte of an endpoint's that a waiting request gets: by the driver's server, on a CPU and at a time of its own.
+#[test]
+fn an_endpoints_byte_is_followed_to_the_completion_of_the_request_that_gets_it() {
+    let text = "1 daemon endpoint-read fifo=0 position=4 bytes=3
+         2 daemon push fifo=0 position=4 bytes=3
+         3 daemon notify queue=2 result=sent
+         5 irq irq_handler_entry irq=9 name=v
+         6 driver interrupt device=v queue=2
+         7 driver receive device=v fifo=0 messages=1 position=7
+         300 driver-5 read device=v fifo=0 position=4 bytes=3
+         301 driver-5 request_serve device=v fifo=0 id=12 result=3
+         302 driver-5 request_complete device=v fifo=0 id=11 result=0
+         303 driver-5 request_complete device=v fifo=0 id=12 result=3
+         304 task-8 sched_waking comm=aio pid=8
+         320 task-8 sched_switch prev_pid=0 ==> next_pid=8";
+    let timeline = timeline(text);
+    let chains = link(&timeline, &|_| false, 1000);
+    let path = [
+        "endpoint-read",
+        "push",
+        "notify",
+        "irq_handler_entry",
+        "interrupt",
+        "receive",
+        "read",
+        "request_complete",
+        "sched_waking",
+        "sched_switch",
+    ];
+    assert_eq!(names(&timeline, &chains[0]), path);
+    let completed = chains[0].steps[7].event;
+    assert_eq!(timeline.events[completed].number("id"), Some(12));
+    // A call that reads the byte is no request, though one is served beside it.
+    let others = text.replace("id=12 result=3\n", "id=12 result=1\n");
+    let others = self::timeline(&others);
+    let chains = link(&others, &|_| false, 1000);
+    assert_eq!(names(&others, &chains[0])[6..], ["read"]);
+}
+
+/// io_uring polls: the task that it has woken reads, and posts an entry of what it has read.
+#[test]
+fn an_endpoints_byte_is_followed_to_the_entry_of_io_uring() {
+    let text = "1 daemon endpoint-read fifo=0 position=4 bytes=3
+         2 daemon push fifo=0 position=4 bytes=3
+         7 driver receive device=v fifo=0 messages=1 position=7
+         8 driver wake device=v fifo=0 events=IN
+         9 task-8 sched_waking comm=uring pid=8
+         20 task-8 sched_switch prev_pid=0 ==> next_pid=8
+         22 driver-8 read device=v fifo=0 position=4 bytes=3
+         23 task-9 io_uring_complete ring 1, req 2, user_data 0x7, result 3, cflags 0x0
+         24 task-8 io_uring_complete ring 1, req 2, user_data 0x7, result 30, cflags 0x0
+         25 task-8 io_uring_complete ring 1, req 2, user_data 0x7, result 3, cflags 0x0";
+    let timeline = timeline(text);
+    let chains = link(&timeline, &|_| false, 1000);
+    assert_eq!(
+        names(&timeline, &chains[0])[3..],
+        [
+            "wake",
+            "sched_waking",
+            "sched_switch",
+            "read",
+            "io_uring_complete"
+        ]
+    );
+    assert_eq!(chains[0].steps.last().map(|step| step.event), Some(9));
 }
 
 /// The driver records a message once the device was notified; on one CPU the daemon may be faster.

@@ -74,7 +74,7 @@
     canvas.style.height = height + 'px';
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(document.documentElement);
-    for (const name of ['back', 'text', 'quiet', 'line', 'band', 'mark', 'task', 'kernel', 'interrupt', 'driver', 'daemon', 'flow', 'found'])
+    for (const name of ['back', 'text', 'quiet', 'line', 'band', 'mark', 'task', 'kernel', 'interrupt', 'driver', 'qemu', 'daemon', 'flow', 'found'])
       color[name] = style.getPropertyValue('--' + name).trim();
     draw();
   };
@@ -195,7 +195,7 @@
     for (const [event, ink] of [[found, color.found], [hovered, color.mark]]) {
       if (event < 0) continue;
       const left = x(at[event]), right = Math.max(left + 3, x(end(event)));
-      if (lanes[laneOf[event]].kind !== 'daemon') {
+      if (!['qemu', 'daemon'].includes(lanes[laneOf[event]].kind)) {
         const begin = x(at[event] - meta.bound);
         context.fillStyle = ink; context.globalAlpha = 0.2;
         context.fillRect(begin, laneTop(laneOf[event]) - 4, x(at[event] + meta.bound) - begin, BOX + 8);

@@ -137,6 +137,7 @@ fn stream(count: usize) -> Report {
     let timeline = Timeline {
         events: events.collect(),
         tasks: std::collections::HashMap::from([(7, "writer".to_owned())]),
+        ..Timeline::default()
     };
     Report {
         chains: chain::link(&timeline, &|_| true, 0),

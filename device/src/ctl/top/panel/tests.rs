@@ -145,6 +145,29 @@ fn hang_up_is_taken_back_where_it_holds() {
     );
 }
 
+/// Pressed again before the daemon has answered, `h` takes back what is on its way: a look that came before it says nothing of it.
+#[test]
+fn hang_up_pressed_twice_at_once_is_ordered_and_taken_back() {
+    let mut panel = panel(2);
+    let hangup = |fifo, on| Reaction::Do(Command::Hangup { fifo, on });
+    assert_eq!(press(&mut panel, "h"), hangup(0, true));
+    assert_eq!(press(&mut panel, "h"), hangup(0, false));
+    assert_eq!(press(&mut panel, "jh"), hangup(1, true));
+    assert_eq!(press(&mut panel, "kh"), hangup(0, true));
+    // The look before the commands, then the outcomes of all but the last.
+    panel.update(status(2));
+    for _ in 0..3 {
+        panel.say("done".to_owned());
+    }
+    panel.update(status(2));
+    assert_eq!(press(&mut panel, "h"), hangup(0, false));
+    panel.say("done".to_owned());
+    panel.say("refused".to_owned());
+    // What the daemon says now is how it is, whatever was ordered.
+    panel.update(status(2));
+    assert_eq!(press(&mut panel, "h"), hangup(0, true));
+}
+
 /// While a line is edited, letters are letters; Esc leaves the line, not the panel.
 #[test]
 fn a_line_is_edited_and_pushed_with_its_newline() {
