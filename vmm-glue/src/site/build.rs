@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::kapi;
 use super::pages::CRATES as CRATES_PAGE;
 use super::pages::Pages;
 use crate::cache::Entry;
@@ -47,6 +48,8 @@ const CRATES: [(&str, &str, &str, &str); 2] = [
         "what goes over the wire",
     ),
 ];
+/// Folder of kapi's own pages in the site.
+const KAPI: &str = "rustdoc-kapi";
 /// How mdBook is to work, without its preprocessors: one would take `{{#` in a source for its own.
 const CONFIG: &str = r#"[book]
 title = "globalfifo"
@@ -95,6 +98,10 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
             "| [{name}](rustdoc/{folder}/index.html) | {what} |\n"
         ));
     }
+    crates_page.push_str(&format!(
+        "| [kapi]({KAPI}/{}) | safe abstractions over the kernel's C interfaces, within the driver |\n",
+        kapi::FIRST
+    ));
     pages.add(CRATES_PAGE, crates_page);
     let mut key = KeyBuilder::new(STAGE)
         .field("rustc", env!("LAB_RUSTC_VERSION"))
@@ -111,9 +118,10 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
     for (_, folder, ..) in CRATES {
         key = key.dir(folder, &shop.repository.join(folder), &module::is_source)?;
     }
-    let key = key.finish();
+    let key = kapi::key(shop, key)?.finish();
     let what = "building the documentation's site";
     let entry = shop.obtain(STAGE, &key, what, |bench| {
+        let kapi = kapi::obtain(shop)?;
         let mdbook = installed::obtain(shop, &MDBOOK)?;
         lay_out(bench.dir, &shop.repository, &pages)?;
         let build = Spec::new(mdbook.program())
@@ -124,7 +132,12 @@ pub fn obtain(shop: &Shop) -> Result<Site> {
         for part in ["src", "book.toml"] {
             crate::cache::remove(&bench.dir.join(part))?;
         }
-        crates(shop, bench)
+        crates(shop, bench)?;
+        let (from, to) = (kapi.folder(), bench.dir.join("site").join(KAPI));
+        for file in crate::key::files(&from)? {
+            files::copy(&file, &to.join(file.strip_prefix(&from)?))?;
+        }
+        Ok(())
     })?;
     Ok(Site(entry))
 }
