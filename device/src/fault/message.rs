@@ -23,7 +23,7 @@ pub fn state(tap: Tap<'_>, fifo: u16, mut state: State) -> [u8; State::LEN] {
     bytes
 }
 
-/// Rx messages of one pass: those under way that are sent though their bytes are not in the FIFO, more than it holds, together.
+/// Rx messages of one pass. An overrun takes several of them: bytes that are not in the FIFO, more than it holds.
 #[derive(Debug, Default)]
 pub struct FaultyMessages {
     sent: u64,

@@ -4,9 +4,9 @@
 //!
 //! Each time that something could go wrong, whoever does it asks [`Faults`] what becomes of it: an
 //! *opportunity*. The answer says so in the words of the specification (an interrupt is withheld, a
-//! used length is another one), and whoever asked carries it out. So this module must not know
-//! queues, guest memory or sockets, and those who ask must not know why. Its decorators of used rings
-//! (`queue`) and of messages ([`message`]) do know them: they carry out what takes more than a line.
+//! used length is another one), and whoever asked carries it out. So [`Faults`], `plan` and
+//! [`Tap`] must not know queues, guest memory or sockets, and those who ask must not know why. What takes more than a
+//! line is carried out by decorators, which do know them: `queue` of used rings, [`message`] of messages.
 //!
 //! Without a fault there is nobody to ask: [`Faults::tap`] is one relaxed load. Without the feature `faults` there never
 //! is anybody: it is a constant, and the compiler leaves the decorators out.

@@ -238,7 +238,10 @@ impl Waiting {
             ForkResult::Parent { child } => Ok(Self { pid: child, gate }),
             ForkResult::Child => {
                 drop(gate);
-                let _ = nix::unistd::read(&wait, &mut [0]);
+                // Nothing to read: whoever was to let it go has failed.
+                if nix::unistd::read(&wait, &mut [0]) != Ok(1) {
+                    std::process::exit(125);
+                }
                 let Err(error) = execvp(&program, &words);
                 eprintln!("{}: {}", program.to_string_lossy(), error.desc());
                 let status = if error == Errno::ENOENT { 127 } else { 126 };
@@ -249,6 +252,7 @@ impl Waiting {
 
     /// Lets it go; its status as `sh` has it.
     fn run(self) -> Result<u8> {
+        nix::unistd::write(&self.gate, &[0]).context("letting the command go")?;
         drop(self.gate);
         loop {
             match waitpid(self.pid, None) {

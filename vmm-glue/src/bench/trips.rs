@@ -88,7 +88,7 @@ fn joined(there: &Chain, back: &Chain, timeline: &Timeline) -> Chain {
 }
 
 fn trips(timeline: &Timeline, chains: &[Chain], size: u64) -> Vec<Trip> {
-    let ends_in = |chain: &Chain, name: &str| {
+    let passes = |chain: &Chain, name: &str| {
         let mut steps = chain.steps.iter();
         steps.any(|step| {
             timeline
@@ -104,9 +104,8 @@ fn trips(timeline: &Timeline, chains: &[Chain], size: u64) -> Vec<Trip> {
         let [there, back] = pair else { return None };
         let (out, home) = (chains.get(*there)?, chains.get(*back)?);
         let is_whole = out.bytes == size && home.bytes == size;
-        let is_trip = ends_in(out, "endpoint-write")
-            && ends_in(home, "endpoint-read")
-            && ends_in(home, "read");
+        let is_trip =
+            passes(out, "endpoint-write") && passes(home, "endpoint-read") && passes(home, "read");
         (is_whole && is_trip).then(|| Trip {
             chains: [*there, *back],
             from: out.span(timeline).0,

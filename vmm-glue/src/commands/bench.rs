@@ -98,7 +98,11 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     report.changes =
         baseline.map(|earlier| Changes::since(&earlier, &report.facts, &report.results));
     if args.trace {
-        report.traces = traces(args, &paths).map_err(exit::as_machine)?;
+        // What has been measured is not lost with them.
+        report.traces = traces(args, &paths).unwrap_or_else(|err| {
+            ui::warn(&format!("--trace: {err:#}"));
+            Vec::new()
+        });
     }
     finish(&report, args)
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cli::ScaleArgs;
 use crate::columns::align;
+use crate::exit;
 use crate::exit::usage;
 use crate::soak::account::Usage;
 use crate::stages;
@@ -99,17 +100,24 @@ pub fn scale(args: &ScaleArgs) -> Result<u8> {
     let shop = Shop::open()?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
-    let mut lines = Vec::new();
+    let (mut lines, mut failure) = (Vec::new(), None);
     for (number, case) in CASES.into_iter().enumerate() {
         ui::say(&format!("line {} of {}", number + 1, CASES.len()));
-        lines.push(measure(case, &config, &paths)?);
+        match measure(case, &config, &paths) {
+            Ok(line) => lines.push(line),
+            // What has been measured is not lost with it.
+            Err(err) => {
+                failure = Some(exit::as_machine(err));
+                break;
+            }
+        }
     }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&lines)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     ui::print(table(&lines).trim_end());
-    Ok(0)
+    failure.map_or(Ok(0), Err)
 }
 
 fn writable(path: &Path) -> Result<()> {

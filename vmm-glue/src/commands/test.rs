@@ -68,7 +68,7 @@ pub fn test(args: &TestArgs) -> Result<u8> {
     let is_usual = systems.len() == 1 && systems.iter().all(|system| system.is_usual());
     if !is_usual && !filter.may_want_below("guest/") {
         return Err(exit::usage(format!(
-            "--kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not",
+            "--kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not; a name that `--kernel all` has printed goes without the kernel in front",
             filter.text().unwrap_or_default()
         )));
     }

@@ -81,9 +81,19 @@ fn row(outcome: &Outcome, catalog: &Catalog, folder: &Path) -> Markup {
 /// The page at `path`, as seen from `folder`: the two may be moved together.
 fn link(path: &str, folder: &Path) -> String {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     let (page, folder) = (absolute(Path::new(path)), absolute(folder));
     let relative = page.strip_prefix(&folder);
-    relative.unwrap_or(&page).display().to_string()
+    let path = relative.unwrap_or(&page).display().to_string();
+    // What would end the path of an address.
+    ["%", "#", "?"].iter().fold(path, |path, mark| {
+        let code = mark.bytes().map(|byte| format!("%{byte:02X}"));
+        path.replace(mark, &code.collect::<String>())
+    })
 }
 
 fn class(verdict: Verdict) -> &'static str {
@@ -100,6 +110,16 @@ mod tests {
 
     use super::super::outcome::End;
     use super::*;
+
+    #[test]
+    fn a_page_is_linked_from_its_own_folder() {
+        for folder in ["", ".", "./"] {
+            assert_eq!(link("traces/x.html", Path::new(folder)), "traces/x.html");
+        }
+        assert_eq!(link("a/b/x.html", Path::new("a")), "b/x.html");
+        assert_eq!(link("/b/x#1?%.html", Path::new("/b")), "x%231%3F%25.html");
+        assert_eq!(link("/b/x.html", Path::new("/a")), "/b/x.html");
+    }
 
     #[test]
     fn the_page_explains_a_failure_and_fetches_nothing() {

@@ -269,16 +269,14 @@ impl Round<'_> {
             .filter(|_| !self.filter.wants(&self.name(program, "")))
             .map(str::to_owned);
         let usual = self.suite.silence();
-        let guest = self.guest()?;
-        let silence = usual * guest.slowdown();
-        guest.start(program, argument)?;
+        self.guest()?.start(program, argument)?;
         let mut parser = ktap::Parser::new(Instant::now());
         let started = Instant::now();
         let mut last_word = started;
         loop {
-            let ended = self
-                .guest()?
-                .step(silence.saturating_sub(last_word.elapsed()))?;
+            let guest = self.guest()?;
+            let silence = usual * guest.slowdown();
+            let ended = guest.step(silence.saturating_sub(last_word.elapsed()))?;
             for line in self.guest()?.lines(ended.is_some()) {
                 last_word = Instant::now();
                 self.line(program, &mut parser, &line);

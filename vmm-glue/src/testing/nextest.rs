@@ -125,13 +125,14 @@ fn is_result(line: &str) -> bool {
         .is_some_and(|(word, _)| RESULTS.iter().any(|result| word.contains(result)))
 }
 
-/// The lab's limit, and where the results go; nothing if that cannot be said in TOML. Not a test only, also what it leaves behind is limited.
+/// The lab's limit, and where the results go; nothing if that cannot be said in TOML. The grace period is less than the lab itself waits after Ctrl-C. What a test
+/// leaves behind is limited as the test is.
 fn configuration(junit: &Path) -> Option<String> {
     let path = toml::Value::String(junit.to_str()?.to_owned());
     let seconds = libtest::LIMIT.as_secs();
     Some(format!(
         "[profile.{PROFILE}]
-slow-timeout = {{ period = \"{seconds}s\", terminate-after = 1, grace-period = \"1s\" }}
+slow-timeout = {{ period = \"{seconds}s\", terminate-after = 1, grace-period = \"300ms\" }}
 leak-timeout = {{ period = \"10s\", result = \"fail\" }}
 
 [profile.{PROFILE}.junit]

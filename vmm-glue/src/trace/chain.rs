@@ -112,7 +112,7 @@ const DAEMON: [(&str, &str); 6] = [
     ("endpoint-read", "fifo"),
     ("endpoint-write", "fifo"),
 ];
-const DRIVER: [(&str, &str); 9] = [
+const DRIVER: [(&str, &str); 10] = [
     ("write", "fifo"),
     ("send", "fifo"),
     ("interrupt", "queue"),
@@ -120,6 +120,7 @@ const DRIVER: [(&str, &str); 9] = [
     ("read", "fifo"),
     ("wake", "fifo"),
     ("signal", "fifo"),
+    ("request_queue", "fifo"),
     ("request_serve", "fifo"),
     ("request_complete", "fifo"),
 ];
@@ -441,6 +442,12 @@ impl<'a> Linker<'a> {
         }
         let id = event.number("id")?;
         let same = |event: &Event| event.number("id") == Some(id);
+        // One of a write is served beside it when the read has made space. One from before the trace is taken for a read's.
+        let queued = self.last(self.list(("request_queue", fifo)), served, same);
+        let want = queued.and_then(|at| self.event(at)?.field("want"));
+        if want.is_some_and(|want| want != "data") {
+            return None;
+        }
         let complete = self.first(self.list(("request_complete", fifo)), served, same)?;
         Some((read, complete))
     }

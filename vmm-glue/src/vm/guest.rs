@@ -126,15 +126,12 @@ impl Guest {
             (&self.stdout, self.announced.0),
             (&self.stderr, self.announced.1),
         ];
+        let limit = ANSWER_LIMIT * self.slowdown();
         let machine = &mut self.machine;
-        let arrived = session::drain(
-            &outlets,
-            self.kernel.limit(ANSWER_LIMIT),
-            |left| match machine.events.next(left)? {
-                Some(event) => machine.unless_over(&event),
-                None => Ok(()),
-            },
-        )?;
+        let arrived = session::drain(&outlets, limit, |left| match machine.events.next(left)? {
+            Some(event) => machine.unless_over(&event),
+            None => Ok(()),
+        })?;
         if arrived {
             Ok(())
         } else {
@@ -169,7 +166,7 @@ impl Guest {
     /// Runs a command and returns what it prints.
     pub fn output(&mut self, argv: &[&str]) -> Result<String> {
         self.request(argv.iter().map(|arg| (*arg).to_owned()).collect())?;
-        let deadline = Instant::now() + self.kernel.limit(ANSWER_LIMIT);
+        let deadline = Instant::now() + ANSWER_LIMIT * self.slowdown();
         while self
             .step(deadline.saturating_duration_since(Instant::now()))?
             .is_none()

@@ -218,6 +218,14 @@ fn an_endpoints_byte_is_followed_to_the_completion_of_the_request_that_gets_it()
     let others = self::timeline(&others);
     let chains = link(&others, &|_| false, 1000);
     assert_eq!(names(&others, &chains[0])[6..], ["read"]);
+    // Nor is it one of a write, for which the read makes space.
+    let queued =
+        |want: &str| format!("0 driver request_queue device=v fifo=0 id=12 want={want}\n{text}");
+    for (want, last) in [("data", "sched_switch"), ("space", "read")] {
+        let timeline = self::timeline(&queued(want));
+        let chains = link(&timeline, &|_| false, 1000);
+        assert_eq!(names(&timeline, &chains[0]).last(), Some(&last), "{want}");
+    }
 }
 
 /// io_uring polls: the task that it has woken reads, and posts an entry of what it has read.

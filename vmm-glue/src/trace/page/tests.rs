@@ -162,7 +162,7 @@ fn the_page_needs_no_network_and_its_texts_stay_texts() {
 fn the_page_is_used_by_wheel_keys_pointer_and_search() {
     let dir = tempfile::tempdir().unwrap();
     let Some(result) = by_hand(&page(&stream(600)), dir.path(), None) else {
-        eprintln!("skipped: there is no Chromium");
+        eprintln!("\n# SKIP there is no Chromium: apt-get install chromium");
         return;
     };
     assert_eq!(
@@ -194,7 +194,7 @@ fn the_page_is_used_by_wheel_keys_pointer_and_search() {
 fn a_million_events_open() {
     let dir = tempfile::tempdir().unwrap();
     let Some(result) = by_hand(&page(&stream(1_000_000)), dir.path(), None) else {
-        eprintln!("skipped: there is no Chromium");
+        eprintln!("\n# SKIP there is no Chromium: apt-get install chromium");
         return;
     };
     eprintln!("{result}");
