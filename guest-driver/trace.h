@@ -71,7 +71,7 @@ DEFINE_EVENT(globalfifo_messages, globalfifo_receive,
 	     TP_ARGS(dev, fifo, messages, position)
 );
 
-/* Posted to the tx queue, and the device notified. */
+/* Posted to the tx queue; the device is notified next. */
 DEFINE_EVENT(globalfifo_messages, globalfifo_send,
 	     TP_PROTO(const struct device *dev, u16 fifo, u64 messages, u64 position),
 	     TP_ARGS(dev, fifo, messages, position)

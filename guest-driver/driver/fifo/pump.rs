@@ -46,7 +46,7 @@ pub(crate) struct Pumped {
 
 impl TxSide {
     /// Takes back used messages, posts what is pending, and acknowledges if that is due; as far as
-    /// [`BUDGET`] goes.
+    /// [`BUDGET`] goes. If there were messages, [`TxSide::kick`] has to follow.
     ///
     /// Used messages that are not kept go to `done`, to be dropped outside the lock. The device
     /// interrupts for used messages while something waits for that, here or elsewhere (`others`).
@@ -84,15 +84,17 @@ impl TxSide {
             }
         }
         self.coalescer.end_round();
-        if pumped.messages > 0 {
-            if let Some(queue) = self.queue.as_mut() {
-                queue.kick();
-            }
-        }
         if !self.abandoned && self.queue.as_ref().is_some_and(Queue::is_broken) {
             return Err(Broken("an invalid used ring (tx)"));
         }
         Ok(pumped)
+    }
+
+    /// Notifies the device of what [`TxSide::pump`] has posted.
+    pub(crate) fn kick(&mut self) {
+        if let Some(queue) = self.queue.as_mut() {
+            queue.kick();
+        }
     }
 
     /// Asks for interrupts if they are `wanted`, anew if messages `moved` since; false if there are

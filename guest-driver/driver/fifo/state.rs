@@ -320,6 +320,8 @@ impl State {
                 self.stats.tx_messages.add(messages);
                 if messages > 0 {
                     self.trace.send(messages, self.tx.positions().1);
+                    // After the event: what the device does may be traced on another CPU.
+                    self.tx.kick();
                 }
                 if progress {
                     self.trace.accept(self.tx.accepted());
