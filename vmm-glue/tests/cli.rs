@@ -518,6 +518,31 @@ fn the_doctor_lists_what_is_needed() {
     }
 }
 
+/// Some distributions keep the static half of the C library apart: their compiler does not find it, and gives the name back.
+#[test]
+fn a_missing_static_c_library_is_named_by_the_doctor() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let cc = dir.path().join("cc");
+    fs::write(&cc, "#!/bin/sh\necho libc.a\n").unwrap();
+    fs::set_permissions(&cc, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fifo-lab"))
+        .arg("doctor")
+        .env("PATH", format!("{}:{path}", dir.path().display()))
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let mut lines = stdout.lines();
+    let line = lines
+        .find(|line| line.contains("static C library"))
+        .unwrap();
+    assert!(line.starts_with("missing"), "{stdout}");
+    assert!(stdout.contains("cc finds no libc.a"), "{stdout}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn a_baseline_that_is_none_is_one_line_before_anything_is_set_up() {
     let dir = tempfile::tempdir().unwrap();

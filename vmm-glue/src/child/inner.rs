@@ -449,3 +449,58 @@ fn locked_flags(path: &Path) -> MsFlags {
     .filter(|(has, _)| found.f_flag.contains(*has))
     .fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where the test itself is on an overlay.
+    const ON_OVERLAY: &str = "LAB_TEST_ON_OVERLAY";
+
+    fn why(upper: &Path) -> String {
+        why_no_overlay(&View {
+            tree: "/tree".into(),
+            layers: Vec::new(),
+            mountpoint: "/mnt".into(),
+            host: false,
+            binds: Vec::new(),
+            overlay: Some(Overlay {
+                upper: upper.to_owned(),
+                work: upper.to_owned(),
+            }),
+        })
+    }
+
+    #[test]
+    fn a_cache_on_overlayfs_is_told_from_a_kernel_without() {
+        if let Some(dir) = std::env::var_os(ON_OVERLAY) {
+            let why = why(Path::new(&dir));
+            assert!(why.contains("is itself on overlayfs"), "{why}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert!(why(dir.path()).contains("needs Linux 5.11"));
+        let script = "cd \"$1\" && mkdir lower upper work merged && mount -t tmpfs lab upper && mkdir upper/u upper/w && \
+            mount -t overlay lab -o lowerdir=lower,upperdir=upper/u,workdir=upper/w,userxattr merged && echo mounted && \
+            exec env \"$2=$1/merged\" \"$3\" --exact child::inner::tests::a_cache_on_overlayfs_is_told_from_a_kernel_without";
+        let output = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .arg(dir.path())
+            .arg(ON_OVERLAY)
+            .arg(std::env::current_exe().unwrap())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !said.contains("mounted") {
+            let why = String::from_utf8_lossy(&output.stderr);
+            eprintln!("\n# SKIP no overlay can be mounted here: {}", why.trim());
+            return;
+        }
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+    }
+}

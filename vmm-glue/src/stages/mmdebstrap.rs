@@ -13,6 +13,7 @@ use anyhow::Result;
 
 use super::shop::Bench;
 use super::shop::Shop;
+use super::shop::enough_room_in;
 use crate::cache::Entry;
 use crate::child::Environment;
 use crate::child::Place;
@@ -189,7 +190,7 @@ fn fetched_spec(root: &Path) -> Spec {
 }
 
 /// Where mmdebstrap keeps its own files, in $TMPDIR; what interrupted ones left there is removed first.
-pub fn scratch(shop: &Shop, tool: &Mmdebstrap) -> Result<Scratch> {
+pub fn scratch(tool: &Mmdebstrap) -> Result<Scratch> {
     let base = std::env::temp_dir();
     for left in scratch::left_behind(&base, |kind| kind == scratch::Kind::Debian, GRACE) {
         tool.remove(&left.path);
@@ -202,7 +203,7 @@ pub fn scratch(shop: &Shop, tool: &Mmdebstrap) -> Result<Scratch> {
                 ui::bytes(SCRATCH_BYTES)
             );
         }
-        shop.enough_room_in(
+        enough_room_in(
             &base,
             "an ordinary user's first set-up",
             SCRATCH_BYTES,

@@ -82,28 +82,7 @@ impl Shop {
 
     /// An error unless the cache's disk has that much room; `what` is like "building the module".
     pub fn enough_room(&self, what: &str, needed: u64) -> Result<()> {
-        self.enough_room_in(self.cache.root(), what, needed, "XDG_CACHE_HOME")
-    }
-
-    /// The same for another directory, which `variable` names.
-    pub fn enough_room_in(
-        &self,
-        dir: &Path,
-        what: &str,
-        needed: u64,
-        variable: &str,
-    ) -> Result<()> {
-        let stat = rustix::fs::statvfs(dir)
-            .with_context(|| format!("cannot look at the disk of {}", dir.display()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        anyhow::ensure!(
-            free >= needed,
-            "no space in {}: {} are free, {what} needs {}; free some, or name another place in {variable}",
-            dir.display(),
-            ui::bytes(free),
-            ui::bytes(needed)
-        );
-        Ok(())
+        enough_room_in(self.cache.root(), what, needed, "XDG_CACHE_HOME")
     }
 
     /// The inside of the tree, with a directory to work in.
@@ -213,4 +192,39 @@ pub fn overlay(dir: &Path) -> Result<Overlay> {
     crate::cache::create_dirs(&upper)?;
     crate::cache::create_dirs(&work)?;
     Ok(Overlay { upper, work })
+}
+
+/// An error unless the disk of this directory, which the environment's `variable` names, has that much room; `what` is like "building the module".
+///
+/// # Errors
+///
+/// The disk is too full, or cannot be looked at.
+pub fn enough_room_in(dir: &Path, what: &str, needed: u64, variable: &str) -> Result<()> {
+    let stat = rustix::fs::statvfs(dir)
+        .with_context(|| format!("cannot look at the disk of {}", dir.display()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    anyhow::ensure!(
+        free >= needed,
+        "no space in {}: {} are free, {what} needs {}; free some, or name another place in {variable}",
+        dir.display(),
+        ui::bytes(free),
+        ui::bytes(needed)
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_too_full_is_named_with_the_variable_that_chooses_another() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(enough_room_in(dir.path(), "this", 1, "TMPDIR").is_ok());
+        let error = enough_room_in(dir.path(), "this", u64::MAX, "TMPDIR").unwrap_err();
+        let error = error.to_string();
+        for part in [dir.path().to_str().unwrap(), "this needs", "in TMPDIR"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
 }

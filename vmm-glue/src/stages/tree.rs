@@ -53,7 +53,7 @@ pub fn obtain(shop: &Shop) -> Result<Entry> {
     shop.obtain(STAGE, &key(shop), what, |bench| {
         shop.enough_room("a first set-up", shop.recipe.room.bytes)?;
         let tool = mmdebstrap::obtain(shop, bench)?;
-        let scratch = mmdebstrap::scratch(shop, &tool)?;
+        let scratch = mmdebstrap::scratch(&tool)?;
         let made = if nix::unistd::geteuid().is_root() {
             make_as_root(shop, bench, &tool, scratch.path())
         } else {
