@@ -45,6 +45,7 @@ pub fn test(args: &TestArgs) -> Result<u8> {
         own = part.own().to_vec();
         filter = filter.in_partition(part);
     }
+    own.retain(|unit| filter.may_want_unit(unit));
     if let Some(junit) = &args.junit
         && junit
             .parent()

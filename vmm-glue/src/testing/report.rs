@@ -102,6 +102,12 @@ impl Filter {
         !self.text.as_ref().is_some_and(elsewhere) && self.partition.as_ref().is_none_or(in_part)
     }
 
+    /// Whether tests of this unit of a partition (like `guest/one`) may be, as far as its name tells.
+    pub fn may_want_unit(&self, unit: &str) -> bool {
+        let place = unit.split('/').next().unwrap_or(unit);
+        self.may_want_below(&format!("{place}/"))
+    }
+
     /// The text.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
@@ -333,6 +339,8 @@ mod tests {
         assert!(!filter.may_want_below("host/"));
         assert!(Filter::new(Some("ring".to_owned())).may_want_below("host/"));
         assert!(Filter::new(None).may_want_below("lab/"));
+        assert!(filter.may_want_unit("guest/one") && !filter.may_want_unit("host"));
+        assert!(!Filter::new(Some("checked/".to_owned())).may_want_unit("rt/one@smp2"));
     }
 
     #[test]
