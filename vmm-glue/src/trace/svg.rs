@@ -189,11 +189,20 @@ impl Picture {
                 "<text class=\"quiet\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
                 LEFT - 6,
                 y + 4,
-                micros(step.ns)
+                moment(step.ns)
             ));
         }
         svg.push_str("</svg>\n");
         svg
+    }
+}
+
+/// As wide as the margin is.
+fn moment(ns: u64) -> String {
+    if ns < 10_000_000 {
+        micros(ns)
+    } else {
+        format!("{} µs", (ns + 500) / 1000)
     }
 }
 
@@ -217,6 +226,10 @@ mod tests {
         assert_eq!(svg.matches("class=\"link\"").count(), 2, "{svg}");
         assert_eq!(svg.matches("class=\"band\"").count(), 1, "{svg}");
         assert!(svg.contains(">8.0 µs</text>"), "{svg}");
+        assert_eq!(
+            (moment(9_999_999), moment(10_308_900)),
+            ("9999.9 µs".to_owned(), "10309 µs".to_owned())
+        );
     }
 
     #[test]
