@@ -20,25 +20,25 @@ fn parse(text: &str) -> Option<f64> {
 
 /// The longest time that a thread of a process has been ready to run and had no CPU; zero where the kernel does not count it.
 pub fn waited(pid: u32) -> Duration {
-    let tasks = crate::cache::entries(Path::new(&format!("/proc/{pid}/task")));
-    let stats = tasks
-        .into_iter()
-        .filter_map(|task| std::fs::read_to_string(task.join("schedstat")).ok());
-    let waits = stats.filter_map(|stat| wait_time(&stat));
+    let waits = times(pid).map(|(_, waited)| waited);
     waits.max().unwrap_or_default()
 }
 
 /// How many times as long a process takes as it would with a CPU for each of its threads: that of the thread which has waited longest. At
 /// least 1, at most [`SLOWEST`].
 pub fn slowdown(pid: u32) -> u32 {
+    times(pid)
+        .max_by_key(|(_, waited)| *waited)
+        .map_or(1, |(ran, waited)| times_as_long(ran, waited))
+}
+
+/// How long each thread of a process has run, and waited for a CPU.
+fn times(pid: u32) -> impl Iterator<Item = (Duration, Duration)> {
     let tasks = crate::cache::entries(Path::new(&format!("/proc/{pid}/task")));
     let stats = tasks
         .into_iter()
         .filter_map(|task| std::fs::read_to_string(task.join("schedstat")).ok());
-    let times = stats.filter_map(|stat| run_and_wait_times(&stat));
-    times
-        .max_by_key(|(_, waited)| *waited)
-        .map_or(1, |(ran, waited)| times_as_long(ran, waited))
+    stats.filter_map(|stat| run_and_wait_times(&stat))
 }
 
 fn times_as_long(ran: Duration, waited: Duration) -> u32 {
@@ -52,10 +52,6 @@ fn run_and_wait_times(schedstat: &str) -> Option<(Duration, Duration)> {
     let mut words = schedstat.split_whitespace();
     let mut time = || Some(Duration::from_nanos(words.next()?.parse().ok()?));
     Some((time()?, time()?))
-}
-
-fn wait_time(schedstat: &str) -> Option<Duration> {
-    run_and_wait_times(schedstat).map(|(_, waited)| waited)
 }
 
 /// A remark on a failure that an overloaded machine may have caused; empty on any other machine.
@@ -101,10 +97,10 @@ mod tests {
     #[test]
     fn what_a_thread_has_waited_for_a_cpu_is_the_second_figure() {
         assert_eq!(
-            wait_time("9000000 1500000000 12\n"),
-            Some(Duration::from_millis(1500))
+            run_and_wait_times("9000000 1500000000 12\n"),
+            Some((Duration::from_millis(9), Duration::from_millis(1500)))
         );
-        assert_eq!(wait_time("9000000"), None);
+        assert_eq!(run_and_wait_times("9000000"), None);
         assert_eq!(slowdown(0), 1);
         assert_eq!(waited(0), Duration::ZERO);
     }

@@ -230,6 +230,18 @@ pub fn console(path: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// A usage error unless the folder is there in which `option` has a file written.
+pub fn has_folder(option: &str, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match folder {
+        Some(dir) if !dir.is_dir() => Err(usage(format!(
+            "{option} {}: there is no such folder",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -451,7 +451,7 @@ fn nothing_of_a_namespace_is_left_when_its_keeper_has_ended() {
     assert_eq!(line, "up\n");
     rustix::process::kill_process(Pid::from_child(&helper), Signal::TERM).unwrap();
     helper.wait().unwrap();
-    // Whoever is left holds the pipe open, and reading it would have to wait.
+    // A process that is left holds the pipe open, and a read of it would wait.
     rustix::io::ioctl_fionbio(said.get_ref(), true).unwrap();
     assert_eq!(said.read_line(&mut line).unwrap(), 0);
 }

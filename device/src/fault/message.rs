@@ -15,7 +15,7 @@ use crate::chain::ChainWriter;
 use crate::fifo::Fifo;
 use crate::refusal::Refusal;
 
-/// The state of FIFO `fifo` as the driver is told it.
+/// The state of FIFO `fifo` for the driver, as faults want it.
 pub fn state(tap: Tap<'_>, fifo: u16, mut state: State) -> [u8; State::LEN] {
     state.tx_limit = tap.tx_limit(fifo, state.tx_limit);
     let mut bytes = state.to_bytes();

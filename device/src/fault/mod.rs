@@ -4,7 +4,7 @@
 //!
 //! Each time that something could go wrong, whoever does it asks [`Faults`] what becomes of it: an
 //! *opportunity*. The answer says so in the words of the specification (an interrupt is withheld, a
-//! used length is another one), and whoever asked carries it out. So [`Faults`], `plan` and
+//! used length is another one), and the caller carries it out. So [`Faults`], `plan` and
 //! [`Tap`] must not know queues, guest memory or sockets, and those who ask must not know why. What takes more than a
 //! line is carried out by decorators, which do know them: `queue` of used rings, [`message`] of messages.
 //!

@@ -15,7 +15,7 @@ use globalfifo_guest_tests::fifo::Fifo;
 use globalfifo_guest_tests::system;
 use globalfifo_guest_tests::usage::Usage;
 
-/// Measurements of a time, of which the median is told.
+/// Measurements of a time; their median is printed.
 const TIMES: usize = 101;
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A device that does not answer when it is resumed: whoever waits for it or uses it afterwards is told, and bound anew it works.
+//! A device that does not answer when it is resumed: calls and requests fail with EIO, until the driver is bound anew.
 //!
 //! The suite's fault strikes at the control queue's first opportunity after the driver was bound: in the resume.
 

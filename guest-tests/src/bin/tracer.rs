@@ -238,7 +238,7 @@ impl Waiting {
             ForkResult::Parent { child } => Ok(Self { pid: child, gate }),
             ForkResult::Child => {
                 drop(gate);
-                // Nothing to read: whoever was to let it go has failed.
+                // Nothing to read: the tracer has failed.
                 if nix::unistd::read(&wait, &mut [0]) != Ok(1) {
                     std::process::exit(125);
                 }

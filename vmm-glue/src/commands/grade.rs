@@ -26,6 +26,7 @@ use crate::grading::subject;
 use crate::grading::trace::Module;
 use crate::grading::trace::Tools;
 use crate::grading::watch::Watch;
+use crate::options;
 use crate::stages;
 use crate::stages::Driver;
 use crate::stages::Wanted;
@@ -175,13 +176,7 @@ fn run(
 
 fn check_files(args: &GradeArgs) -> Result<()> {
     for (option, path) in args.files() {
-        let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        if folder.is_some_and(|dir| !dir.is_dir()) {
-            return Err(exit::usage(format!(
-                "{option} {}: there is no such folder",
-                path.display()
-            )));
-        }
+        options::has_folder(option, path)?;
     }
     Ok(())
 }

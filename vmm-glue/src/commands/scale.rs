@@ -3,7 +3,6 @@
 //! `cargo lab scale`: what more of everything costs, a machine for each line of a table.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use crate::cli::ScaleArgs;
 use crate::columns::align;
 use crate::exit;
-use crate::exit::usage;
+use crate::options;
 use crate::soak::account::Usage;
 use crate::stages;
 use crate::stages::guest;
@@ -94,7 +93,7 @@ pub fn scale(args: &ScaleArgs) -> Result<u8> {
     let config = args.config()?;
     let wanted = args.wanted()?;
     if let Some(path) = &args.json {
-        writable(path)?;
+        options::has_folder("--json", path)?;
     }
     machine::check(&config)?;
     let shop = Shop::open()?;
@@ -118,19 +117,6 @@ pub fn scale(args: &ScaleArgs) -> Result<u8> {
     }
     ui::print(table(&lines).trim_end());
     failure.map_or(Ok(0), Err)
-}
-
-fn writable(path: &Path) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    match folder {
-        Some(folder) if !folder.is_dir() => Err(usage(format!(
-            "--json {}: there is no such folder",
-            path.display()
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn measure(case: Case, config: &Config, paths: &Paths) -> Result<Line> {

@@ -8,6 +8,7 @@ use crate::cancel;
 use crate::cli::TestArgs;
 use crate::exit;
 use crate::grading::graded;
+use crate::options;
 use crate::stages;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -46,15 +47,8 @@ pub fn test(args: &TestArgs) -> Result<u8> {
         filter = filter.in_partition(part);
     }
     own.retain(|unit| filter.may_want_unit(unit));
-    if let Some(junit) = &args.junit
-        && junit
-            .parent()
-            .is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
-    {
-        return Err(exit::usage(format!(
-            "--junit {}: there is no such folder",
-            junit.display()
-        )));
+    if let Some(junit) = &args.junit {
+        options::has_folder("--junit", junit)?;
     }
     let systems: Vec<System> = args
         .kernel

@@ -74,7 +74,7 @@ impl Recording<'_> {
         fs::read_to_string(self.left.join("error")).ok()
     }
 
-    /// Ends it; a failure has the page then. A page that cannot be made is told, and is no reason to end the grading.
+    /// Ends it; a failure has the page then. A page that cannot be made is a warning, and the grading goes on.
     pub fn end(self, mut end: End, node: &str) -> End {
         let (rule, page) = (self.rule, self.page.clone());
         let is_wanted = end.verdict == Verdict::Fail;

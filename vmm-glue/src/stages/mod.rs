@@ -305,7 +305,7 @@ fn first_cause<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
     }
 }
 
-/// The repository that this lab was built from. Another one, in which the user is, is told of once: its files are not used.
+/// The repository that this lab was built from. In the folder of another one there is a warning, once: its files are not used.
 pub fn repository() -> Result<PathBuf> {
     static TOLD: Once = Once::new();
     let built = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -14,6 +14,7 @@ use anyhow::Context;
 use anyhow::Result;
 use quick_junit::Report;
 
+use super::guest::Selection;
 use super::suites;
 use crate::exit::usage;
 
@@ -63,14 +64,15 @@ pub fn units(repository: &Path) -> Result<Vec<String>> {
     // Programs that no suite names.
     units.push("guest/default".to_owned());
     let taught = suites.iter().filter_map(suites::Suite::teaching);
-    let parts = taught.map(|suite| ("teaching/", suite));
-    let on_kernels = ["7.2/", "rt/"].into_iter().flat_map(|place| {
+    let parts = taught.map(|suite| (Selection::Teaching, suite));
+    let others = [Selection::Oldest, Selection::RealTime].into_iter();
+    let on_kernels = others.flat_map(|selection| {
         let suites = suites.iter().filter_map(suites::Suite::on_kernels);
-        suites.map(move |suite| (place, suite))
+        suites.map(move |suite| (selection, suite))
     });
-    for (place, suite) in parts.chain(on_kernels) {
+    for (selection, suite) in parts.chain(on_kernels) {
         let names = suite.smp.iter().map(|smp| suite.name_with(*smp));
-        units.extend(names.map(|name| format!("{place}{name}")));
+        units.extend(names.map(|name| format!("{}{name}", selection.place())));
     }
     for path in crate::cache::entries(&repository.join(LAB_TESTS)) {
         if path.extension().is_some_and(|extension| extension == "rs")
