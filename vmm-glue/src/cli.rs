@@ -25,10 +25,13 @@ use clap_complete::Shell;
 use crate::exit::usage;
 use crate::options;
 use crate::stages;
+use crate::stages::Arch;
 use crate::stages::Edition;
 use crate::stages::Wanted;
+use crate::testing::kernels::Archs;
 use crate::testing::kernels::Kernels;
 use crate::testing::kernels::KernelsParser;
+use crate::testing::kernels::archs_parser;
 use crate::testing::partition::Fraction;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
@@ -176,6 +179,9 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct CcArgs {
+    /// What the program is to run on: the architecture of a guest, this machine's unless given. Before all that is gcc's.
+    #[arg(long, value_enum, default_value_t)]
+    pub arch: Arch,
     /// FILE.c… [-o OUT] [-lLIB] and whatever else gcc takes.
     #[arg(
         trailing_var_arg = true,
@@ -192,7 +198,7 @@ pub struct TestArgs {
     /// Run only tests whose names contain this.
     pub filter: Option<String>,
     /// Run only this part of everything; several machines share a run so. The parts are the same for the same --times.
-    #[arg(long, value_name = "I/N", conflicts_with_all = ["kernel", "driver_edition"])]
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["arch", "kernel", "driver_edition"])]
     pub partition: Option<Fraction>,
     /// Balance the parts by the times of an earlier run: its JUnit file.
     #[arg(long, value_name = "FILE", requires = "partition")]
@@ -206,6 +212,9 @@ pub struct TestArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelChoice,
+    /// The guests' architecture; with another than this machine's, only the guests' tests are run.
+    #[arg(long, value_name = "ARCH", value_parser = archs_parser(), default_value_t)]
+    pub arch: Archs,
     /// Which kernel the guests run; with another than `stock`, only the guests' tests are run. What the checkers of `debug` report fails them.
     #[arg(long, value_name = "KERNEL", value_parser = KernelsParser, default_value = "stock")]
     pub kernel: Kernels,

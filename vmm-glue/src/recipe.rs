@@ -2,6 +2,7 @@
 
 //! The recipes in images/: what the Debian tree and the kernel are made from, as data.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -25,6 +26,10 @@ pub struct Recipe {
     pub rt: Rt,
     /// How the debug kernel is built.
     pub debug: Debug,
+    /// What a guest of another architecture takes.
+    pub foreign: Foreign,
+    /// What belongs to each architecture.
+    pub arch: BTreeMap<String, ArchRecipe>,
     /// What a root in RAM consists of.
     pub ram: Ram,
     /// What the kernel's check of style needs.
@@ -42,8 +47,6 @@ pub struct Recipe {
 pub struct Kernel {
     /// Major version.
     pub major: u32,
-    /// Debian's flavour.
-    pub flavour: String,
     /// Patterns of files, relative to the source, that are not unpacked.
     pub omit: Vec<String>,
 }
@@ -52,10 +55,32 @@ pub struct Kernel {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rt {
-    /// Debian's flavour.
-    pub flavour: String,
     /// Folders of modules, relative to kernel/, that are not kept.
     pub omit_modules: Vec<String>,
+}
+
+/// What a guest of another architecture than this machine's takes, whichever it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Foreign {
+    /// Packages of the guest's architecture that programs in C are compiled with.
+    pub libraries: Vec<String>,
+    /// Packages of its userland beside the essential ones.
+    pub packages: Vec<String>,
+}
+
+/// What belongs to an architecture.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ArchRecipe {
+    /// Package of QEMU.
+    pub emulator: String,
+    /// Package of a compiler that runs elsewhere.
+    pub compiler: String,
+    /// Debian's flavour of the kernel.
+    pub flavour: String,
+    /// Debian's flavour of the kernel with PREEMPT_RT.
+    pub rt_flavour: String,
 }
 
 /// The part of the tree that a root in RAM has.
@@ -115,21 +140,29 @@ impl Recipe {
         recipe.text = text;
         Ok(recipe)
     }
+
+    /// What belongs to the architecture of this name.
+    pub fn of_arch(&self, name: &str) -> Result<&ArchRecipe> {
+        self.arch
+            .get(name)
+            .with_context(|| format!("images/tree.toml has no section arch.{name}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::stages::Arch;
 
     #[test]
     fn the_recipe_in_images_can_be_read() {
         let recipe = Recipe::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
-        assert!(
-            recipe
-                .packages
-                .iter()
-                .any(|package| package == "qemu-system-x86")
-        );
+        for arch in Arch::value_variants() {
+            let of_arch = recipe.of_arch(arch.name()).unwrap();
+            assert!(of_arch.emulator.starts_with("qemu-system-"), "{arch}");
+        }
     }
 
     #[test]

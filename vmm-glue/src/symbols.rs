@@ -14,7 +14,6 @@ const SECTIONS: [&[u8]; 5] = [b"", b".text", b".symtab", b".strtab", b".shstrtab
 const TEXT: u16 = 1;
 const STRTAB: u32 = 3;
 const EXECUTABLE: u16 = 2;
-const X86_64: u16 = 62;
 /// Types of sections.
 const SYMTAB_TYPE: u32 = 2;
 const STRTAB_TYPE: u32 = 3;
@@ -31,8 +30,8 @@ struct Symbol<'a> {
     name: &'a str,
 }
 
-/// The file, and how many symbols are in it. Modules' symbols, which have a word more, are left out.
-pub fn of(kallsyms: &str) -> (Vec<u8>, usize) {
+/// The file, for this machine (`e_machine` of elf(5)), and how many symbols are in it. Modules' symbols, which have a word more, are left out.
+pub fn of(kallsyms: &str, machine: u16) -> (Vec<u8>, usize) {
     let symbols: Vec<Symbol<'_>> = kallsyms.lines().filter_map(symbol).collect();
     let first = symbols.iter().map(|symbol| symbol.address).min();
     let last = symbols.iter().map(|symbol| symbol.address).max();
@@ -63,7 +62,7 @@ pub fn of(kallsyms: &str) -> (Vec<u8>, usize) {
     let section_names_at = names_at + names.len();
     let headers_at = section_names_at + section_names.len();
     let locals = symbols.len() + 1;
-    let mut file = header(headers_at);
+    let mut file = header(machine, headers_at);
     let (table_size, names_size) = (table.len(), names.len());
     let section_names_size = section_names.len();
     file.extend(table);
@@ -108,10 +107,10 @@ pub fn of(kallsyms: &str) -> (Vec<u8>, usize) {
     (file, symbols.len())
 }
 
-fn header(sections_at: usize) -> Vec<u8> {
+fn header(machine: u16, sections_at: usize) -> Vec<u8> {
     let mut header = b"\x7fELF\x02\x01\x01".to_vec();
     header.resize(16, 0);
-    for short in [EXECUTABLE, X86_64] {
+    for short in [EXECUTABLE, machine] {
         header.extend(short.to_le_bytes());
     }
     header.extend(1_u32.to_le_bytes());
@@ -161,17 +160,17 @@ mod tests {
 
     #[test]
     fn only_the_kernels_own_functions_and_objects_are_taken() {
-        let (file, count) = of(TEXT);
+        let (file, count) = of(TEXT, 62);
         assert_eq!(count, 3);
         assert!(!String::from_utf8_lossy(&file).contains("fifo_write"));
-        assert_eq!(of("").1, 0);
+        assert_eq!(of("", 62).1, 0);
     }
 
     #[test]
     fn other_programs_read_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernel");
-        std::fs::write(&path, of(TEXT).0).unwrap();
+        std::fs::write(&path, of(TEXT, 62).0).unwrap();
         let nm = Command::new("nm").arg(&path).output().unwrap();
         let said = String::from_utf8_lossy(&nm.stdout).into_owned();
         assert!(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! 32-bit programs: every call of the driver through the kernel's compat entries, and a whole program of
-//! 32 bits.
+//! 32-bit programs of x86: every call of the driver through the kernel's compat entries, and a whole program of
+//! 32 bits. On other processors the tests say that they are skipped.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
@@ -56,9 +56,10 @@ const O_RDWR: u32 = 2;
 impl Stage {
     fn new() -> Result<Self> {
         if !compat::is_there()? {
-            return Err(
-                Skip("needs a kernel that runs 32-bit programs (CONFIG_IA32_EMULATION)").into(),
-            );
+            return Err(Skip(
+                "needs a kernel that runs 32-bit programs of x86 (CONFIG_IA32_EMULATION)",
+            )
+            .into());
         }
         let fifo = Fifo::open_empty(libc::O_NONBLOCK)?;
         let low = Low::new(LENGTH)?;
@@ -291,6 +292,7 @@ fn siginfo() -> Result<()> {
 }
 
 // A program of 32 bits, which ends with 0, or with the number of the step that failed.
+#[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .rodata",
     ".globl globalfifo_program32",
@@ -362,11 +364,18 @@ std::arch::global_asm!(
     ".popsection",
 );
 
+#[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
     static globalfifo_program32: u8;
     static globalfifo_program32_end: u8;
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+fn code() -> Vec<u8> {
+    Vec::new()
+}
+
+#[cfg(target_arch = "x86_64")]
 fn code() -> Vec<u8> {
     let start = &raw const globalfifo_program32;
     let end = &raw const globalfifo_program32_end;

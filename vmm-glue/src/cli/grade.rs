@@ -12,6 +12,7 @@ use clap::ValueEnum;
 
 use crate::grading::batch::Partition;
 use crate::grading::lang::Lang;
+use crate::stages::Arch;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::KernelParser;
@@ -90,6 +91,9 @@ pub struct GradeArgs {
     /// A parameter of the module, NAME=VALUE; may be repeated.
     #[arg(long = "driver-arg", value_name = "NAME=VALUE")]
     pub parameters: Vec<String>,
+    /// The guest's architecture, this machine's unless given.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// Which kernel the guest runs; `debug` also tells what lockdep, KASAN and kmemleak find.
     #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     kernel: KernelChoice,
@@ -116,6 +120,7 @@ impl GradeArgs {
     /// Kernel, edition, root.
     pub fn system(&self) -> System {
         System {
+            arch: self.arch,
             kernel: self.kernel,
             edition: self.driver_edition,
             ..System::default()

@@ -15,6 +15,7 @@ use clap::Args;
 use crate::exit::usage;
 use crate::options;
 use crate::stages;
+use crate::stages::Arch;
 use crate::stages::Driver;
 use crate::stages::Edition;
 use crate::stages::KernelChoice;
@@ -58,6 +59,9 @@ pub struct MachineArgs {
     /// How the guest's CPUs are made.
     #[arg(long, value_enum, default_value = "auto")]
     accel: AccelChoice,
+    /// The guest's architecture, this machine's unless given. Another is emulated; the lab fetches its tools and userland first.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// Which kernel the guest runs.
     #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     kernel: KernelChoice,
@@ -237,7 +241,7 @@ impl MachineArgs {
                 source.map_err(|err| err.context("--driver"))?,
             ))
         } else {
-            Ok(Driver::File(module(path)?))
+            Ok(Driver::File(module(path, self.arch)?))
         }
     }
 
@@ -255,6 +259,7 @@ impl MachineArgs {
 
     pub(super) fn system(&self) -> System {
         System {
+            arch: self.arch,
             kernel: self.kernel,
             edition: self.driver_edition,
             root: self.root,
@@ -277,19 +282,24 @@ pub(super) fn qemu_is_there(qemu: Option<&Path>) -> Result<()> {
 }
 
 /// A kernel module is a relocatable ELF file with a .modinfo section; this much can be seen without loading it.
-pub(super) fn module(path: &Path) -> Result<PathBuf> {
+pub(super) fn module(path: &Path, arch: Arch) -> Result<PathBuf> {
     let bytes =
         std::fs::read(path).map_err(|err| usage(format!("--driver {}: {err}", path.display())))?;
     let relocatable = bytes.get(..4) == Some(b"\x7fELF") && bytes.get(16) == Some(&1);
     let modinfo = bytes.windows(9).any(|window| window == b".modinfo\0");
-    if relocatable && modinfo {
-        Ok(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
-    } else {
-        Err(usage(format!(
+    if !relocatable || !modinfo {
+        return Err(usage(format!(
             "--driver {}: not a kernel module (a .ko file, not compressed)",
             path.display()
-        )))
+        )));
     }
+    if bytes.get(18..20) != Some(&arch.elf_machine().to_le_bytes()) {
+        return Err(usage(format!(
+            "--driver {}: that module is for another architecture than the guest's, {arch}",
+            path.display()
+        )));
+    }
+    Ok(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
 }
 
 #[cfg(test)]
@@ -305,8 +315,24 @@ mod tests {
     }
 
     #[test]
+    fn a_module_for_another_architecture_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.ko");
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(64, 0);
+        elf[16] = 1;
+        elf[18..20].copy_from_slice(&Arch::Arm64.elf_machine().to_le_bytes());
+        elf.extend(b"\0.modinfo\0");
+        std::fs::write(&path, elf).unwrap();
+        assert!(module(&path, Arch::Arm64).is_ok());
+        let said = module(&path, Arch::X86_64).unwrap_err();
+        assert!(said.to_string().contains("the guest's, x86-64"), "{said}");
+    }
+
+    #[test]
     fn a_file_that_is_no_module_is_refused() {
-        assert!(module(Path::new("/proc/self/exe")).is_err());
-        assert!(module(Path::new("/etc/passwd")).is_err());
+        let arch = Arch::host();
+        assert!(module(Path::new("/proc/self/exe"), arch).is_err());
+        assert!(module(Path::new("/etc/passwd"), arch).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::stages::Arch;
 use crate::stages::KernelChoice;
 use crate::stages::KernelParser;
 
@@ -21,6 +22,9 @@ pub struct ModuleArgs {
     /// Where the module goes: a file, or a folder. Without it, the current folder.
     #[arg(short, value_name = "KO")]
     pub output: Option<PathBuf>,
+    /// The architecture that it is built for, this machine's unless given.
+    #[arg(long, value_enum, default_value_t)]
+    pub arch: Arch,
     /// The kernel that it is built for.
     #[arg(long, value_name = "KERNEL", value_parser = KernelParser, default_value = "stock")]
     pub kernel: KernelChoice,

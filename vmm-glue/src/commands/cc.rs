@@ -2,6 +2,8 @@
 
 //! `cargo lab cc`: the tree's gcc among the host's files, so that paths mean what they mean here and the result runs in the guest.
 
+use std::path::Path;
+
 use anyhow::Context;
 use anyhow::Result;
 
@@ -17,7 +19,7 @@ use crate::stages::tree;
 
 /// Compiles; the status is gcc's.
 pub fn cc(args: &CcArgs) -> Result<u8> {
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(args.arch)?;
     let cwd = std::env::current_dir().context("there is no current directory")?;
     if ["/usr", "/etc", "/run"]
         .iter()
@@ -31,9 +33,9 @@ pub fn cc(args: &CcArgs) -> Result<u8> {
             cwd.display()
         )));
     }
-    let tree = tree::obtain(&shop)?;
+    let tree = tree::obtain_with_tools(&shop)?;
     let uapi = shop.repository.join(module::DRIVER).join("include/uapi");
-    let spec = Spec::new("/usr/bin/gcc")
+    let spec = Spec::new(Path::new("/usr/bin").join(args.arch.tool("gcc")))
         // The driver's header, after whatever the user names.
         .args(&args.args)
         .arg("-idirafter")

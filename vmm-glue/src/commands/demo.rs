@@ -20,7 +20,7 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     let config = args.config()?;
     let wanted = args.wanted()?;
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let command = Command {
         argv: vec![format!("/{}/bin/demo", guest::HOME)],

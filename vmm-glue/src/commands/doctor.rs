@@ -78,8 +78,11 @@ fn sudo(command: &str) -> String {
 fn processor() -> State {
     match std::env::consts::ARCH {
         "x86_64" => State::Good("x86_64".to_owned()),
+        "aarch64" => State::Note(
+            "aarch64: the lab is compiled for it and has never been run on it".to_owned(),
+        ),
         other => State::Bad(
-            format!("this is {other}, the lab knows x86_64"),
+            format!("this is {other}, the lab knows x86_64 and aarch64"),
             "use an x86_64 machine".to_owned(),
         ),
     }

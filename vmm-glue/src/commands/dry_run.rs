@@ -16,7 +16,7 @@ use crate::vm::rundir::RunDir;
 
 /// Prints what would be started. Nothing is set up for it: what is missing is said, and its path is the one that it will have.
 pub fn dry_run(config: &Config, wanted: &Wanted) -> Result<u8> {
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let plan = plan::plan(&shop, wanted)?;
     if !plan.missing.is_empty() {
         ui::print(&format!(
@@ -40,7 +40,7 @@ pub fn dry_run(config: &Config, wanted: &Wanted) -> Result<u8> {
             config,
             &plan.paths,
             &run,
-            accel::choose(config.accel)?,
+            accel::choose(config.accel, config.system.arch)?,
             generic,
             &tags,
         )

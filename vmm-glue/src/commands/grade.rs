@@ -115,7 +115,7 @@ fn run(
 ) -> Result<Option<String>> {
     let config = args.config()?;
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(args.system().arch)?;
     let system = args.system();
     let ready = stages::set_up(
         &shop,

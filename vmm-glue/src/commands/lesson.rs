@@ -29,7 +29,7 @@ use crate::vm::machine;
 /// Lists the lessons, or runs one or all of them.
 pub fn lesson(args: &LessonArgs) -> Result<u8> {
     let config = args.config()?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let list = list(&programs::obtain(&shop, Need::All)?)?;
     let Some(id) = &args.id else {
         ui::print(

@@ -12,6 +12,7 @@ use anyhow::Result;
 use crate::cli::ModuleArgs;
 use crate::exit::usage;
 use crate::stages;
+use crate::stages::System;
 use crate::stages::own;
 use crate::stages::own::editor;
 use crate::stages::own::source::Source;
@@ -28,9 +29,15 @@ pub fn module(args: &ModuleArgs) -> Result<u8> {
             folder.display()
         )));
     }
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(args.arch)?;
+    let system = System {
+        arch: args.arch,
+        kernel: args.kernel,
+        ..System::default()
+    };
+    system.check().map_err(usage)?;
     let source = Source::of(&args.path, &shop.repository)?;
-    let tree = tree::obtain(&shop)?;
+    let tree = tree::obtain_with_tools(&shop)?;
     let kernel = stages::kernel(&shop, &tree, args.kernel)?;
     if args.compile_commands {
         let written = editor::write(&shop, &tree, &kernel, args.kernel, &source)

@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         return super::dry_run::dry_run(&config, &wanted);
     }
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
     let command = guest_command(&args.streams, &args.command, &config.cwd(), &paths.trees())?;
@@ -117,7 +117,7 @@ fn timed(
     }
     machine.tell_ptys();
     let mut command = command.clone();
-    command.env.extend(config.system.kernel.environment());
+    command.env.extend(config.system.environment());
     let sent = Instant::now();
     let result = attend(&mut machine, &command, timeout).map_err(exit::as_machine);
     let done = Instant::now();

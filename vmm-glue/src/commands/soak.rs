@@ -19,7 +19,7 @@ use crate::soak::control::Control;
 use crate::soak::faults::Faults;
 use crate::soak::traffic::Traffic;
 use crate::stages;
-use crate::stages::KernelChoice;
+use crate::stages::System;
 use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::ui;
@@ -48,7 +48,7 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
     let config = args.config(&data)?;
     let wanted = args.wanted()?;
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let title = format!(
@@ -75,7 +75,7 @@ struct Soak {
     traffic: Traffic,
     faults: Faults,
     daemon: u32,
-    kernel: KernelChoice,
+    system: System,
     started: Instant,
     /// What the guest said last of how far it is.
     said: Said,
@@ -107,7 +107,7 @@ impl Soak {
             traffic,
             faults: Faults::new(seed),
             daemon,
-            kernel: config.system.kernel,
+            system: config.system,
             started: Instant::now(),
             said: Said::default(),
             first: None,
@@ -127,7 +127,7 @@ impl Soak {
             if let Some(status) = ended {
                 return self.end(status);
             }
-            let silence = self.kernel.limit(SILENCE);
+            let silence = self.system.limit(SILENCE);
             if last_word.elapsed() > silence {
                 let what = format!("silent for {} s", silence.as_secs());
                 return Err(self.guest.machine.failure(&what));
@@ -173,7 +173,7 @@ impl Soak {
     fn end(mut self, status: u8) -> Result<Account> {
         self.faults.end(&mut self.control)?;
         self.traffic
-            .wait_for(self.said.number("written"), self.kernel.limit(LAST_BYTES));
+            .wait_for(self.said.number("written"), self.system.limit(LAST_BYTES));
         let now = Usage::of(self.daemon)?;
         if status != 0 && self.troubles.is_empty() {
             self.troubles.push(format!(

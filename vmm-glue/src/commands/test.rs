@@ -19,6 +19,8 @@ use crate::stages::shop::Shop;
 use crate::testing::guest;
 use crate::testing::guest::Selection;
 use crate::testing::host;
+use crate::testing::kernels;
+use crate::testing::kernels::Archs;
 use crate::testing::kernels::Kernels;
 use crate::testing::libtest::Program;
 use crate::testing::module;
@@ -50,26 +52,20 @@ pub fn test(args: &TestArgs) -> Result<u8> {
     if let Some(junit) = &args.junit {
         options::has_folder("--junit", junit)?;
     }
-    let systems: Vec<System> = args
-        .kernel
-        .each()
-        .into_iter()
-        .map(|kernel| System {
-            kernel,
-            edition: args.driver_edition,
-            ..System::default()
-        })
-        .collect();
+    let systems = kernels::systems(args.arch, args.kernel, args.driver_edition);
     let is_usual = systems.len() == 1 && systems.iter().all(|system| system.is_usual());
     if !is_usual && !filter.may_want_below("guest/") {
         return Err(exit::usage(format!(
-            "--kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not; a name that `--kernel all` has printed goes without the kernel in front",
+            "--arch, --kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not; a name that `all` of them has printed goes without the system in front",
             filter.text().unwrap_or_default()
         )));
     }
     let mut results = Results::new(args.list);
-    let ran = match (args.kernel, systems.as_slice()) {
-        (Kernels::One(_), [system]) => all(args.accel, *system, &filter, &mut results),
+    let one_of_each = (&args.arch, &args.kernel);
+    let ran = match (one_of_each, systems.as_slice()) {
+        ((Archs::One(_), Kernels::One(_)), [system]) => {
+            all(args.accel, *system, &filter, &mut results)
+        }
         _ => {
             own.clear();
             on_each(args.accel, &systems, &filter, &mut results)
@@ -89,7 +85,8 @@ pub fn test(args: &TestArgs) -> Result<u8> {
 
 /// Everything, in its order.
 fn all(accel: AccelChoice, system: System, filter: &Filter, results: &mut Results) -> Result<()> {
-    let shop = Shop::open()?;
+    system.check().map_err(exit::usage)?;
+    let shop = Shop::open_for(system.arch)?;
     let programs = if system.is_usual() {
         on_host(&shop, filter, results)?
     } else {
@@ -114,17 +111,17 @@ fn all(accel: AccelChoice, system: System, filter: &Filter, results: &mut Result
     Ok(())
 }
 
-/// The guests' tests on one kernel after another, and a table of them.
+/// The guests' tests on one system after another, and a table of them.
 fn on_each(
     accel: AccelChoice,
     systems: &[System],
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
-    let shop = Shop::open()?;
     let ran = systems.iter().try_for_each(|system| {
+        let shop = Shop::open_for(system.arch)?;
         let selection = (*system, Selection::Whole);
-        results.on(system.kernel.name());
+        results.on(kernels::label(*system));
         run_part(&shop, accel, selection, filter, results)
     });
     results.print_table();

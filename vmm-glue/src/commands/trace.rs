@@ -49,7 +49,7 @@ pub fn trace(args: &TraceArgs) -> Result<u8> {
     // The guest's part is one of them.
     wanted.programs = Need::All;
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
     let command = run::guest_command(&args.streams, &args.command, &config.cwd(), &paths.trees())?;
@@ -114,7 +114,7 @@ pub fn traced(
         format!("/mnt/{SHARE}"),
     ];
     command.argv.extend(words.iter().cloned());
-    command.env.extend(config.system.kernel.environment());
+    command.env.extend(config.system.environment());
 
     let mut machine = machine::boot(&config, paths)?;
     machine.tell_ptys();

@@ -155,7 +155,7 @@ fn start(args: &UpArgs, taken: &Taken, record: &mut Record) -> Result<Machine> {
     let config = args.config()?;
     let wanted = args.guest.wanted()?;
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
     taken.outlive_the_lab()?;
@@ -172,7 +172,7 @@ fn start(args: &UpArgs, taken: &Taken, record: &mut Record) -> Result<Machine> {
     record.console = machine.run.console();
     record.trees = paths.trees();
     record.cwd = config.cwd();
-    record.env = config.system.kernel.environment();
+    record.env = config.system.environment();
     Ok(machine)
 }
 

@@ -8,6 +8,7 @@ use super::catalog;
 use crate::cache::Entry;
 use crate::child::Bind;
 use crate::key::KeyBuilder;
+use crate::stages::kernel;
 use crate::stages::shop::Shop;
 
 /// Its name in the cache.
@@ -23,9 +24,10 @@ ls *.c | sed 's/\.c$//' | xargs -P2 -I@ gcc -O1 -Wall -Wno-unused-result -static
 /// A folder with a program for each rule that has one.
 pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Entry> {
     let sources = shop.repository.join(catalog::FOLDER).join("rules");
-    let key = KeyBuilder::new(STAGE)
+    let compile = COMPILE.replace("gcc", &shop.arch.tool("gcc"));
+    let key = kernel::of_arch(shop, KeyBuilder::new(STAGE))
         .field("tree", &crate::stages::tree::key(shop).id)
-        .field("compile", COMPILE)
+        .field("compile", &compile)
         .dir("rules", &sources, &|_| true)?
         .finish();
     shop.obtain(STAGE, &key, "compiling the rules' programs", |bench| {
@@ -35,6 +37,6 @@ pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Entry> {
             to: SOURCES.into(),
             read_only: true,
         });
-        bench.script(&view, COMPILE, &[])
+        bench.script(&view, &compile, &[])
     })
 }

@@ -83,7 +83,7 @@ pub enum Call {
 #[derive(Debug)]
 pub struct Session {
     guest: Guest,
-    patience: crate::stages::KernelChoice,
+    patience: crate::stages::System,
     /// Bytes of the console that have been looked through.
     looked_at: u64,
 }
@@ -155,7 +155,7 @@ impl Site {
         }
         Ok(Session {
             guest: Guest::boot(&config, &self.paths)?,
-            patience: self.config.system.kernel,
+            patience: self.config.system,
             looked_at: 0,
         })
     }

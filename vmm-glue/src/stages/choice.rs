@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::Deserialize;
 
+use super::arch::Arch;
 use super::own_kernel::OwnKernel;
 
 /// The variable by which guest-tests' programs multiply their time limits.
@@ -28,6 +29,8 @@ const RT_SLOWDOWN: u32 = 2;
 /// All of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct System {
+    /// `--arch`.
+    pub arch: Arch,
     /// `--kernel`.
     pub kernel: KernelChoice,
     /// `--driver-edition`.
@@ -196,16 +199,6 @@ impl KernelChoice {
         }
     }
 
-    /// A time limit for what takes `usual` on the stock kernel: every limit on a guest's doings passes through here.
-    pub fn limit(self, usual: Duration) -> Duration {
-        usual * self.slowdown()
-    }
-
-    /// Tells guest-tests' programs to be patient too.
-    pub fn environment(self) -> BTreeMap<String, String> {
-        environment_of(self.slowdown())
-    }
-
     /// Words that it wants on its command line.
     pub fn command_line(self) -> &'static [&'static str] {
         match self {
@@ -245,9 +238,41 @@ impl Edition {
 }
 
 impl System {
+    /// What can be said against it before anything is made.
+    pub fn check(self) -> Result<(), String> {
+        match self.kernel {
+            KernelChoice::Debug if self.arch.is_foreign() => Err(format!(
+                "--kernel debug: it is built for {} only, this machine's architecture",
+                Arch::host()
+            )),
+            KernelChoice::Own(own) if own.arch != self.arch => Err(format!(
+                "--kernel {}: that kernel is for {}; add --arch {}",
+                own.name(),
+                own.arch,
+                own.arch
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How much slower the guest is at most than a usual one.
+    pub fn slowdown(self) -> u32 {
+        self.kernel.slowdown() * self.arch.slowdown()
+    }
+
+    /// A time limit for what takes `usual` in a usual guest: every limit on a guest's doings passes through here.
+    pub fn limit(self, usual: Duration) -> Duration {
+        usual * self.slowdown()
+    }
+
+    /// Tells guest-tests' programs to be patient too.
+    pub fn environment(self) -> BTreeMap<String, String> {
+        environment_of(self.slowdown())
+    }
+
     /// Whether it is the usual one but for its root: the one that all tests are for.
     pub fn is_usual(self) -> bool {
-        (self.kernel, self.edition) == (KernelChoice::Stock, Edition::Fast)
+        (self.arch, self.kernel, self.edition) == (Arch::host(), KernelChoice::Stock, Edition::Fast)
     }
 }
 

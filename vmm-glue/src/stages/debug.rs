@@ -111,6 +111,7 @@ pub fn obtain(shop: &Shop, tree: &Entry, stock: Kernel) -> Result<Kernel> {
             make: recipe.make.clone(),
         }),
         own: None,
+        cross: kernel::cross_variables(shop),
     })
 }
 

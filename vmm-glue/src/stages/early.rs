@@ -29,13 +29,18 @@ const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "tmp", "lab", "tree"];
 const OVERLAY: &str = "kernel/fs/overlayfs/overlay.ko";
 
 /// Makes the archive, in the directory where the guest's files have been put together.
-pub fn pack(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> Result<()> {
+pub fn pack(
+    shop: &Shop,
+    (tree, userland): (&Entry, &Path),
+    kernel: &Kernel,
+    bench: &mut Bench<'_>,
+) -> Result<()> {
     let frame = bench.dir.join(FRAME);
     for dir in MOUNT_POINTS {
         crate::cache::create_dirs(&frame.join(dir))?;
     }
     install(&bench.dir.join("init"), &frame.join("init"), 0o755)?;
-    let busybox = tree.join("usr/bin/busybox");
+    let busybox = userland.join("usr/bin/busybox");
     install(&busybox, &frame.join("bin/busybox"), 0o755)?;
     let modules = Path::new("root/usr/lib/modules").join(&kernel.release);
     let overlay = bench.dir.join(modules).join(OVERLAY);

@@ -84,7 +84,7 @@ pub fn key(
 /// Puts it together.
 pub fn obtain(
     shop: &Shop,
-    tree: &Entry,
+    (tree, userland): (&Entry, &Path),
     kernel: &Kernel,
     choice: KernelChoice,
     module: &PathOrEntry,
@@ -125,7 +125,7 @@ pub fn obtain(
             0o644,
         )?;
         depmod(shop, tree, kernel, bench)?;
-        early::pack(shop, tree, kernel, bench)
+        early::pack(shop, (tree, userland), kernel, bench)
     })?;
     Ok(Guest { entry })
 }
@@ -160,7 +160,7 @@ fn strip(shop: &Shop, tree: &Entry, kernel: &Kernel, bench: &mut Bench<'_>) -> R
         let name = module.file_name().unwrap_or_default();
         install(&module, &bench.dir.join(SYMBOLS).join(name), 0o644)?;
         let view = shop.view(tree.path(), bench.dir);
-        let strip = tool_spec(&view, "strip").arg("--strip-debug");
+        let strip = tool_spec(&view, &shop.arch.tool("strip")).arg("--strip-debug");
         bench.run(&strip.arg(Path::new(WORK).join(&updates).join(name)))?;
     }
     Ok(())

@@ -19,6 +19,7 @@ use super::shop::Bench;
 use super::shop::Shop;
 use super::shop::WORK;
 use super::shop::script_spec;
+use super::userland;
 use crate::cache::Entry;
 use crate::child;
 use crate::child::Bind;
@@ -76,10 +77,13 @@ make -C /lab/kernel/source O=/lab/kernel/build KERNELRELEASE="$RELEASE" RUSTFMT=
 "#;
 
 /// Options whose values may differ between the stock configuration and the prepared tree: they describe the tools.
-const TOOL_OPTIONS: [&str; 3] = [
+/// arm64's vDSO for 32-bit programs takes a third compiler, and no structure depends on it.
+const TOOL_OPTIONS: [&str; 5] = [
     "CONFIG_CC_VERSION_TEXT",
+    "CONFIG_COMPAT_VDSO",
     "CONFIG_OPENSSL_SUPPORTS_ML_DSA",
     "CONFIG_RUSTC_VERSION_TEXT",
+    "CONFIG_THUMB2_COMPAT_VDSO",
 ];
 
 /// Which of Debian's kernels.
@@ -104,10 +108,10 @@ impl Flavour {
     }
 
     /// Debian's word for it.
-    fn name(self, recipe: &Recipe) -> &str {
+    fn name(self, shop: &Shop) -> &str {
         match self {
-            Self::Stock | Self::Series(_) => &recipe.kernel.flavour,
-            Self::Rt => &recipe.rt.flavour,
+            Self::Stock | Self::Series(_) => &shop.guest.flavour,
+            Self::Rt => &shop.guest.rt_flavour,
         }
     }
 
@@ -131,6 +135,8 @@ pub struct Kernel {
     pub built: Option<Built>,
     /// Where its source and build are if it is the user's own.
     pub own: Option<Own>,
+    /// make's variables that name another architecture.
+    pub cross: Vec<String>,
 }
 
 /// A kernel that the user has built: its entry has only what boots.
@@ -197,10 +203,11 @@ impl Kernel {
     }
 
     /// make's variables for a module.
-    pub fn make_variables(&self) -> &[String] {
+    pub fn make_variables(&self) -> Vec<&String> {
         let built = self.built.as_ref().map(|built| built.make.as_slice());
         let own = self.own.as_ref().map(|own| own.make.as_slice());
-        built.or(own).unwrap_or_default()
+        let compiler = built.or(own).unwrap_or_default();
+        compiler.iter().chain(&self.cross).collect()
     }
 
     /// The folder that it was built or prepared in.
@@ -228,15 +235,11 @@ impl Kernel {
 /// What the kernel is made from. Its version is not part: what is cached stays good when the archive moves on.
 pub fn key(shop: &Shop, flavour: Flavour) -> crate::key::Key {
     let recipe = &shop.recipe.kernel;
-    let key = KeyBuilder::new(flavour.stage())
+    let key = of_arch(shop, KeyBuilder::new(flavour.stage()))
         .field("tree", &super::tree::key(shop).id)
         .field(
             "kernel",
-            &format!(
-                "{} {}",
-                flavour.version(&shop.recipe),
-                flavour.name(&shop.recipe)
-            ),
+            &format!("{} {}", flavour.version(&shop.recipe), flavour.name(shop)),
         )
         .field("omit", &recipe.omit.join(" "))
         .field("script", &[UPDATE, SHOW, FETCH, UNPACK, PREPARE].concat());
@@ -245,6 +248,16 @@ pub fn key(shop: &Shop, flavour: Flavour) -> crate::key::Key {
         Flavour::Rt => key
             .field("modules omitted", &shop.recipe.rt.omit_modules.join(" "))
             .finish(),
+    }
+}
+
+/// What is made for another architecture depends on it, and on its tools.
+pub fn of_arch(shop: &Shop, key: KeyBuilder) -> KeyBuilder {
+    if shop.arch.is_foreign() {
+        key.field("architecture", shop.arch.name())
+            .field("tools", &super::cross::key(shop).id)
+    } else {
+        key
     }
 }
 
@@ -271,7 +284,16 @@ pub fn obtain(shop: &Shop, tree: &Entry, flavour: Flavour) -> Result<Kernel> {
         release,
         built: None,
         own: None,
+        cross: cross_variables(shop),
     })
+}
+
+/// make's variables that name another architecture, as words.
+pub fn cross_variables(shop: &Shop) -> Vec<String> {
+    let variables = shop.arch.make_variables().into_iter();
+    variables
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 /// The release that an entry's kernel has.
@@ -294,10 +316,12 @@ fn thin_out(shop: &Shop, dir: &Path) -> Result<()> {
 
 fn make(shop: &Shop, tree: &Entry, flavour: Flavour, bench: &mut Bench<'_>) -> Result<()> {
     let mut view = shop.view(tree.path(), bench.dir);
-    let choice = match choose(shop, flavour, &view, bench, usable_index(tree)) {
+    // The tree's index is of its own architecture.
+    let foreign = shop.arch.is_foreign();
+    let choice = match choose(shop, flavour, &view, bench, usable_index(tree) && !foreign) {
         Ok(choice) => choice,
         // The index that came with the tree may name files that have gone meanwhile.
-        Err(_) if is_fresh(tree) => choose(shop, flavour, &view, bench, false)?,
+        Err(_) if is_fresh(tree) && !foreign => choose(shop, flavour, &view, bench, false)?,
         Err(err) => return Err(err),
     };
     fs::write(bench.dir.join("release"), &choice.release)?;
@@ -322,12 +346,15 @@ fn make(shop: &Shop, tree: &Entry, flavour: Flavour, bench: &mut Bench<'_>) -> R
     let jobs = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .to_string();
-    bench.script(
-        &view,
-        PREPARE,
-        &[("RELEASE", choice.release.as_str()), ("JOBS", &jobs)],
-    )?;
-    same_configuration(bench.dir, flavour)
+    let variables = shop.arch.make_variables();
+    let mut env = vec![("RELEASE", choice.release.as_str()), ("JOBS", &jobs)];
+    env.extend(
+        variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str())),
+    );
+    bench.script(&view, PREPARE, &env)?;
+    same_configuration(shop, bench.dir, flavour)
 }
 
 /// What to tell a user whose version cannot be had.
@@ -368,19 +395,26 @@ fn choose(
     usable: bool,
 ) -> Result<Choice> {
     let fetched = format!("-o Dir::State::lists={WORK}/lists");
+    let config = if shop.arch.is_foreign() {
+        Some(userland::apt_for(shop.arch, bench.dir)?)
+    } else {
+        None
+    };
+    let config = config.as_ref().map(|(name, value)| (*name, value.as_str()));
     if !usable {
         bench.detail("asking the archive which kernels there are");
-        bench.script(view, UPDATE, &[])?;
+        bench.script(view, UPDATE, config.as_slice())?;
     }
     let apt = if usable { "" } else { fetched.as_str() };
     let version = flavour.version(&shop.recipe);
-    let flavour_name = flavour.name(&shop.recipe);
+    let flavour_name = flavour.name(shop);
     // Of other versions all are looked at, to name those that there are.
     let major = match flavour {
         Flavour::Stock | Flavour::Rt => version.as_str(),
         Flavour::Series(_) => "[0-9]+",
     };
-    let env = [("APT", apt), ("MAJOR", major), ("FLAVOUR", flavour_name)];
+    let mut env = vec![("APT", apt), ("MAJOR", major), ("FLAVOUR", flavour_name)];
+    env.extend(config);
     let index =
         child::output(&script_spec(view, SHOW, &env)).context("cannot read the archive's index")?;
     let index = Index::parse(&index);
@@ -394,16 +428,15 @@ fn choose(
     };
     bench.detail(&format!("fetching Linux {}", choice.release));
     crate::cache::remove(&bench.dir.join("debs"))?;
-    bench.script(
-        view,
-        FETCH,
-        &[("APT", apt), ("PACKAGES", &choice.packages().join(" "))],
-    )?;
+    let packages = choice.packages().join(" ");
+    let mut env = vec![("APT", apt), ("PACKAGES", packages.as_str())];
+    env.extend(config);
+    bench.script(view, FETCH, &env)?;
     Ok(choice)
 }
 
 /// The prepared tree must lay out the kernel's structures as the stock kernel does: its options must not have drifted.
-fn same_configuration(dir: &Path, flavour: Flavour) -> Result<()> {
+fn same_configuration(shop: &Shop, dir: &Path, flavour: Flavour) -> Result<()> {
     let stock =
         fs::read_to_string(dir.join("config")).context("cannot read the stock configuration")?;
     let ours = fs::read_to_string(dir.join("build/.config"))
@@ -415,7 +448,7 @@ fn same_configuration(dir: &Path, flavour: Flavour) -> Result<()> {
         lost.join(", ")
     );
     if let Flavour::Series(series) = flavour {
-        let lacks = own_kernel::lacks(&ours);
+        let lacks = own_kernel::lacks(&ours, shop.arch);
         return match lacks.as_slice() {
             [] => Ok(()),
             lacks => Err(crate::exit::usage(format!(

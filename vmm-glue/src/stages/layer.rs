@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use super::shop::Bench;
 use super::shop::Shop;
 use super::shop::WORK;
 use super::shop::overlay;
@@ -69,14 +70,41 @@ pub fn is_package_name(name: &str) -> bool {
 
 /// What a layer is made from.
 pub fn key(shop: &Shop, packages: &[String]) -> Key {
+    KeyBuilder::new(STAGE)
+        .field("tree", &super::tree::key(shop).id)
+        .field("packages", &sorted(packages).join(" "))
+        .field("script", INSTALL)
+        .finish()
+}
+
+/// The same packages give the same layer, in whichever order they are named.
+pub fn sorted(packages: &[String]) -> Vec<String> {
     let mut packages = packages.to_vec();
     packages.sort();
     packages.dedup();
-    KeyBuilder::new(STAGE)
-        .field("tree", &super::tree::key(shop).id)
-        .field("packages", &packages.join(" "))
-        .field("script", INSTALL)
-        .finish()
+    packages
+}
+
+/// What the scripts that install have as FAKE.
+pub fn fake() -> &'static str {
+    if nix::unistd::geteuid().is_root() {
+        "no"
+    } else {
+        "yes"
+    }
+}
+
+/// Runs what installs or unpacks packages; a name that Debian does not know is the user's error. The script leaves all names in `names`.
+pub fn install(bench: &mut Bench<'_>, spec: &Spec) -> Result<()> {
+    let mut unknown = None;
+    let installed = bench.watch(spec, &mut |line| {
+        unknown = unknown_package(line).map(str::to_owned).or(unknown.take());
+    });
+    if let (Err(_), Some(unknown)) = (&installed, unknown) {
+        let names = std::fs::read_to_string(bench.dir.join(NAMES)).unwrap_or_default();
+        return Err(usage(no_such_package(&unknown, &names)));
+    }
+    installed
 }
 
 /// The layer with these packages and what they need; its files are under [`UPPER`]. `stage` keeps layers of different uses apart.
@@ -89,28 +117,15 @@ pub fn obtain(
 ) -> Result<Entry> {
     let what = format!("installing {} for {whom}", packages.join(", "));
     shop.obtain(stage, &key(shop, packages), &what, |bench| {
-        let mut view = shop.view(tree.path(), bench.dir);
+        let mut view = shop.bare_view(tree.path(), bench.dir);
         view.overlay = Some(overlay(bench.dir)?);
-        let fake = if nix::unistd::geteuid().is_root() {
-            "no"
-        } else {
-            "yes"
-        };
         let spec: Spec = tool_spec(&view, "/bin/sh")
             .args(["-e", "-c", INSTALL])
             .cwd("/")
             .env("PACKAGES", packages.join(" "))
             .env("NAMES", format!("{WORK}/{NAMES}"))
-            .env("FAKE", fake);
-        let mut unknown = None;
-        let installed = bench.watch(&spec, &mut |line| {
-            unknown = unknown_package(line).map(str::to_owned).or(unknown.take());
-        });
-        if let (Err(_), Some(unknown)) = (&installed, unknown) {
-            let names = std::fs::read_to_string(bench.dir.join(NAMES)).unwrap_or_default();
-            return Err(usage(no_such_package(&unknown, &names)));
-        }
-        installed?;
+            .env("FAKE", fake());
+        install(bench, &spec)?;
         crate::cache::remove(&bench.dir.join("work"))
     })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Arch;
 use super::shop::Bench;
 use super::shop::Shop;
 use super::shop::enough_room_in;
@@ -166,7 +167,8 @@ fn fetched_spec(root: &Path) -> Spec {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with(|c: char| c.is_ascii_digit())
     };
-    let dirs = ["usr/share/perl", "usr/lib/x86_64-linux-gnu/perl"]
+    let compiled = Path::new("usr/lib").join(Arch::host().gnu()).join("perl");
+    let dirs = [Path::new("usr/share/perl"), &compiled]
         .into_iter()
         .flat_map(|dir| crate::cache::entries(&root.join(dir)))
         .filter(is_version)

@@ -11,8 +11,10 @@
 //! ```
 //! The stages know tools and files. They must not know how a machine is started.
 
+pub mod arch;
 pub mod archive;
 pub mod choice;
+pub mod cross;
 pub mod debug;
 pub mod device_bench;
 pub mod early;
@@ -31,16 +33,19 @@ pub mod programs;
 pub mod ram;
 pub mod shop;
 pub mod tree;
+pub mod userland;
 pub mod vsock;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Once;
 use std::thread;
 
 use anyhow::Context;
 use anyhow::Result;
 
+pub use self::arch::Arch;
 pub use self::choice::Edition;
 pub use self::choice::KernelChoice;
 pub use self::choice::KernelParser;
@@ -85,6 +90,7 @@ impl Wanted {
 
     /// What can be said against it before anything is made.
     fn check(&self) -> Result<()> {
+        self.system.check().map_err(crate::exit::usage)?;
         match self.driver {
             Driver::Ours => {
                 let kernel = self.system.kernel;
@@ -113,6 +119,10 @@ pub enum Driver {
 pub struct Ready {
     /// The Debian tree.
     pub tree: Entry,
+    /// The guest's userland where the tree's is for another architecture.
+    pub userland: Option<Entry>,
+    /// Tools for that architecture, a layer for the tree.
+    pub cross: Option<Arc<Entry>>,
     /// The kernel.
     pub kernel: Kernel,
     /// What is booted of it.
@@ -128,6 +138,23 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// The guest's root, below what is added to it.
+    pub fn root(&self) -> PathBuf {
+        root(&self.tree, self.userland.as_ref())
+    }
+
+    /// Where the guest's programs are as this machine can run them.
+    pub fn programs_of_this_machine(&self, shop: &Shop) -> Result<PathBuf> {
+        if shop.arch.is_foreign() {
+            let programs = programs::obtain(&Shop::open()?, Need::All)?;
+            return programs
+                .guest()
+                .map(Path::to_owned)
+                .context("this machine's programs have not been built");
+        }
+        Ok(self.guest.entry.join("root").join(guest::HOME).join("bin"))
+    }
+
     /// What a running machine reads stays until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
         let always = [
@@ -136,7 +163,11 @@ impl Ready {
             &self.image,
             &self.guest.entry,
         ];
-        let mut entries = always.into_iter().chain(&self.layer);
+        let mut entries = always
+            .into_iter()
+            .chain(&self.layer)
+            .chain(&self.userland)
+            .chain(self.cross.as_deref());
         entries.try_for_each(Entry::outlive_the_lab)
     }
 }
@@ -147,7 +178,11 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let choice = wanted.system.kernel;
     // Only the archive knows whether there is such a version: nothing else is made before that is known.
     if let KernelChoice::Series(_) = choice {
-        kernel(shop, &tree::obtain(shop)?, choice)?;
+        kernel(shop, &tree::obtain_with_tools(shop)?, choice)?;
+    }
+    // They link what runs in the guest.
+    if shop.arch.is_foreign() {
+        tree::obtain_with_tools(shop)?;
     }
     let (programs, archive) = thread::scope(|scope| {
         let programs = scope.spawn(|| or_abort(programs::obtain(shop, wanted.programs)));
@@ -160,15 +195,19 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     let (programs, made) = first_cause(programs, archive)?;
     let FromArchive {
         tree,
+        userland,
         kernel,
         image,
         layer,
         ram,
         module,
     } = made;
-    let guest = guest::obtain(shop, &tree, &kernel, choice, &module, &programs)?;
+    let root = root(&tree, userland.as_ref());
+    let guest = guest::obtain(shop, (&tree, &root), &kernel, choice, &module, &programs)?;
     Ok(Ready {
         tree,
+        userland,
+        cross: shop.cross_entry(),
         kernel,
         image,
         layer,
@@ -178,8 +217,17 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     })
 }
 
+/// The guest's root, below what is added to it.
+fn root(tree: &Entry, userland: Option<&Entry>) -> PathBuf {
+    match userland {
+        Some(userland) => userland::root(userland.path()),
+        None => tree.path().to_owned(),
+    }
+}
+
 struct FromArchive {
     tree: Entry,
+    userland: Option<Entry>,
     kernel: Kernel,
     image: Entry,
     layer: Option<Entry>,
@@ -210,24 +258,26 @@ impl PathOrEntry {
 }
 
 fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
-    let tree = tree::obtain(shop)?;
+    let tree = tree::obtain_with_tools(shop)?;
+    let userland = if shop.arch.is_foreign() {
+        Some(userland::obtain(shop, &tree)?)
+    } else {
+        None
+    };
     let choice = wanted.system.kernel;
     let kernel = kernel(shop, &tree, choice)?;
     let image = image::obtain(shop, &kernel, &kernel_key(shop, choice)?)?;
     let ram = match wanted.system.root {
         Root::Virtiofs => None,
-        Root::Ram => Some(ram::obtain(shop, &tree)?),
+        Root::Ram => Some(ram::obtain(shop, &tree, userland.as_ref())?),
     };
-    let layer = if wanted.install.is_empty() {
-        None
-    } else {
-        Some(layer::obtain(
-            shop,
-            &tree,
-            layer::STAGE,
-            &wanted.install,
-            "the guest",
-        )?)
+    let layer = match (wanted.install.as_slice(), &userland) {
+        ([], _) => None,
+        (packages, Some(userland)) => Some(userland::add(shop, &tree, userland, packages)?),
+        (packages, None) => {
+            let layer = layer::obtain(shop, &tree, layer::STAGE, packages, "the guest");
+            Some(layer?)
+        }
     };
     let module = match &wanted.driver {
         Driver::Ours => {
@@ -251,6 +301,7 @@ fn from_archive(shop: &Shop, wanted: &Wanted) -> Result<FromArchive> {
     };
     Ok(FromArchive {
         tree,
+        userland,
         kernel,
         image,
         layer,

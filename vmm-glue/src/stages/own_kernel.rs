@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::arch::Arch;
 use super::guest::install;
 use super::image;
 use super::kernel;
@@ -35,8 +36,6 @@ pub const STAGE: &str = "own-kernel";
 const FORM: &str = "1";
 /// The release, once the kernel has been built.
 const RELEASE: &str = "include/config/kernel.release";
-/// The compressed image.
-const BZIMAGE: &str = "arch/x86/boot/bzImage";
 /// The image as it was linked.
 const VMLINUX: &str = "vmlinux";
 /// Compiled metadata of the kernel's Rust crate, which a module in Rust is built against.
@@ -48,15 +47,14 @@ const PARTS: [(&str, &str); 4] = [
     ("scripts/mod/modpost", "make modules_prepare"),
     ("Module.symvers", "make"),
 ];
-/// What the guest needs before it can load a module.
-const BUILT_IN: [&str; 10] = [
+/// What the guest needs before it can load a module, beside the driver of its console.
+const BUILT_IN: [&str; 9] = [
     "64BIT",
     "MODULES",
     "BLK_DEV_INITRD",
     "DEVTMPFS",
     "TMPFS",
     "UNIX",
-    "SERIAL_8250_CONSOLE",
     "VIRTIO_PCI",
     "VIRTIO_CONSOLE",
     "VIRTIO_FS",
@@ -67,6 +65,8 @@ const BUILT_IN: [&str; 10] = [
 pub struct OwnKernel {
     /// The folder that it was built in, without links.
     dir: PathBuf,
+    /// What it runs on.
+    pub arch: Arch,
     /// As `uname -r` will say it.
     release: String,
     /// KASAN is in it.
@@ -99,16 +99,23 @@ impl OwnKernel {
                 ));
             }
         }
-        if image(&dir).is_none() {
-            return Err(format!(
-                "it has no image: neither {BZIMAGE}, which `make bzImage` in it makes, nor {VMLINUX}"
-            ));
-        }
         let read = |part: &str| {
             fs::read_to_string(dir.join(part)).map_err(|err| format!("cannot read {part}: {err}"))
         };
         let config = read(".config")?;
-        let lacks = lacks(&config);
+        let has = |option: &str| value(&config, option) == Some("y");
+        let arch = if has("ARM64") {
+            Arch::Arm64
+        } else {
+            Arch::X86_64
+        };
+        if image(&dir, arch).is_none() {
+            let (path, goal) = arch.image();
+            return Err(format!(
+                "it has no image: neither {path}, which `make {goal}` in it makes, nor {VMLINUX}"
+            ));
+        }
+        let lacks = lacks(&config, arch);
         if !lacks.is_empty() {
             return Err(format!(
                 "its .config lacks what the guest needs from the start: {}; set that and build it again",
@@ -116,9 +123,9 @@ impl OwnKernel {
             ));
         }
         let release = read(RELEASE)?.trim().to_owned();
-        let has = |option: &str| value(&config, option) == Some("y");
         let number = |option: &str| value(&config, option)?.parse::<u32>().ok();
         Ok(Self {
+            arch,
             release,
             has_kasan: has("KASAN"),
             is_checked: ["KASAN", "PROVE_LOCKING", "DEBUG_KMEMLEAK"]
@@ -156,9 +163,11 @@ fn value<'a>(config: &'a str, option: &str) -> Option<&'a str> {
 }
 
 /// What a configuration lacks of what the guest needs from the start.
-pub fn lacks(config: &str) -> Vec<String> {
+pub fn lacks(config: &str, arch: Arch) -> Vec<String> {
+    let console = arch.console_driver();
     let built_in = BUILT_IN
         .iter()
+        .chain([&console])
         .filter(|option| value(config, option) != Some("y"))
         .map(|option| format!("CONFIG_{option}=y"));
     let overlay = value(config, "OVERLAY_FS").is_none();
@@ -168,8 +177,8 @@ pub fn lacks(config: &str) -> Vec<String> {
 }
 
 /// The image: the compressed one rather than the other, which may have half a gigabyte of debugging information.
-fn image(dir: &Path) -> Option<PathBuf> {
-    [BZIMAGE, VMLINUX]
+fn image(dir: &Path, arch: Arch) -> Option<PathBuf> {
+    [arch.image().0, VMLINUX]
         .into_iter()
         .map(|part| dir.join(part))
         .find(|path| path.is_file())
@@ -184,7 +193,7 @@ pub fn key(shop: &Shop, own: &OwnKernel) -> Result<Key> {
         .field("release", &own.release)
         .file("config", &own.dir.join(".config"))?
         .file("symbols", &own.dir.join("Module.symvers"))?;
-    for part in [BZIMAGE, VMLINUX, RUST, "modules.order"] {
+    for part in [own.arch.image().0, VMLINUX, RUST, "modules.order"] {
         if let Ok(meta) = own.dir.join(part).metadata() {
             let stamp = format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec());
             key = key.field(part, &stamp);
@@ -213,6 +222,7 @@ pub fn obtain(shop: &Shop, tree: &Entry, own: &OwnKernel) -> Result<Kernel> {
             compiler,
             make,
         }),
+        cross: kernel::cross_variables(shop),
     })
 }
 
@@ -297,11 +307,17 @@ pub fn takes_rust(shop: &Shop, tree: &Entry, own: &OwnKernel) -> Result<()> {
 
 fn take(shop: &Shop, tree: &Entry, own: &OwnKernel, bench: &mut Bench<'_>) -> Result<()> {
     fs::write(bench.dir.join("release"), &own.release)?;
-    let from = image(&own.dir).context("the kernel's image has gone")?;
+    let from = image(&own.dir, own.arch).context("the kernel's image has gone")?;
     let to = bench.dir.join(kernel::IMAGE);
     install(&from, &to, 0o644)?;
     let view = shop.view(tree.path(), bench.dir);
-    let strip = tool_spec(&view, "strip").arg("--strip-debug");
+    let strip = tool_spec(&view, &shop.arch.tool("strip")).arg("--strip-debug");
+    if from.ends_with(VMLINUX) && own.arch == Arch::Arm64 {
+        return Err(wrong(
+            own,
+            "QEMU cannot start its vmlinux; `make Image` in it makes an image that it can",
+        ));
+    }
     if from.ends_with(VMLINUX) {
         bench.run(&strip.clone().arg(Path::new(WORK).join(kernel::IMAGE)))?;
         if !image::can_be_entered(&fs::read(&to)?) {
@@ -352,6 +368,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config: String = BUILT_IN
             .iter()
+            .chain([&Arch::X86_64.console_driver()])
             .map(|option| format!("CONFIG_{option}=y\n"))
             .collect();
         config.push_str(
@@ -362,7 +379,7 @@ mod tests {
             (RELEASE, "7.3.9-mine\n"),
             ("scripts/mod/modpost", ""),
             ("Module.symvers", ""),
-            (BZIMAGE, ""),
+            (Arch::X86_64.image().0, ""),
         ] {
             let path = dir.path().join(part);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -395,7 +412,7 @@ mod tests {
             assert!(said.contains(part) && said.contains(command), "{said}");
         }
         let dir = built();
-        fs::remove_file(dir.path().join(BZIMAGE)).unwrap();
+        fs::remove_file(dir.path().join(Arch::X86_64.image().0)).unwrap();
         assert!(
             OwnKernel::look(dir.path())
                 .unwrap_err()

@@ -10,6 +10,7 @@ use super::Driver;
 use super::KernelChoice;
 use super::Root;
 use super::Wanted;
+use super::cross;
 use super::debug;
 use super::guest;
 use super::image;
@@ -23,6 +24,7 @@ use super::programs;
 use super::ram;
 use super::shop::Shop;
 use super::tree;
+use super::userland;
 use crate::key::Key;
 use crate::vm::config::Paths;
 
@@ -82,6 +84,21 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
         missing: Vec::new(),
     };
     let tree = planner.entry("the Debian tree", tree::STAGE, &tree::key(shop));
+    let (cross, root) = if shop.arch.is_foreign() {
+        let cross = planner.entry(
+            "tools for the guest's architecture",
+            cross::STAGE,
+            &cross::key(shop),
+        );
+        let userland = planner.entry(
+            "the guest's userland",
+            userland::STAGE,
+            &userland::key(shop),
+        );
+        (Some(cross.join(layer::UPPER)), userland::root(&userland))
+    } else {
+        (None, tree.clone())
+    };
     planner.kernel(wanted.system.kernel)?;
     let kernel = super::kernel_key(shop, wanted.system.kernel)?;
     let image = planner.entry("the image to boot", image::STAGE, &image::key(&kernel));
@@ -106,11 +123,14 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     );
     let layer = match wanted.install.as_slice() {
         [] => None,
-        packages => Some(planner.entry(
-            "the added packages",
-            layer::STAGE,
-            &layer::key(shop, packages),
-        )),
+        packages => {
+            let (stage, key) = if shop.arch.is_foreign() {
+                (userland::LAYER_STAGE, userland::layer_key(shop, packages))
+            } else {
+                (layer::STAGE, layer::key(shop, packages))
+            };
+            Some(planner.entry("the added packages", stage, &key))
+        }
     };
     let module = match &wanted.driver {
         Driver::Ours => Some(
@@ -152,6 +172,8 @@ pub fn plan(shop: &Shop, wanted: &Wanted) -> Result<Plan> {
     };
     let paths = Paths {
         tree,
+        cross,
+        root,
         kernel: image::path(&image, ram.is_some()),
         guest,
         layer,

@@ -2,6 +2,8 @@
 
 //! Our own programs: the daemon for the host, and the statically linked ones for the guest. cargo builds them; the cache keeps the results.
 
+mod foreign;
+
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,9 +23,16 @@ use crate::key::KeyBuilder;
 use crate::ui;
 
 /// What runs in the guest is linked statically, so that it runs on any kernel and userland.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 /// Takes precedence over all other flags, those of cargo's configuration files as well: what is built does not depend on them.
 pub const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+/// What cargo is to do, and to report.
+const BUILD: [&str; 4] = [
+    "build",
+    "--release",
+    "--locked",
+    "--message-format=json-render-diagnostics",
+];
 /// Program of the daemon's package.
 pub const DAEMON: &str = "vhost-device-fifo";
 /// The daemon's name in the cache.
@@ -78,13 +87,13 @@ pub fn obtain(shop: &Shop, need: Need) -> Result<Programs> {
         AGENT_STAGE,
         &agent_key(shop)?,
         "building the guest's agent",
-        |bench| build(bench, &for_guest(shop, AGENT)),
+        |bench| build_for_guest(shop, bench, AGENT),
     )?;
     let guest = shop.obtain(
         GUEST_STAGE,
         &guest_key(shop)?,
         "building the guest's programs",
-        |bench| build(bench, &for_guest(shop, "globalfifo-guest-tests")),
+        |bench| build_for_guest(shop, bench, "globalfifo-guest-tests"),
     );
     let guest = match guest {
         Err(err) if need == Need::IfTheyBuild && !exit::of(&err).1.is_empty() => {
@@ -110,21 +119,29 @@ pub fn obtain(shop: &Shop, need: Need) -> Result<Programs> {
 
 /// What the guest's programs are made from: the lessons quote the driver.
 pub fn guest_key(shop: &Shop) -> Result<Key> {
-    key(shop, GUEST_STAGE, &["guest-tests", "guest-driver"])
+    key(
+        shop,
+        of_arch(shop, GUEST_STAGE),
+        &["guest-tests", "guest-driver"],
+    )
 }
 
 /// What the agent is made from.
 pub fn agent_key(shop: &Shop) -> Result<Key> {
-    key(shop, AGENT_STAGE, &["vmm-glue/agent"])
+    key(shop, of_arch(shop, AGENT_STAGE), &["vmm-glue/agent"])
 }
 
 /// What the daemon is made from.
 pub fn daemon_key(shop: &Shop) -> Result<Key> {
-    key(shop, DAEMON_STAGE, &["device", "protocol"])
+    key(shop, KeyBuilder::new(DAEMON_STAGE), &["device", "protocol"])
 }
 
-fn key(shop: &Shop, kind: &str, parts: &[&str]) -> Result<Key> {
-    let mut key = KeyBuilder::new(kind).field("rustc", env!("LAB_RUSTC_VERSION"));
+fn of_arch(shop: &Shop, stage: &str) -> KeyBuilder {
+    super::kernel::of_arch(shop, KeyBuilder::new(stage))
+}
+
+fn key(shop: &Shop, key: KeyBuilder, parts: &[&str]) -> Result<Key> {
+    let mut key = key.field("rustc", env!("LAB_RUSTC_VERSION"));
     for file in ["Cargo.toml", "Cargo.lock"] {
         key = key.file(file, &shop.repository.join(file))?;
     }
@@ -139,25 +156,32 @@ fn key(shop: &Shop, kind: &str, parts: &[&str]) -> Result<Key> {
     Ok(key.finish())
 }
 
+fn cargo_program() -> Spec {
+    Spec::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 fn cargo(shop: &Shop) -> Spec {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Spec::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--message-format=json-render-diagnostics",
-        ])
+    cargo_program()
+        .args(BUILD)
         .cwd(&shop.repository)
         .environment(Environment::NotTheBuilds)
         .env(FLAGS, "")
         .place(Place::Group)
 }
 
-fn for_guest(shop: &Shop, package: &str) -> Spec {
-    cargo(shop)
-        .args(["--package", package, "--bins", "--target", GUEST_TARGET])
-        .env(FLAGS, "-Ctarget-feature=+crt-static")
+fn build_for_guest(shop: &Shop, bench: &mut Bench<'_>, package: &str) -> Result<()> {
+    let cargo = if shop.arch.is_foreign() {
+        foreign::cargo(shop, bench)?
+    } else {
+        cargo(shop)
+    };
+    let target = shop.arch.rust();
+    build(
+        bench,
+        &cargo
+            .args(["--package", package, "--bins", "--target", target])
+            .env(FLAGS, STATIC),
+    )
 }
 
 /// Builds and copies the executables that cargo reports.

@@ -4,6 +4,7 @@
 //!
 //! What the lab adds to it (modules, driver, programs) differs from build to build and is appended when a machine starts.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::io::Write;
@@ -14,6 +15,7 @@ use anyhow::Result;
 
 use super::packages::Packages;
 use super::shop::Shop;
+use super::userland;
 use crate::cache::Entry;
 use crate::initramfs;
 use crate::key::Key;
@@ -29,27 +31,38 @@ const FORM: &str = "1";
 /// What the archive is made from.
 pub fn key(shop: &Shop) -> Key {
     let recipe = &shop.recipe.ram;
-    KeyBuilder::new(STAGE)
+    let key = KeyBuilder::new(STAGE)
         .field("tree", &super::tree::key(shop).id)
         .field("packages", &recipe.packages.join(" "))
         .field("omit", &recipe.omit.join(" "))
-        .field("form", FORM)
-        .finish()
+        .field("form", FORM);
+    // All of a userland of another architecture is what such a root consists of.
+    if shop.arch.is_foreign() {
+        key.field("userland", &userland::key(shop).id).finish()
+    } else {
+        key.finish()
+    }
 }
 
-/// The archive for this tree.
-pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Entry> {
+/// The archive for this tree, or for a userland of another architecture.
+pub fn obtain(shop: &Shop, tree: &Entry, userland: Option<&Entry>) -> Result<Entry> {
     let what = "packing the userland of a root in RAM";
     shop.obtain(STAGE, &key(shop), what, |bench| {
         let recipe = &shop.recipe.ram;
-        let packages = Packages::of(tree.path())?;
-        let kept = packages.closure(&recipe.packages)?;
-        let others = packages.files_of_others(tree.path(), &kept)?;
+        let (root, others) = match userland {
+            Some(userland) => (userland::root(userland.path()), HashSet::new()),
+            None => {
+                let packages = Packages::of(tree.path())?;
+                let kept = packages.closure(&recipe.packages)?;
+                let others = packages.files_of_others(tree.path(), &kept)?;
+                (tree.path().to_owned(), others)
+            }
+        };
         let wanted = |path: &Path| {
             let parents = path.ancestors().skip(1);
             let omitted = |dir: &Path| recipe.omit.iter().any(|omit| Path::new(omit) == dir);
-            let is_file = recipe.omit.iter().any(|omit| Path::new(omit) == path)
-                && !tree.path().join(path).is_dir();
+            let is_file =
+                recipe.omit.iter().any(|omit| Path::new(omit) == path) && !root.join(path).is_dir();
             !is_file
                 && !parents.into_iter().any(omitted)
                 && !others.contains(&*path.to_string_lossy())
@@ -58,7 +71,7 @@ pub fn obtain(shop: &Shop, tree: &Entry) -> Result<Entry> {
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let mut archive = BufWriter::new(file);
-        initramfs::append(&mut archive, Path::new(""), tree.path(), &wanted)?;
+        initramfs::append(&mut archive, Path::new(""), &root, &wanted)?;
         archive.flush()?;
         Ok(())
     })

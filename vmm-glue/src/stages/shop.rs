@@ -4,10 +4,13 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use anyhow::Result;
 
+use super::arch::Arch;
 use crate::cache::Cache;
 use crate::cache::Entry;
 use crate::child::Bind;
@@ -17,6 +20,7 @@ use crate::child::Place;
 use crate::child::Spec;
 use crate::child::View;
 use crate::key::Key;
+use crate::recipe::ArchRecipe;
 use crate::recipe::Recipe;
 use crate::ui;
 use crate::ui::Step;
@@ -24,15 +28,23 @@ use crate::ui::Step;
 /// Where tools in the tree see the directory that a stage is working in.
 pub const WORK: &str = "/lab/work";
 
-/// Cache, repository, recipe.
+/// Cache, repository, recipe, and for which guests it works.
 #[derive(Debug)]
 pub struct Shop {
+    /// The guest's architecture.
+    pub arch: Arch,
     /// The cache.
     pub cache: Cache,
     /// The repository.
     pub repository: PathBuf,
     /// The recipe.
     pub recipe: Recipe,
+    /// What belongs to this machine's architecture.
+    pub host: ArchRecipe,
+    /// What belongs to the guest's.
+    pub guest: ArchRecipe,
+    /// Tools for the guest's architecture, a layer for the tree, if it is not this machine's and they are there.
+    cross: OnceLock<Arc<Entry>>,
 }
 
 /// A stage at work: its directory, its log, what it shows.
@@ -46,15 +58,40 @@ pub struct Bench<'a> {
 }
 
 impl Shop {
-    /// Opens the cache and reads the recipe.
+    /// Opens the cache and reads the recipe, for guests of this machine's architecture.
     pub fn open() -> Result<Self> {
+        Self::open_for(Arch::host())
+    }
+
+    /// The same for guests of this architecture.
+    pub fn open_for(arch: Arch) -> Result<Self> {
         let repository = super::repository()?;
         let recipe = Recipe::load(&repository)?;
         Ok(Self {
+            arch,
+            host: recipe.of_arch(Arch::host().name())?.clone(),
+            guest: recipe.of_arch(arch.name())?.clone(),
             cache: Cache::open()?,
             repository,
             recipe,
+            cross: OnceLock::new(),
         })
+    }
+
+    /// The tools, from here on part of every view.
+    pub fn have_cross_tools(&self, layer: Entry) {
+        let _ = self.cross.set(Arc::new(layer));
+    }
+
+    /// Their entry.
+    pub fn cross_entry(&self) -> Option<Arc<Entry>> {
+        self.cross.get().cloned()
+    }
+
+    /// Where the tools for another architecture are, a layer for the tree.
+    pub fn cross_tools(&self) -> Option<PathBuf> {
+        let layer = self.cross.get()?;
+        Some(layer.join(super::layer::UPPER))
     }
 
     /// An entry of the cache, made if it is missing; `what` is like "building the module".
@@ -85,8 +122,15 @@ impl Shop {
         enough_room_in(self.cache.root(), what, needed, "XDG_CACHE_HOME")
     }
 
-    /// The inside of the tree, with a directory to work in.
+    /// The inside of the tree with the tools for the guest's architecture, with a directory to work in.
     pub fn view(&self, tree: &Path, work: &Path) -> View {
+        let mut view = self.bare_view(tree, work);
+        view.layers.extend(self.cross_tools());
+        view
+    }
+
+    /// The inside of the tree, with a directory to work in.
+    pub fn bare_view(&self, tree: &Path, work: &Path) -> View {
         View {
             tree: tree.to_owned(),
             layers: Vec::new(),
@@ -105,7 +149,7 @@ impl Shop {
     pub fn host_view(&self, tree: &Path) -> View {
         View {
             tree: tree.to_owned(),
-            layers: Vec::new(),
+            layers: self.cross_tools().into_iter().collect(),
             mountpoint: self.cache.mountpoint(),
             host: true,
             binds: Vec::new(),

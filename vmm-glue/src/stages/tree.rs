@@ -8,6 +8,8 @@ use std::path::Path;
 use anyhow::Context;
 use anyhow::Result;
 
+use super::Arch;
+use super::cross;
 use super::mmdebstrap;
 use super::mmdebstrap::Mmdebstrap;
 use super::shop::Bench;
@@ -24,7 +26,7 @@ pub const STAGE: &str = "tree";
 const MIRROR: &str = "GLOBALFIFO_MIRROR";
 
 /// Adds the backports, from the mirror that mmdebstrap has chosen itself, and prefers them for some packages.
-const SOURCES_HOOK: &str = r#"
+pub const SOURCES_HOOK: &str = r#"
 sed -n "s/ $SUITE / $SUITE-backports /p" "$1/etc/apt/sources.list" | head -n 1 >"$1/etc/apt/sources.list.d/backports.list"
 printf 'Package: %s\nPin: release n=%s-backports\nPin-Priority: 600\n' "$BACKPORTS" "$SUITE" >"$1/etc/apt/preferences.d/backports"
 "#;
@@ -35,13 +37,21 @@ pub fn key(shop: &Shop) -> Key {
     KeyBuilder::new(STAGE)
         .field("suite", &recipe.suite)
         .field("backports", &recipe.backports.join(" "))
-        .field("packages", &recipe.packages.join(" "))
+        .field("packages", &packages(shop).join(" "))
         .field("mirror", &mirror().unwrap_or_default())
         .field("hook", SOURCES_HOOK)
         .finish()
 }
 
-fn mirror() -> Option<String> {
+/// The recipe's, behind QEMU for guests of this machine's architecture.
+fn packages(shop: &Shop) -> Vec<&str> {
+    let emulator = shop.host.emulator.as_str();
+    let others = shop.recipe.packages.iter().map(String::as_str);
+    std::iter::once(emulator).chain(others).collect()
+}
+
+/// A mirror that the user names.
+pub fn mirror() -> Option<String> {
     std::env::var(MIRROR)
         .ok()
         .filter(|mirror| !mirror.is_empty())
@@ -65,6 +75,15 @@ pub fn obtain(shop: &Shop) -> Result<Entry> {
     })
 }
 
+/// The tree of the recipe, and what guests of another architecture take besides: from here on every view has it.
+pub fn obtain_with_tools(shop: &Shop) -> Result<Entry> {
+    let tree = obtain(shop)?;
+    if shop.arch.is_foreign() {
+        shop.have_cross_tools(cross::obtain(shop, &tree)?);
+    }
+    Ok(tree)
+}
+
 fn mmdebstrap(shop: &Shop, tool: &Mmdebstrap, mode: &str, target: &Path) -> Spec {
     let recipe = &shop.recipe;
     let spec = tool
@@ -80,7 +99,7 @@ fn mmdebstrap(shop: &Shop, tool: &Mmdebstrap, mode: &str, target: &Path) -> Spec
             "--setup-hook={}",
             SOURCES_HOOK.trim().replace('\n', "; ")
         ))
-        .arg(format!("--include={}", recipe.packages.join(",")))
+        .arg(format!("--include={}", packages(shop).join(",")))
         .arg(&recipe.suite)
         .arg(target)
         .env("SUITE", &recipe.suite)
@@ -125,7 +144,7 @@ fn finish(tree: &Path) -> Result<()> {
     let _ = fs::remove_file(&resolver);
     fs::write(&resolver, "").context("cannot write to the tree")?;
     anyhow::ensure!(
-        tree.join("usr/bin/qemu-system-x86_64").is_file(),
+        tree.join(Arch::host().qemu()).is_file(),
         "the Debian tree has no QEMU"
     );
     Ok(())

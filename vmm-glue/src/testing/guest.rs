@@ -29,7 +29,6 @@ use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::Root;
 use crate::stages::System;
-use crate::stages::guest;
 use crate::stages::shop::Shop;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
@@ -101,6 +100,7 @@ pub fn run(
     results: &mut Results,
 ) -> Result<()> {
     let programs = ready.guest.programs()?;
+    let here = ready.programs_of_this_machine(shop)?;
     let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)?;
     for suite in suites
         .into_iter()
@@ -121,6 +121,7 @@ pub fn run(
                 filter,
                 results,
                 machine: None,
+                here: &here,
             };
             round.run(shop, ready)?;
         }
@@ -141,6 +142,8 @@ struct Round<'a> {
     filter: &'a Filter,
     results: &'a mut Results,
     machine: Option<Guest>,
+    /// Where the same programs are for this machine, which asks them what their tests are called.
+    here: &'a Path,
 }
 
 impl Round<'_> {
@@ -149,14 +152,14 @@ impl Round<'_> {
             .suite
             .programs
             .iter()
-            .filter(|program| self.holds_wanted(ready, program))
+            .filter(|program| self.holds_wanted(program))
             .cloned()
             .collect();
-        if programs.is_empty() || self.only_lists(ready, &programs)? {
+        if programs.is_empty() || self.only_lists(&programs)? {
             return Ok(());
         }
         if self.system.root == Root::Ram {
-            let ram = stages::ram::obtain(shop, &ready.tree)?;
+            let ram = stages::ram::obtain(shop, &ready.tree, ready.userland.as_ref())?;
             self.paths.ram = Some(ram.join(stages::ram::ARCHIVE));
             self.ram = Some(ram);
         }
@@ -191,14 +194,14 @@ impl Round<'_> {
     }
 
     /// A program that can list its tests (`--list`, one a line) is asked, here on the host, before a machine is booted for nothing.
-    fn holds_wanted(&self, ready: &Ready, program: &str) -> bool {
+    fn holds_wanted(&self, program: &str) -> bool {
         if !self.filter.takes(&self.name(program, "")) {
             return false;
         }
         if self.filter.text().is_none() || self.filter.wants(&self.name(program, "")) {
             return true;
         }
-        match listed(ready, program) {
+        match listed(self.here, program) {
             Some(names) => names
                 .lines()
                 .any(|name| self.filter.wants(&self.name(program, name.trim()))),
@@ -207,12 +210,12 @@ impl Round<'_> {
     }
 
     /// Whether only names are wanted; prints those of this boot then.
-    fn only_lists(&self, ready: &Ready, programs: &[String]) -> Result<bool> {
+    fn only_lists(&self, programs: &[String]) -> Result<bool> {
         if !self.results.only_lists([]) {
             return Ok(false);
         }
         for program in programs {
-            let names = listed(ready, program)
+            let names = listed(self.here, program)
                 .with_context(|| format!("{program} does not list its tests"))?;
             let names = names.lines().map(|name| self.name(program, name.trim()));
             self.results
@@ -375,9 +378,8 @@ impl Round<'_> {
 }
 
 /// What a program says on `--list`; `None` of one that runs its tests instead.
-fn listed(ready: &Ready, program: &str) -> Option<String> {
-    let home = ready.guest.entry.join("root").join(guest::HOME);
-    let spec = Spec::new(home.join("bin").join(program)).arg("--list");
+fn listed(here: &Path, program: &str) -> Option<String> {
+    let spec = Spec::new(here.join(program)).arg("--list");
     let names = child::output(&spec).ok();
     names.filter(|names| !names.starts_with("KTAP"))
 }

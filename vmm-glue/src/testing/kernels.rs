@@ -1,22 +1,103 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `--kernel` of `cargo lab test`: one kernel, or each of those that the driver is tested on; the table of suite × kernel.
+//! `--kernel` and `--arch` of `cargo lab test`: one of each, or all that the driver is tested on; the table of suite × system.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 
 use super::report::Outcome;
 use super::report::Verdict;
+use crate::stages::Arch;
+use crate::stages::Edition;
 use crate::stages::KernelChoice;
 use crate::stages::KernelParser;
+use crate::stages::System;
 
 /// The word for all of them.
 const ALL: &str = "all";
 /// Those, in the order of what they cost.
 const TESTED: [&str; 4] = ["stock", "7.2", "rt", "debug"];
+
+/// What `--arch` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archs {
+    /// This one.
+    One(Arch),
+    /// All that the lab knows, this machine's first.
+    All,
+}
+
+impl Default for Archs {
+    fn default() -> Self {
+        Self::One(Arch::host())
+    }
+}
+
+impl Archs {
+    /// The architectures, one after another.
+    pub fn each(self) -> Vec<Arch> {
+        match self {
+            Self::One(arch) => vec![arch],
+            Self::All => {
+                let mut all = Arch::value_variants().to_vec();
+                all.sort_by_key(|arch| arch.is_foreign());
+                all
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Archs {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(arch) => arch.fmt(to),
+            Self::All => to.write_str(ALL),
+        }
+    }
+}
+
+/// Reads it for clap.
+pub fn archs_parser() -> impl TypedValueParser<Value = Archs> {
+    let names = Arch::value_variants()
+        .iter()
+        .filter_map(Arch::to_possible_value)
+        .chain([PossibleValue::new(ALL).help("One after another; a table at the end")]);
+    PossibleValuesParser::new(names.collect::<Vec<_>>())
+        .map(|name| Arch::from_str(&name, false).map_or(Archs::All, Archs::One))
+}
+
+/// Architectures × kernels that there are, what this machine can run first.
+pub fn systems(archs: Archs, kernels: Kernels, edition: Edition) -> Vec<System> {
+    let mut systems = Vec::new();
+    for arch in archs.each() {
+        let on = |kernel| System {
+            arch,
+            kernel,
+            edition,
+            ..System::default()
+        };
+        systems.extend(kernels.each().into_iter().map(on));
+    }
+    let several = systems.len() > 1;
+    // One that does not exist is the user's error where no other was asked for.
+    systems.retain(|system| !several || system.check().is_ok());
+    systems
+}
+
+/// A system's name among several.
+pub fn label(system: System) -> String {
+    let kernel = system.kernel.name();
+    if system.arch.is_foreign() {
+        format!("{}-{kernel}", system.arch)
+    } else {
+        kernel.to_owned()
+    }
+}
 
 /// What `--kernel` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +152,12 @@ impl TypedValueParser for KernelsParser {
     }
 }
 
-/// A test's name on one kernel of several.
-pub fn name_on(kernel: &str, name: &str) -> String {
-    format!("{kernel}/{name}")
+/// A test's name on one system of several.
+pub fn name_on(system: &str, name: &str) -> String {
+    format!("{system}/{name}")
 }
 
-/// Suites × kernels, of outcomes named so: how many tests there were, and how many of them failed.
+/// Suites × systems, of outcomes named so: how many tests there were, and how many of them failed.
 pub fn table(outcomes: &[Outcome]) -> String {
     #[derive(Default)]
     struct Cell {
@@ -85,13 +166,17 @@ pub fn table(outcomes: &[Outcome]) -> String {
         skipped: usize,
     }
     let mut rows = BTreeMap::<&str, BTreeMap<&str, Cell>>::new();
+    let mut systems = Vec::new();
     for outcome in outcomes {
-        let Some((kernel, name)) = outcome.name.split_once('/') else {
+        let Some((system, name)) = outcome.name.split_once('/') else {
             continue;
         };
+        if !systems.contains(&system) {
+            systems.push(system);
+        }
         let end = name.match_indices('/').nth(1).map(|(at, _)| at);
         let suite = end.map_or(name, |end| &name[..end]);
-        let cell = rows.entry(suite).or_default().entry(kernel).or_default();
+        let cell = rows.entry(suite).or_default().entry(system).or_default();
         cell.tests += 1;
         match outcome.verdict {
             Verdict::Failed(_) => cell.failed += 1,
@@ -109,10 +194,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
     };
     let suites = rows.keys().map(|suite| (*suite).to_owned());
     let mut lines: Vec<String> = std::iter::once("suite".to_owned()).chain(suites).collect();
-    for kernel in TESTED {
+    for system in systems {
         let width = lines.iter().map(String::len).max().unwrap_or_default() + 2;
-        let cells = rows.values().map(|cells| text(cells.get(kernel)));
-        let column = std::iter::once(kernel.to_owned()).chain(cells);
+        let cells = rows.values().map(|cells| text(cells.get(system)));
+        let column = std::iter::once(system.to_owned()).chain(cells);
         for (line, cell) in lines.iter_mut().zip(column) {
             *line = format!("{line:<width$}{cell}");
         }

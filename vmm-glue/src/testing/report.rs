@@ -121,8 +121,8 @@ pub struct Results {
     expected: Cell<usize>,
     /// Names are wanted, no outcomes.
     lists: bool,
-    /// The kernel of what comes next, where there are several.
-    kernel: Option<&'static str>,
+    /// The system of what comes next, where there are several.
+    system: Option<String>,
     bar: ProgressBar,
 }
 
@@ -133,24 +133,24 @@ impl Results {
             outcomes: Vec::new(),
             expected: Cell::new(0),
             lists,
-            kernel: None,
+            system: None,
             bar: ui::counter("tests", 0),
         }
     }
 
-    /// From now on tests run on this kernel, one of several: it is the first part of their names.
-    pub fn on(&mut self, kernel: &'static str) {
-        self.kernel = Some(kernel);
+    /// From now on tests run on this system, one of several: it is the first part of their names.
+    pub fn on(&mut self, system: String) {
+        self.system = Some(system);
     }
 
     fn name(&self, name: String) -> String {
-        match self.kernel {
-            Some(kernel) => kernels::name_on(kernel, &name),
+        match &self.system {
+            Some(system) => kernels::name_on(system, &name),
             None => name,
         }
     }
 
-    /// Prints the table of suite × kernel, where there are several.
+    /// Prints the table of suite × system, where there are several.
     pub fn print_table(&self) {
         if !self.lists && !self.outcomes.is_empty() {
             ui::print(&format!("\n{}", kernels::table(&self.outcomes)));

@@ -2,6 +2,7 @@
 
 //! What a machine is to be, free of how it is started.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::child::Spec;
+use crate::stages::Arch;
 use crate::stages::Ready;
 use crate::stages::System;
 use crate::stages::early;
@@ -160,6 +162,10 @@ impl Share {
 pub struct Paths {
     /// The Debian tree.
     pub tree: PathBuf,
+    /// Tools for another architecture, which lie over it.
+    pub cross: Option<PathBuf>,
+    /// The guest's userland: the tree, unless that is for another architecture.
+    pub root: PathBuf,
     /// The kernel's image.
     pub kernel: PathBuf,
     /// Share with the lab's own files.
@@ -177,6 +183,8 @@ impl Paths {
     pub fn new(ready: &Ready) -> Self {
         Self {
             tree: ready.tree.path().to_owned(),
+            cross: ready.cross.as_ref().map(|cross| cross.join(layer::UPPER)),
+            root: ready.root(),
             kernel: image::path(ready.image.path(), ready.ram.is_some()),
             guest: ready.guest.entry.path().to_owned(),
             layer: ready.layer.as_ref().map(|layer| layer.path().to_owned()),
@@ -193,7 +201,7 @@ impl Paths {
     /// The directories that make up the guest's root, the topmost first.
     pub fn trees(&self) -> Vec<PathBuf> {
         let layer = self.layer.as_ref().map(|layer| layer.join(layer::UPPER));
-        layer.into_iter().chain([self.tree.clone()]).collect()
+        layer.into_iter().chain([self.root.clone()]).collect()
     }
 
     /// Nothing has been set up.
@@ -201,6 +209,8 @@ impl Paths {
         let none = PathBuf::new();
         Self {
             tree: none.clone(),
+            cross: None,
+            root: none.clone(),
             kernel: none.clone(),
             guest: none.clone(),
             layer: None,
@@ -211,12 +221,29 @@ impl Paths {
 
     /// A program of the tree: through the tree's own loader, so that it finds its own libraries without any privilege.
     pub fn tool(&self, program: &str) -> Spec {
-        let tree = &self.tree;
-        Spec::new(tree.join("lib64/ld-linux-x86-64.so.2"))
+        let host = Arch::host();
+        let libraries = Path::new("usr/lib").join(host.gnu());
+        let folders = [Some(&self.tree), self.cross.as_ref()];
+        let folders: Vec<_> = folders
+            .into_iter()
+            .flatten()
+            .map(|root| root.join(&libraries).into_os_string())
+            .collect();
+        Spec::new(self.tree.join(host.loader()))
             .arg("--library-path")
-            .arg(tree.join("usr/lib/x86_64-linux-gnu"))
-            .arg(tree.join(program))
+            // No directory of a cache has a colon in its name.
+            .arg(folders.join(OsStr::new(":")))
+            .arg(self.find(program))
             .without_loader_variables()
+    }
+
+    /// A file of the tools', in the tree or among those for another architecture.
+    pub fn find(&self, path: &str) -> PathBuf {
+        let cross = self.cross.iter().map(|cross| cross.join(path));
+        cross
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap_or_else(|| self.tree.join(path))
     }
 }
 

@@ -52,7 +52,7 @@ pub fn all(config: &Config, paths: &Paths, run: &RunDir) -> (Vec<Device>, Vec<Ta
     let mut devices = Vec::new();
     let fixed = match paths.ram {
         None => [
-            ("root", Some(&paths.tree)),
+            ("root", Some(&paths.root)),
             ("lab", Some(&paths.guest)),
             ("layer", paths.layer.as_ref()),
         ],

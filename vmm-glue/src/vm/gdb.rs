@@ -15,6 +15,7 @@ use anyhow::Result;
 use super::config::Paths;
 use super::machine::Machine;
 use super::rundir::RunDir;
+use crate::stages::Arch;
 use crate::stages::guest::SYMBOLS;
 use crate::symbols;
 use crate::ui;
@@ -30,9 +31,9 @@ const ADDRESSES: &str = "cd /sys/module/globalfifo/sections 2>/dev/null || exit 
 const KALLSYMS: &str = "cat /proc/kallsyms";
 
 /// Makes the script for a machine that is up, and tells how to use it.
-pub fn prepare(machine: &Machine, paths: &Paths, limit: Duration) -> Result<()> {
+pub fn prepare(machine: &Machine, paths: &Paths, arch: Arch, limit: Duration) -> Result<()> {
     let kallsyms = machine.ask(KALLSYMS, limit)?;
-    let (file, count) = symbols::of(&kallsyms);
+    let (file, count) = symbols::of(&kallsyms, arch.elf_machine());
     anyhow::ensure!(count > 0, "the guest's kernel tells no addresses");
     let dir = machine.run.path();
     let write = |name: &str, bytes: &[u8]| {
@@ -47,7 +48,7 @@ pub fn prepare(machine: &Machine, paths: &Paths, limit: Duration) -> Result<()> 
     }
     write(
         SCRIPT,
-        script(module.is_some().then_some(addresses.as_str())).as_bytes(),
+        script(arch, module.is_some().then_some(addresses.as_str())).as_bytes(),
     )?;
     ui::say(&format!(
         "to debug the guest: cd {} && gdb -x {SCRIPT}",
@@ -68,9 +69,12 @@ fn module(guest: &Path) -> Option<PathBuf> {
 }
 
 /// gdb's commands, for the directory of the run.
-fn script(addresses: Option<&str>) -> String {
-    let mut script =
-        format!("set confirm off\nset architecture i386:x86-64\nsymbol-file {KERNEL}\n");
+fn script(arch: Arch, addresses: Option<&str>) -> String {
+    let arch = match arch {
+        Arch::X86_64 => "i386:x86-64",
+        Arch::Arm64 => "aarch64",
+    };
+    let mut script = format!("set confirm off\nset architecture {arch}\nsymbol-file {KERNEL}\n");
     if let Some(addresses) = addresses {
         script.push_str(&format!("add-symbol-file {MODULE}"));
         for line in addresses.lines() {
@@ -92,12 +96,15 @@ mod tests {
 
     #[test]
     fn a_script_names_the_modules_sections_and_the_socket_last() {
-        let said = script(Some(".text 0x10\n.init.text 0x20\n.bss 0x30\n"));
+        let said = script(
+            Arch::X86_64,
+            Some(".text 0x10\n.init.text 0x20\n.bss 0x30\n"),
+        );
         assert!(
             said.contains("add-symbol-file globalfifo.ko -s .text 0x10 -s .bss 0x30\n"),
             "{said}"
         );
         assert!(said.contains("target remote gdb.sock\n"));
-        assert!(!script(None).contains("add-symbol-file"));
+        assert!(!script(Arch::Arm64, None).contains("add-symbol-file"));
     }
 }

@@ -23,7 +23,7 @@ use super::machine::Machine;
 use super::session;
 use super::session::Event;
 use super::session::Outlet;
-use crate::stages::KernelChoice;
+use crate::stages::System;
 use crate::stages::environment_of;
 use crate::stages::guest;
 
@@ -41,7 +41,7 @@ pub struct Guest {
     stdout: Outlet,
     stderr: Outlet,
     errors: Arc<Mutex<Vec<u8>>>,
-    kernel: KernelChoice,
+    system: System,
     /// All bytes that its commands have announced so far.
     announced: (u64, u64),
 }
@@ -75,14 +75,14 @@ impl Guest {
             stdout,
             stderr,
             errors,
-            kernel: config.system.kernel,
+            system: config.system,
             announced: (0, 0),
         })
     }
 
     /// How many times as long everything takes as on the stock kernel of a machine with nothing else to do, judged by what has been so far.
     pub fn slowdown(&self) -> u32 {
-        self.kernel.slowdown() * self.machine.slowdown()
+        self.system.slowdown() * self.machine.slowdown()
     }
 
     /// Starts one of guest-tests' programs.

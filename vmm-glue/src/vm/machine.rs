@@ -82,7 +82,7 @@ pub struct Machine {
 
 /// What can be said against a configuration before anything has been set up for it.
 pub fn check(config: &Config) -> Result<()> {
-    accel::choose(config.accel)?;
+    accel::choose(config.accel, config.system.arch)?;
     if let Some(what) = limits::few_open_files() {
         ui::warn(&format!("{what}; {}", limits::MORE_OPEN_FILES));
     }
@@ -99,7 +99,7 @@ pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
     } else {
         ""
     };
-    let accel = accel::choose(config.accel)?;
+    let accel = accel::choose(config.accel, config.system.arch)?;
     let step = Step::new(format!(
         "booting the guest ({}, {} CPU, {})",
         accel.name(),
@@ -127,7 +127,8 @@ pub fn boot(config: &Config, paths: &Paths) -> Result<Machine> {
         machine.control.send(&Request::Serve { idle })?;
     }
     if config.gdb {
-        gdb::prepare(&machine, paths, machine.boot_limit).map_err(exit::as_machine)?;
+        gdb::prepare(&machine, paths, config.system.arch, machine.boot_limit)
+            .map_err(exit::as_machine)?;
     }
     step.done();
     Ok(machine)
@@ -194,7 +195,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
             ready: spawned,
             marks: Vec::new(),
         },
-        boot_limit: config.system.kernel.limit(BOOT_LIMIT),
+        boot_limit: config.system.limit(BOOT_LIMIT),
         keeps_console: config.console.is_some(),
         qemu,
         devices: running,

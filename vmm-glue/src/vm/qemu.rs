@@ -28,6 +28,7 @@ use super::monitor;
 use super::rundir::RunDir;
 use crate::child::Spec;
 use crate::escape;
+use crate::stages::Arch;
 
 /// The PCI Express port of the second device.
 const SECOND_PORT: &str = "second-port";
@@ -37,11 +38,8 @@ const GENERIC_DEVICES: [&str; 2] = [GENERIC_DEVICE, "vhost-user-device-pci"];
 pub const GENERIC_DEVICE: &str = "vhost-user-test-device-pci";
 /// Those of every machine.
 const PORTS: [&str; 4] = [PORT_CONTROL, PORT_STDIN, PORT_STDOUT, PORT_STDERR];
-/// Parts of the board that nobody needs, and that firmware and kernel would look into.
-const ABSENT: &str = "usb=off,vmport=off,sata=off,i8042=off,smbus=off,smm=off";
 /// What the guest's kernel always gets. Its own tests of its ciphers are a part of its start, as waiting for RCU's usual pace is.
-const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check cryptomgr.notests=1 8250.nr_uarts=2 \
-                            rcupdate.rcu_expedited=1 rcupdate.rcu_normal_after_boot=1";
+const KERNEL_WORDS: &str = "panic=-1 nokaslr cryptomgr.notests=1 rcupdate.rcu_expedited=1 rcupdate.rcu_normal_after_boot=1";
 /// What an emulated guest's kernel also gets: it zeroes each page that it allocates. TCG throws away what it has translated of a page when the
 /// guest's CPU writes to it, but does not see what virtiofsd writes: without this, code that is read from a file into a page that held other
 /// code before runs as that other code. Debian's kernels have it as their default; ours for debugging does not.
@@ -54,6 +52,22 @@ const FURTHER_SLOT: u8 = 0x10;
 /// As many as fit in the slots up to the board's own.
 #[cfg(test)]
 pub const FURTHER_MAX: u8 = 8 * 8;
+
+/// The board, without the parts that nobody needs and that firmware and kernel would look into.
+fn board(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "q35,usb=off,vmport=off,sata=off,i8042=off,smbus=off,smm=off",
+        Arch::Arm64 => "virt,gic-version=3",
+    }
+}
+
+/// What the kernel gets for its architecture: its console first.
+fn board_words(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "console=ttyS0 tsc=reliable no_timer_check 8250.nr_uarts=2",
+        Arch::Arm64 => "console=ttyAMA0",
+    }
+}
 
 /// A virtiofs share: tag, and name of its socket.
 pub type Tag = String;
@@ -70,10 +84,10 @@ pub fn program(config: &Config, paths: &Paths) -> Spec {
     if let Some(qemu) = &config.qemu {
         return Spec::new(qemu);
     }
-    let spec = paths.tool("usr/bin/qemu-system-x86_64");
+    let spec = paths.tool(config.system.arch.qemu());
     ["usr/share/qemu", "usr/share/seabios"]
         .into_iter()
-        .fold(spec, |spec, dir| spec.arg("-L").arg(paths.tree.join(dir)))
+        .fold(spec, |spec, dir| spec.arg("-L").arg(paths.find(dir)))
 }
 
 /// The generic vhost-user device that this QEMU lets users create.
@@ -147,11 +161,15 @@ fn base(spec: Spec, config: &Config, accel: Accel) -> Spec {
     ])
     .args([
         "-machine",
-        &format!("q35,accel={},memory-backend=mem,{ABSENT}", accel.name()),
+        &format!(
+            "{},accel={},memory-backend=mem",
+            board(config.system.arch),
+            accel.name()
+        ),
     ])
     .args([
         "-cpu",
-        accel.cpu(),
+        accel.cpu(config.system.arch),
         "-smp",
         &config.smp.to_string(),
         "-m",
@@ -184,11 +202,11 @@ fn network(spec: Spec, config: &Config) -> Spec {
 pub const APPEND_MAX: usize = 2047 - 600;
 
 fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel) -> Spec {
-    let mut words = vec![KERNEL_WORDS];
+    let mut words = vec![board_words(config.system.arch), KERNEL_WORDS];
     if paths.layer.is_some() {
         words.push("lab.layer");
     }
-    let slowdown = format!("lab.slowdown={}", config.system.kernel.slowdown());
+    let slowdown = format!("lab.slowdown={}", config.system.slowdown());
     match config.driver {
         Load::None => {}
         Load::Ours => words.push("lab.driver"),

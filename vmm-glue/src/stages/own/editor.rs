@@ -64,7 +64,7 @@ pub fn write(
             let words = [
                 ["bash", "-c", library, "make"].map(str::to_owned).to_vec(),
                 words.to_vec(),
-                kernel.make_variables().to_vec(),
+                kernel.make_variables().into_iter().cloned().collect(),
             ]
             .concat();
             bench.run(&sandbox::spec(&view, &source.place, &words))?;

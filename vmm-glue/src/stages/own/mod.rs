@@ -199,7 +199,7 @@ fn command(kernel: &Kernel, source: &Source) -> Vec<String> {
             format!("M={}", Path::new(PLACE).join(&source.place).display()),
         ]),
     }
-    words.extend(kernel.make_variables().iter().cloned());
+    words.extend(kernel.make_variables().into_iter().cloned());
     words
 }
 
