@@ -303,6 +303,64 @@ fn a_dry_run_with_a_root_in_ram_has_no_virtiofs() {
     assert!(usual.stdout.contains("vhost-user-fs"), "{}", usual.stdout);
 }
 
+/// The architecture that this machine has not.
+const FOREIGN: &str = if cfg!(target_arch = "x86_64") {
+    "arm64"
+} else {
+    "x86-64"
+};
+
+#[test]
+fn a_dry_run_for_another_architecture_has_its_qemu_and_all_else_of_this_machine() {
+    let outcome = lab(&["run", "--dry-run", "--arch", FOREIGN]);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let (missing, commands) = outcome.stdout.split_once('\n').unwrap();
+    for part in ["tools for the guest's architecture", "the guest's userland"] {
+        assert!(missing.contains(part), "{part}: {missing}");
+    }
+    let (program, console) = match FOREIGN {
+        "arm64" => ("qemu-system-aarch64", "console=ttyAMA0"),
+        _ => ("qemu-system-x86_64", "console=ttyS0"),
+    };
+    let qemu = commands.lines().last().unwrap();
+    for part in [program, console, "accel=tcg"] {
+        assert!(qemu.contains(part), "{part}: {qemu}");
+    }
+    // The root that is shared is that userland, not the tree.
+    let root = commands.lines().next().unwrap();
+    assert!(root.contains("stages/userland/"), "{root}");
+    let usual = lab(&["run", "--dry-run"]);
+    assert!(!usual.stdout.contains("architecture"), "{}", usual.stdout);
+    assert!(!usual.stdout.contains(program), "{}", usual.stdout);
+}
+
+#[test]
+fn what_there_is_not_on_another_architecture_is_refused_before_set_up() {
+    for (args, words) in [
+        (
+            &["--kernel", "debug"][..],
+            "--kernel debug: it is built for",
+        ),
+        (&["--accel", "kvm"], "use --accel tcg"),
+    ] {
+        let args = [&["run", "--arch", FOREIGN][..], args, &["--", "true"]].concat();
+        let outcome = lab(&args);
+        assert_ne!(outcome.status, 0, "{args:?}");
+        assert!(
+            outcome.stderr.contains(words),
+            "{args:?}: {}",
+            outcome.stderr
+        );
+        assert!(
+            !outcome.cache.join("globalfifo/stages").exists(),
+            "{args:?}"
+        );
+    }
+    let outcome = lab(&["run", "--arch", "riscv64", "--", "true"]);
+    assert_eq!(outcome.status, 2);
+    assert!(outcome.stderr.contains("arm64"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_dry_run_quotes_for_the_shell() {
     let outcome = lab(&[
