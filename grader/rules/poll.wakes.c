@@ -2,6 +2,11 @@
 /* poll.wakes: a sleeping poll() returns when what it waits for happens. */
 #include "rule.h"
 
+/* What the C library makes of poll(); arm64 has no other. */
+#ifndef SYS_poll
+#define SYS_poll SYS_ppoll
+#endif
+
 static pid_t start(short events)
 {
 	struct pollfd ask = { .fd = fifo(O_RDWR), .events = events };

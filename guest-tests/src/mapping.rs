@@ -20,6 +20,9 @@ pub struct Mapping {
     length: usize,
 }
 
+// SAFETY: The mapping is the process's, not a thread's, and this is all that refers to it.
+unsafe impl Send for Mapping {}
+
 impl Mapping {
     /// Private anonymous memory, not touched.
     pub fn private(length: usize) -> Result<Self> {

@@ -20,7 +20,6 @@ use crate::exit::usage;
 use crate::stages;
 use crate::stages::guest;
 use crate::stages::programs;
-use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
 use crate::ui;
 use crate::vm::config::Paths;
@@ -30,7 +29,7 @@ use crate::vm::machine;
 pub fn lesson(args: &LessonArgs) -> Result<u8> {
     let config = args.config()?;
     let shop = Shop::open_for(config.system.arch)?;
-    let list = list(&programs::obtain(&shop, Need::All)?)?;
+    let list = list(&programs::that_run_here(&shop)?)?;
     let Some(id) = &args.id else {
         ui::print(
             &list

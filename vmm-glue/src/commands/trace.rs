@@ -18,6 +18,7 @@ use crate::exit::usage;
 use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages;
+use crate::stages::Arch;
 use crate::stages::guest;
 use crate::stages::programs::Need;
 use crate::stages::shop::Shop;
@@ -108,6 +109,10 @@ pub fn traced(
         name: SHARE.to_owned(),
         read_only: false,
     });
+    if config.system.arch == Arch::Arm64 {
+        // The guest's part reads the device's registers beside the driver.
+        config.append.push("iomem=relaxed".to_owned());
+    }
     let words = std::mem::take(&mut command.argv);
     command.argv = vec![
         format!("/{}/bin/tracer", guest::HOME),

@@ -143,18 +143,6 @@ impl Ready {
         root(&self.tree, self.userland.as_ref())
     }
 
-    /// Where the guest's programs are as this machine can run them.
-    pub fn programs_of_this_machine(&self, shop: &Shop) -> Result<PathBuf> {
-        if shop.arch.is_foreign() {
-            let programs = programs::obtain(&Shop::open()?, Need::All)?;
-            return programs
-                .guest()
-                .map(Path::to_owned)
-                .context("this machine's programs have not been built");
-        }
-        Ok(self.guest.entry.join("root").join(guest::HOME).join("bin"))
-    }
-
     /// What a running machine reads stays until every child started from here on has ended, too.
     pub fn outlive_the_lab(&self) -> Result<()> {
         let always = [

@@ -117,6 +117,15 @@ pub fn obtain(shop: &Shop, need: Need) -> Result<Programs> {
     })
 }
 
+/// The guest's programs as this machine can run them, which it does to learn what they hold.
+pub fn that_run_here(shop: &Shop) -> Result<Programs> {
+    if shop.arch.is_foreign() {
+        obtain(&Shop::open()?, Need::All)
+    } else {
+        obtain(shop, Need::All)
+    }
+}
+
 /// What the guest's programs are made from: the lessons quote the driver.
 pub fn guest_key(shop: &Shop) -> Result<Key> {
     key(

@@ -29,6 +29,7 @@ use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::Root;
 use crate::stages::System;
+use crate::stages::programs;
 use crate::stages::shop::Shop;
 use crate::vm::config::AccelChoice;
 use crate::vm::config::Config;
@@ -99,9 +100,10 @@ pub fn run(
     filter: &Filter,
     results: &mut Results,
 ) -> Result<()> {
-    let programs = ready.guest.programs()?;
-    let here = ready.programs_of_this_machine(shop)?;
-    let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &programs)?;
+    let names = ready.guest.programs()?;
+    let here = programs::that_run_here(shop)?;
+    let here = here.guest().context("the guest's programs are not built")?;
+    let suites = suites::load(&shop.repository.join("guest-tests/suites.toml"), &names)?;
     for suite in suites
         .into_iter()
         .filter_map(|suite| selection.of(suite, system.kernel))
@@ -121,7 +123,7 @@ pub fn run(
                 filter,
                 results,
                 machine: None,
-                here: &here,
+                here,
             };
             round.run(shop, ready)?;
         }
