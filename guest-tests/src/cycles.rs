@@ -77,6 +77,31 @@ impl Figures {
     }
 }
 
+impl Figures {
+    /// Compares with those of `cycles` cycles later.
+    ///
+    /// # Errors
+    ///
+    /// Something was left behind.
+    pub fn grown_to(&self, after: &Self, cycles: u64) -> Result<()> {
+        let limit = self.unreclaimable + NOISE_BYTES + BYTES_A_CYCLE * cycles;
+        if after.unreclaimable > limit {
+            bail!("unreclaimable slab memory grew to more than {limit} bytes");
+        }
+        for (name, (now, _)) in &after.caches {
+            let limit = self.caches.get(name).map_or(0, |cache| cache.0);
+            let limit = limit + NOISE_OBJECTS + cycles / 2;
+            if *now > limit {
+                bail!("{name} grew to more than {limit} objects");
+            }
+        }
+        if after.descriptors > self.descriptors {
+            bail!("descriptors of this process are left");
+        }
+        Ok(())
+    }
+}
+
 /// `kmalloc-1k  824  832  1024  16  4 : …`
 fn caches(slabinfo: &str) -> BTreeMap<String, (u64, u64)> {
     let parse = |line: &str| {
@@ -147,20 +172,8 @@ impl Report {
     /// Fails if something was left behind.
     pub fn check(&self) -> Result<()> {
         let cycles = self.unbinds + self.unloads;
-        let (before, after) = (&self.before, &self.after);
-        let limit = before.unreclaimable + NOISE_BYTES + BYTES_A_CYCLE * cycles;
-        if after.unreclaimable > limit {
-            bail!("unreclaimable slab memory grew to more than {limit} bytes\n{self}");
-        }
-        for (name, (now, _)) in &after.caches {
-            let limit = before.caches.get(name).map_or(0, |cache| cache.0);
-            let limit = limit + NOISE_OBJECTS + cycles / 2;
-            if *now > limit {
-                bail!("{name} grew to more than {limit} objects\n{self}");
-            }
-        }
-        if after.descriptors > before.descriptors {
-            bail!("descriptors of this process are left\n{self}");
+        if let Err(grown) = self.before.grown_to(&self.after, cycles) {
+            bail!("{grown}\n{self}");
         }
         match &self.leaks {
             Some(leaks) if leaks.contains("unreferenced object") => bail!("{leaks}\n{self}"),

@@ -8,14 +8,18 @@ use crate::cache;
 use crate::cache::Cache;
 use crate::cli::CleanArgs;
 use crate::scratch;
+use crate::stages::cross;
 use crate::stages::debug;
 use crate::stages::kernel;
 use crate::stages::tree;
+use crate::stages::userland;
 use crate::ui;
 
 /// What takes minutes to make again.
-const KEPT: [&str; 5] = [
+const KEPT: [&str; 7] = [
     tree::STAGE,
+    cross::STAGE,
+    userland::STAGE,
     kernel::STAGE,
     kernel::RT_STAGE,
     debug::STAGE,
