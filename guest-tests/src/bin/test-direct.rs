@@ -260,11 +260,17 @@ fn beyond_memory() -> Result<()> {
     check_eq!(write(memory, whole), Ok(isize::try_from(good)?));
     check!(fifo.read_exact(good)? == bytes);
     check_eq!(write(end, whole - good), Err(Errno::EFAULT));
-    // Too few to be read where they are, and with any alignment: all that is there counts all the same.
+    // Too few to be read where they are, and with any alignment: all that is there counts all the same. How much of it one call takes is the
+    // processor's: x86 copies up to the last byte, arm64 leaves some before a page that is not there.
     for count in [1, 7, 8, 63, 4095, 4097, 12_345, 70_001] {
-        // SAFETY: Within what is mapped.
-        let start = unsafe { end.byte_sub(count) };
-        check_eq!(write(start, count + 5000), Ok(isize::try_from(count)?));
+        let mut left = count;
+        while left > 0 {
+            // SAFETY: Within what is mapped.
+            let start = unsafe { end.byte_sub(left) };
+            let taken = usize::try_from(write(start, left + 5000)?)?;
+            check!((1..=left).contains(&taken));
+            left -= taken;
+        }
         check!(bytes.ends_with(&fifo.read_exact(count)?));
     }
     check_eq!(fifo.level()?, 0);
