@@ -60,6 +60,9 @@ pub fn test(args: &TestArgs) -> Result<u8> {
             filter.text().unwrap_or_default()
         )));
     }
+    if !is_usual {
+        own.retain(|unit| unit.starts_with(Selection::Whole.place()));
+    }
     let mut results = Results::new(args.list);
     let one_of_each = (&args.arch, &args.kernel);
     let ran = match (one_of_each, systems.as_slice()) {
