@@ -10,7 +10,6 @@
 pub mod lines;
 pub mod metrics;
 pub mod metrics_file;
-pub mod protocol;
 
 mod server;
 mod service;
@@ -19,3 +18,4 @@ mod watch;
 
 pub use self::server::Control;
 pub use self::service::Service;
+pub use fifo_control as protocol;

@@ -4,7 +4,6 @@
 //!
 //! A client like any other: it knows the protocol and nothing of the device.
 
-mod client;
 mod show;
 mod top;
 
@@ -25,11 +24,11 @@ use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::client::Client;
-pub use self::client::ClientError;
 use self::top::TopArgs;
 use crate::control::protocol;
 use crate::control::protocol::Cleared;
+use crate::control::protocol::Client;
+pub use crate::control::protocol::ClientError;
 use crate::control::protocol::Command;
 use crate::control::protocol::Event;
 use crate::control::protocol::FaultAdded;

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::fifo::Connection;
-
 /// The device at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -115,18 +113,6 @@ pub enum HostSide {
     HalfClosed,
     /// The last peer is gone.
     Gone,
-}
-
-impl From<Connection> for HostSide {
-    fn from(connection: Connection) -> Self {
-        match connection {
-            Connection::Lasting => Self::Lasting,
-            Connection::Awaited => Self::Awaited,
-            Connection::Connected => Self::Connected,
-            Connection::HalfClosed => Self::HalfClosed,
-            Connection::Gone => Self::Gone,
-        }
-    }
 }
 
 /// Something that happened, for a watcher.

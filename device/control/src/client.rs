@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::control::protocol::Command;
-use crate::control::protocol::Failure;
-use crate::control::protocol::Hello;
-use crate::control::protocol::Request;
-use crate::control::protocol::VERSION;
+use crate::protocol::Command;
+use crate::protocol::Failure;
+use crate::protocol::Hello;
+use crate::protocol::Request;
+use crate::protocol::VERSION;
 
 /// A daemon that takes longer for an answer is stopped, or no such daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
