@@ -8,6 +8,7 @@ mod status;
 
 pub use self::client::Client;
 pub use self::client::ClientError;
+pub use self::client::read;
 pub use self::protocol::Answer;
 pub use self::protocol::BadRequest;
 pub use self::protocol::Cleared;

@@ -373,6 +373,19 @@ pub struct Pulled {
     pub left: usize,
 }
 
+impl Pulled {
+    /// The bytes themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Failed`] if they are not base64.
+    pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        BASE64_STANDARD
+            .decode(&self.base64)
+            .map_err(|error| Failure::new(Code::Failed, error.to_string()))
+    }
+}
+
 /// What a clear did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cleared {

@@ -20,6 +20,23 @@ pub struct Status {
     pub faults: Vec<FaultStatus>,
 }
 
+impl Status {
+    /// Interrupts of all queues.
+    pub fn interrupts(&self) -> u64 {
+        let of_fifos = self
+            .fifos
+            .iter()
+            .map(|fifo| fifo.rx.interrupts + fifo.tx.interrupts);
+        self.device.control_interrupts + self.device.event_interrupts + of_fifos.sum::<u64>()
+    }
+
+    /// What was refused from the driver, on all queues.
+    pub fn refused(&self) -> u64 {
+        let of_fifos = self.fifos.iter().flat_map(|fifo| fifo.refused.values());
+        self.device.refused.values().chain(of_fifos).sum()
+    }
+}
+
 /// A fault at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultStatus {

@@ -5,7 +5,8 @@
 //! It owns its listening socket, its clients and what they still have to be told; the device it
 //! only borrows, one FIFO at a time and never for long. What crosses the border are the methods of
 //! [`crate::device::Device`] and [`crate::fifo::Fifo`]; virtqueues, guest memory and endpoints it
-//! must not know. All of it runs on the event loop and nothing in it waits.
+//! must not know. All of it runs on the event loop and nothing in it waits. The words on the wire are
+//! the crate fifo-control's, [`protocol`] here.
 
 pub mod lines;
 pub mod metrics;

@@ -16,8 +16,6 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
@@ -152,9 +150,6 @@ pub enum CtlError {
         /// Bytes there were, as far as they were read.
         offered: usize,
     },
-    /// An answer that makes no sense.
-    #[error("cannot understand the daemon's answer: {0}")]
-    Answer(String),
     /// Standard input or output.
     #[error("cannot {0}: {1}")]
     Stream(&'static str, io::Error),
@@ -257,9 +252,9 @@ impl Session {
         loop {
             let max = most.min(MAX_BYTES);
             let answer = read::<Pulled>(self.ask(Command::Pull { fifo, max })?)?;
-            let bytes = BASE64_STANDARD
-                .decode(&answer.base64)
-                .map_err(|error| CtlError::Answer(error.to_string()))?;
+            let bytes = answer
+                .bytes()
+                .map_err(|error| ClientError::Answer(error.message))?;
             if !self.json {
                 write_out(&bytes)?;
             }
@@ -355,7 +350,7 @@ impl Session {
 }
 
 fn read<T: DeserializeOwned>(answer: Value) -> Result<T, CtlError> {
-    serde_json::from_value(answer).map_err(|error| CtlError::Answer(error.to_string()))
+    Ok(protocol::read(answer)?)
 }
 
 fn write_out(bytes: &[u8]) -> Result<(), CtlError> {

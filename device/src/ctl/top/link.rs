@@ -78,7 +78,7 @@ fn serve(
             Ok(command) => News::Done(outcome(&mut client, &command)?),
             Err(RecvTimeoutError::Timeout) => {
                 next = Instant::now() + interval;
-                News::Status(Box::new(read(client.ask(Command::Status {})?)?))
+                News::Status(Box::new(client.status()?))
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
