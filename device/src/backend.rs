@@ -31,6 +31,7 @@ use vmm_sys_util::event::EventFlag;
 use vmm_sys_util::event::EventNotifier;
 use vmm_sys_util::event::new_event_consumer_and_notifier;
 
+use crate::bell::Bell;
 use crate::device::Device;
 use crate::fault::Place;
 use crate::mailbox::Mailbox;
@@ -39,7 +40,7 @@ use crate::trace::What;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
 use crate::worker;
-use crate::worker::Wake;
+use crate::worker::WakeSource;
 use crate::worker::Worker;
 
 /// Virtio features offered.
@@ -92,7 +93,7 @@ pub struct FifoBackend {
     ram: SharedRam,
     worker: Mutex<Worker>,
     mailbox: Arc<Mailbox>,
-    mail: EventConsumer,
+    mail: Bell,
     exit: Mutex<Option<(EventConsumer, EventNotifier)>>,
     exit_fd: RawFd,
     /// The same file as `exit_fd`, to know it by.
@@ -109,8 +110,7 @@ impl FifoBackend {
     ///
     /// When no eventfd can be made.
     pub fn new(device: Arc<Device>, queue_size: u16, ram: SharedRam) -> io::Result<Self> {
-        let (mail, wake) =
-            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let mail = Bell::new("queue worker")?;
         let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
         let exit_twin = exit.0.try_clone()?;
         let worker = Worker::new(device.num_fifos());
@@ -119,7 +119,7 @@ impl FifoBackend {
             device,
             queue_size,
             ram,
-            mailbox: Arc::new(Mailbox::new(wake)),
+            mailbox: Arc::new(Mailbox::new(mail.ringer())),
             mail,
             exit_fd: exit.0.as_raw_fd(),
             exit: Mutex::new(Some(exit)),
@@ -163,7 +163,7 @@ impl FifoBackend {
 
     /// What the worker must listen to beside the queues: a file descriptor and its number.
     pub fn listener(&self) -> (RawFd, u64) {
-        (self.mail.as_raw_fd(), u64::from(self.mail_event()))
+        (self.mail.fd(), u64::from(self.mail_event()))
     }
 
     /// The file descriptor that the framework keeps open when it has ended the worker; `None` if
@@ -300,11 +300,10 @@ impl VhostUserBackend for FifoBackend {
     ) -> io::Result<()> {
         self.begin_life();
         let wake = if device_event < self.device.num_queues() {
-            Wake::Queue(device_event)
+            WakeSource::Queue(device_event)
         } else if device_event == self.mail_event() {
-            // Nobody else reads it; an error can only mean that it was read already.
-            let _ = self.mail.consume();
-            Wake::Mail
+            self.mail.heard();
+            WakeSource::Mail
         } else {
             return Ok(());
         };

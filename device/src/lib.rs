@@ -8,12 +8,14 @@
 //! - [`pattern`], [`endpoint`]: what a FIFO ends at within the device
 //! - [`refusal`]: what is refused from a guest, counted and logged
 //! - [`trace`]: events with their times, for those who ask
+//! - [`wake`]: how the core wakes a thread
 //! - [`fifo`]: one FIFO, its credit and its state
 //! - [`fault`]: what goes wrong on demand, decided
 //! - [`spec`], [`device`]: all FIFOs, as configured
 //! - [`virtqueue`], [`chain`]: rings and descriptor chains of a guest that is not trusted
 //! - [`handlers`]: what a message on each kind of queue does
 //! - [`mailbox`], `linger`, [`worker`]: which queues are served when, and what stopping one means
+//! - `bell`: an eventfd that wakes a thread
 //! - [`backend`]: the device on one vhost-user connection
 //! - [`socket`], [`host`]: what FIFOs end at outside, served by the event loop
 //! - [`server`]: connections, one after another
@@ -30,6 +32,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod bell;
 pub mod chain;
 pub mod cli;
 pub mod control;
@@ -57,6 +60,7 @@ pub mod timer;
 pub mod trace;
 mod turns;
 pub mod virtqueue;
+pub mod wake;
 pub mod worker;
 
 pub use fifo_spec as spec;

@@ -5,22 +5,22 @@
 //! Requests are sets of virtqueues; what becomes of them is in [`crate::worker`]. This file must not
 //! know FIFOs, rings or sockets.
 
+use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tracing::warn;
 use virtio_fifo_protocol::virtio_fifo::CONTROL_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::EVENT_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::FIRST_RX_QUEUE;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
 use virtio_fifo_protocol::virtio_fifo::tx_queue;
-use vmm_sys_util::event::EventNotifier;
 
 use crate::fault::Lane;
 use crate::fault::Place;
+use crate::wake::Wake;
 
 /// How long a request to the worker may take. A pass is milliseconds: after this the worker is
 /// dead, and so is the connection.
@@ -95,12 +95,12 @@ pub(crate) struct Mail {
 pub struct Mailbox {
     requests: Mutex<Requests>,
     answered: Condvar,
-    wake: EventNotifier,
+    wake: Arc<dyn Wake>,
 }
 
 impl Mailbox {
     /// A mailbox that wakes the worker by `wake`.
-    pub fn new(wake: EventNotifier) -> Self {
+    pub fn new(wake: Arc<dyn Wake>) -> Self {
         Self {
             requests: Mutex::default(),
             answered: Condvar::new(),
@@ -229,9 +229,7 @@ impl Mailbox {
 
     /// Wakes the worker, for nothing but what it finds.
     pub fn wake(&self) {
-        if let Err(error) = self.wake.notify() {
-            warn!(%error, "cannot wake the queue worker");
-        }
+        self.wake.wake();
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
@@ -267,12 +265,8 @@ pub(crate) fn fifo_of(queue: u16) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
     use std::sync::mpsc;
     use std::thread;
-
-    use vmm_sys_util::event::EventFlag;
-    use vmm_sys_util::event::new_event_consumer_and_notifier;
 
     use super::*;
     use crate::device::Device;
@@ -281,8 +275,9 @@ mod tests {
     use crate::spec::Kind;
     use crate::virtqueue::GuestRam;
     use crate::virtqueue::SharedRam;
+    use crate::wake::Remembered;
     use crate::worker;
-    use crate::worker::Wake;
+    use crate::worker::WakeSource;
     use crate::worker::Worker;
 
     /// Waits until a thread of this process waits for something.
@@ -309,9 +304,7 @@ mod tests {
         let old = Arc::new(GuestRam::default());
         let weak = Arc::downgrade(&old);
         let ram = SharedRam::from(old);
-        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
-        let (_wake, notifier) = new_event_consumer_and_notifier(flags).unwrap();
-        let mailbox = Mailbox::new(notifier);
+        let mailbox = Mailbox::new(Arc::new(Remembered::default()));
         mailbox.serve_fifo(0);
         thread::scope(|scope| {
             // Where the pass stops: first at the mailbox, then at the FIFO.
@@ -322,7 +315,7 @@ mod tests {
             scope.spawn(move || {
                 tell.send(nix::unistd::gettid()).unwrap();
                 let mut worker = Worker::new(1);
-                worker::run(Wake::Mail, device, &mut worker, &[], ram, mailbox);
+                worker::run(WakeSource::Mail, device, &mut worker, &[], ram, mailbox);
             });
             wait_for_sleep(told.recv().unwrap());
             ram.lock().unwrap().replace(GuestRam::default());

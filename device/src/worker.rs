@@ -99,7 +99,7 @@ impl std::fmt::Debug for Pass<'_> {
 
 /// What the worker was woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
+pub enum WakeSource {
     /// A kick on this queue, or its start.
     Queue(u16),
     /// A request in the mailbox.
@@ -108,28 +108,28 @@ pub enum Wake {
 
 /// Does what there is to do on the worker's thread.
 pub fn run(
-    wake: Wake,
+    wake: WakeSource,
     device: &Device,
     worker: &mut Worker,
     vrings: &[Vring],
     ram: &SharedRam,
     mailbox: &Mailbox,
 ) {
-    if let Wake::Queue(queue) = wake {
+    if let WakeSource::Queue(queue) = wake {
         device.tracer().record(|| What::Kick { queue });
     }
-    if matches!(wake, Wake::Queue(_)) && !std::mem::replace(&mut worker.driver_seen, true) {
+    if matches!(wake, WakeSource::Queue(_)) && !std::mem::replace(&mut worker.driver_seen, true) {
         device.faults().driver_started();
     }
     let linger = match wake {
-        Wake::Queue(_) => worker.linger.begin(Instant::now()),
-        Wake::Mail => Duration::ZERO,
+        WakeSource::Queue(_) => worker.linger.begin(Instant::now()),
+        WakeSource::Mail => Duration::ZERO,
     };
     // Before guest memory is looked up: whoever has exchanged it, and is answered here, must not find a
     // pass on the old map.
     let mail = match wake {
-        Wake::Queue(_) => Mail::default(),
-        Wake::Mail => mailbox.take(),
+        WakeSource::Queue(_) => Mail::default(),
+        WakeSource::Mail => mailbox.take(),
     };
     let ram = ram.memory();
     let mut pass = Pass {
@@ -143,8 +143,8 @@ pub fn run(
         silent: Set::default(),
     };
     match wake {
-        Wake::Queue(index) => pass.serve(index),
-        Wake::Mail => pass.act_on(mail, mailbox),
+        WakeSource::Queue(index) => pass.serve(index),
+        WakeSource::Mail => pass.act_on(mail, mailbox),
     }
     let found = pass.linger(linger, mailbox);
     pass.fail_fifos();

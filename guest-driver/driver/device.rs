@@ -50,7 +50,7 @@ use crate::{
 };
 use core::marker::PhantomData;
 use kernel::{
-    dev_err, dev_info, dev_warn,
+    dev_err, dev_info, dev_notice, dev_warn,
     prelude::*,
     sync::{
         new_mutex,
@@ -159,13 +159,18 @@ impl<H: Host> Driver for FifoDriver<H> {
     }
 }
 
-/// Number of FIFOs of a device that this driver can use (DRV-2, DRV-3, DRV-19, DRV-20). Another
+/// Number of FIFOs of a device that this driver can use (DRV-2, DRV-3, DRV-19, DRV-20, DRV-22). Another
 /// driver may serve a device of another kind with the same id, so that is no error worth a line.
 fn recognise(device: &Device) -> Result<u16> {
     let dev = device.as_dev();
     match Config::recognise(|offset| device.config_u32(offset).ok()) {
         Ok(num_fifos) => return Ok(num_fifos),
         Err(Unusable::Foreign) => {}
+        // An error only if it is ours, which nothing in configuration space can show.
+        Err(Unusable::Unversioned(count)) => dev_notice!(
+            dev,
+            "not used: configuration space begins with {count} and has no magic, as a FIFO device's from before version 1.0; this driver has version {CONFIG_VERSION}\n"
+        ),
         Err(Unusable::Version(version)) => dev_err!(
             dev,
             "not used: version {version} of the device's layout, this driver has {CONFIG_VERSION}\n"

@@ -126,6 +126,9 @@ pub struct Config {
 pub enum Unusable {
     /// It is no FIFO device: there is no configuration space, or it begins with another magic.
     Foreign,
+    /// Configuration space begins with this number, 1 to [`MAX_FIFOS`], and not with the magic: a FIFO
+    /// device from before version 1.0, or a device of another kind.
+    Unversioned(u32),
     /// A FIFO device whose layout has this version, not [`CONFIG_VERSION`].
     Version(u32),
     /// A FIFO device with this number of FIFOs, not 1 to [`MAX_FIFOS`].
@@ -144,6 +147,9 @@ impl Config {
     pub const VERSION_AT: u32 = 4;
     /// Offset of `num_fifos` in bytes.
     pub const NUM_FIFOS_AT: u32 = 8;
+
+    /// [`MAX_FIFOS`], as wide as `num_fifos`.
+    const MOST_FIFOS: u32 = MAX_FIFOS as u32;
 
     /// What VMMs read beyond the end of configuration space. No field has this value.
     const BEYOND: u32 = u32::MAX;
@@ -167,8 +173,10 @@ impl Config {
     /// Why the device cannot be used.
     pub fn recognise(mut word: impl FnMut(u32) -> Option<[u8; 4]>) -> Result<u16, Unusable> {
         let mut field = |at| word(at).map(u32::from_le_bytes);
-        if field(Self::MAGIC_AT) != Some(CONFIG_MAGIC) {
-            return Err(Unusable::Foreign);
+        match field(Self::MAGIC_AT) {
+            Some(CONFIG_MAGIC) => {}
+            Some(first @ 1..=Self::MOST_FIFOS) => return Err(Unusable::Unversioned(first)),
+            _ => return Err(Unusable::Foreign),
         }
         match field(Self::VERSION_AT) {
             Some(CONFIG_VERSION) => {}

@@ -69,9 +69,24 @@ fn a_device_is_recognised_by_magic_version_and_number() {
         let bytes = Config { version, ..right }.to_bytes();
         assert_eq!(recognise(&bytes), Err(Unusable::Version(version)));
     }
-    for magic in [0, 1, 31, CONFIG_MAGIC.swap_bytes(), u32::MAX] {
+    for magic in [0, 32, CONFIG_MAGIC.swap_bytes(), u32::MAX] {
         let bytes = Config { magic, ..right }.to_bytes();
         assert_eq!(recognise(&bytes), Err(Unusable::Foreign));
+    }
+}
+
+/// DRV-19, DRV-22: configuration space of version 0.x was the number of FIFOs alone.
+#[test]
+fn a_device_from_before_version_1_is_told_from_a_foreign_one() {
+    for count in 1..=u32::from(MAX_FIFOS) {
+        let unversioned = Err(Unusable::Unversioned(count));
+        assert_eq!(recognise(&count.to_le_bytes()), unversioned);
+        // A VMM that was told a longer configuration space.
+        let bytes = Config {
+            magic: count,
+            ..Config::new(1)
+        };
+        assert_eq!(recognise(&bytes.to_bytes()), unversioned);
     }
 }
 
@@ -95,13 +110,15 @@ fn a_configuration_space_that_ends_early_is_not_used() {
 
 /// DRV-19
 #[test]
-fn of_a_device_of_another_kind_only_the_magic_is_read() {
-    let mut read = Vec::new();
-    let outcome = Config::recognise(|at| {
-        read.push(at);
-        Some([0; 4])
-    });
-    assert_eq!((outcome, read), (Err(Unusable::Foreign), vec![0]));
+fn of_a_device_without_the_magic_only_the_first_word_is_read() {
+    for (first, expected) in [(0, Unusable::Foreign), (1, Unusable::Unversioned(1))] {
+        let mut read = Vec::new();
+        let outcome = Config::recognise(|at| {
+            read.push(at);
+            Some(u32::to_le_bytes(first))
+        });
+        assert_eq!((outcome, read), (Err(expected), vec![0]));
+    }
 }
 
 /// Drivers from before version 1.0 read the number of FIFOs where the magic is, and refuse one above 31.

@@ -5,12 +5,12 @@
 //! It owns its listening socket, its clients and what they still have to be told; the device it
 //! only borrows, one FIFO at a time and never for long. What crosses the border are the methods of
 //! [`crate::device::Device`] and [`crate::fifo::Fifo`]; virtqueues, guest memory and endpoints it
-//! must not know. All of it runs on the event loop and nothing in it waits.
+//! must not know. All of it runs on the event loop and nothing in it waits. The words on the wire are
+//! the crate fifo-control's, [`protocol`] here.
 
 pub mod lines;
 pub mod metrics;
 pub mod metrics_file;
-pub mod protocol;
 
 mod server;
 mod service;
@@ -19,3 +19,4 @@ mod watch;
 
 pub use self::server::Control;
 pub use self::service::Service;
+pub use fifo_control as protocol;

@@ -81,7 +81,10 @@ impl Client {
             ended: false,
             interest: EventSet::IN,
         };
-        client.say(&Hello::default());
+        client.say(&Hello::new(
+            env!("CARGO_PKG_NAME"),
+            env!("CARGO_PKG_VERSION"),
+        ));
         client
     }
 

@@ -27,6 +27,7 @@ use super::protocol::FaultStatus;
 use super::protocol::Faults;
 use super::protocol::FaultsRemoved;
 use super::protocol::FifoStatus;
+use super::protocol::HostSide;
 use super::protocol::MAX_BYTES;
 use super::protocol::Metrics;
 use super::protocol::Outcome;
@@ -40,6 +41,7 @@ use crate::fault::FaultError;
 use crate::fault::FaultId;
 use crate::fault::FaultRefused;
 use crate::fault::FaultSpec;
+use crate::fifo::Connection;
 use crate::fifo::Fifo;
 use crate::fifo::NotByHand;
 use crate::fifo::Traffic;
@@ -291,6 +293,18 @@ fn by_name(counts: impl IntoIterator<Item = (Refusal, u64)>) -> BTreeMap<String,
         .into_iter()
         .map(|(reason, count)| (reason.name().to_owned(), count))
         .collect()
+}
+
+impl From<Connection> for HostSide {
+    fn from(connection: Connection) -> Self {
+        match connection {
+            Connection::Lasting => Self::Lasting,
+            Connection::Awaited => Self::Awaited,
+            Connection::Connected => Self::Connected,
+            Connection::HalfClosed => Self::HalfClosed,
+            Connection::Gone => Self::Gone,
+        }
+    }
 }
 
 #[cfg(test)]

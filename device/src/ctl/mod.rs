@@ -4,7 +4,6 @@
 //!
 //! A client like any other: it knows the protocol and nothing of the device.
 
-mod client;
 mod show;
 mod top;
 
@@ -17,19 +16,17 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::client::Client;
-pub use self::client::ClientError;
 use self::top::TopArgs;
 use crate::control::protocol;
 use crate::control::protocol::Cleared;
+use crate::control::protocol::Client;
+pub use crate::control::protocol::ClientError;
 use crate::control::protocol::Command;
 use crate::control::protocol::Event;
 use crate::control::protocol::FaultAdded;
@@ -153,9 +150,6 @@ pub enum CtlError {
         /// Bytes there were, as far as they were read.
         offered: usize,
     },
-    /// An answer that makes no sense.
-    #[error("cannot understand the daemon's answer: {0}")]
-    Answer(String),
     /// Standard input or output.
     #[error("cannot {0}: {1}")]
     Stream(&'static str, io::Error),
@@ -258,9 +252,9 @@ impl Session {
         loop {
             let max = most.min(MAX_BYTES);
             let answer = read::<Pulled>(self.ask(Command::Pull { fifo, max })?)?;
-            let bytes = BASE64_STANDARD
-                .decode(&answer.base64)
-                .map_err(|error| CtlError::Answer(error.to_string()))?;
+            let bytes = answer
+                .bytes()
+                .map_err(|error| ClientError::Answer(error.message))?;
             if !self.json {
                 write_out(&bytes)?;
             }
@@ -356,7 +350,7 @@ impl Session {
 }
 
 fn read<T: DeserializeOwned>(answer: Value) -> Result<T, CtlError> {
-    serde_json::from_value(answer).map_err(|error| CtlError::Answer(error.to_string()))
+    Ok(protocol::read(answer)?)
 }
 
 fn write_out(bytes: &[u8]) -> Result<(), CtlError> {

@@ -7,9 +7,6 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
-use vmm_sys_util::event::EventNotifier;
-
 use super::End;
 use super::Fifo;
 use super::Host;
@@ -17,6 +14,7 @@ use super::trace_moved;
 use crate::outlet::Outlet;
 use crate::outlet::Payload;
 use crate::trace::What;
+use crate::wake::Wake;
 
 /// Most bytes that wait for the end of a pass before they leave by an [`Outlet`].
 pub(super) const LEAVE_AT: usize = 16_384;
@@ -28,7 +26,7 @@ pub(super) const LEAVE_FROM: usize = 65536;
 /// How the event loop learns that there is something to move.
 #[derive(Debug, Default)]
 pub(super) struct Doorbell {
-    bell: Option<Arc<EventNotifier>>,
+    bell: Option<Arc<dyn Wake>>,
     /// By this, bytes leave without the event loop, …
     outlet: Option<Arc<dyn Outlet>>,
     /// … except while it is taking some out itself: later ones must not overtake them.
@@ -47,10 +45,8 @@ impl Doorbell {
     fn ring(&mut self) {
         self.wants_space = false;
         self.wants_bytes = false;
-        if let Some(bell) = &self.bell
-            && let Err(error) = bell.notify()
-        {
-            warn!(%error, "cannot wake the event loop");
+        if let Some(bell) = &self.bell {
+            bell.wake();
         }
     }
 }
@@ -147,7 +143,7 @@ impl Fifo {
     }
 
     /// Sets what is rung when there is something to move to or from the outside.
-    pub fn set_bell(&mut self, bell: Arc<EventNotifier>) {
+    pub fn set_bell(&mut self, bell: Arc<dyn Wake>) {
         if let Some(doorbell) = self.doorbell() {
             doorbell.bell = Some(bell);
         }

@@ -8,7 +8,6 @@
 //! [`pump::Pump`] moves the bytes, a bounded amount a turn, and wakes the worker. What is here
 //! knows FIFOs and descriptors; it must not know virtqueues or messages.
 
-mod bell;
 mod file;
 mod net;
 mod pty;

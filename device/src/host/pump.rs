@@ -13,7 +13,7 @@ use std::sync::Arc;
 use event_manager::EventSet;
 
 use super::HostError;
-use super::bell::Bell;
+use crate::bell::Bell;
 use crate::device::Device;
 use crate::fifo::Connection;
 use crate::fifo::Fifo;
@@ -103,9 +103,9 @@ pub struct Pump {
 impl Pump {
     /// A pump of FIFO `index`, closed.
     pub fn new(device: &Arc<Device>, index: u16, capacity: usize) -> Result<Self, HostError> {
-        let bell = Bell::new().map_err(HostError::system("create an eventfd"))?;
+        let bell = Bell::new("event loop").map_err(HostError::system("create an eventfd"))?;
         if let Some(mut fifo) = device.fifo(index) {
-            fifo.set_bell(bell.notifier());
+            fifo.set_bell(bell.ringer());
         }
         Ok(Self {
             device: Arc::clone(device),

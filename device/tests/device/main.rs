@@ -36,3 +36,4 @@ mod sandbox;
 mod streams;
 mod top;
 mod trace;
+mod versions;

@@ -15,15 +15,13 @@ use vhost_device_fifo::spec::PartialSpec;
 use vhost_device_fifo::virtqueue::GuestRam;
 use vhost_device_fifo::virtqueue::SharedRam;
 use vhost_device_fifo::virtqueue::Vring;
+use vhost_device_fifo::wake::Remembered;
 use vhost_device_fifo::worker;
-use vhost_device_fifo::worker::Wake;
+use vhost_device_fifo::worker::WakeSource;
 use vhost_device_fifo::worker::Worker;
 use vhost_user_backend::VringT;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
-use vmm_sys_util::event::EventConsumer;
-use vmm_sys_util::event::EventFlag;
-use vmm_sys_util::event::new_event_consumer_and_notifier;
 
 /// The device's FIFOs. Nobody opens the socket: the targets are what is outside.
 pub const SPECS: [&str; 4] = [
@@ -79,7 +77,7 @@ pub struct Guest {
     vrings: Vec<Vring>,
     worker: Worker,
     mailbox: Arc<Mailbox>,
-    mail: EventConsumer,
+    mail: Arc<Remembered>,
 }
 
 impl Guest {
@@ -91,10 +89,8 @@ impl Guest {
         let vrings = (0..QUEUES)
             .map(|queue| vring(&ram, queue, event_idx))
             .collect();
-        let (mail, wake) =
-            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
-                .expect("an eventfd");
-        let mailbox = Arc::new(Mailbox::new(wake));
+        let mail = Arc::new(Remembered::default());
+        let mailbox = Arc::new(Mailbox::new(mail.clone()));
         device.set_worker(Some(Arc::clone(&mailbox)));
         Self {
             worker: Worker::new(device.num_fifos()),
@@ -108,7 +104,7 @@ impl Guest {
 
     /// The driver kicks a queue.
     pub fn kick(&mut self, queue: u16) {
-        self.run(Wake::Queue(queue));
+        self.run(WakeSource::Queue(queue));
         self.read_mail();
     }
 
@@ -181,14 +177,14 @@ impl Guest {
 
     fn read_mail(&mut self) {
         for _ in 0..MOST_WAKES {
-            if self.mail.consume().is_err() {
+            if !self.mail.take() {
                 return;
             }
-            self.run(Wake::Mail);
+            self.run(WakeSource::Mail);
         }
     }
 
-    fn run(&mut self, wake: Wake) {
+    fn run(&mut self, wake: WakeSource) {
         worker::run(
             wake,
             &self.device,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Result;
+use fifo_control::Client;
 
 use crate::cli::SoakArgs;
 use crate::scratch;
@@ -15,7 +16,6 @@ use crate::soak::account;
 use crate::soak::account::Account;
 use crate::soak::account::Said;
 use crate::soak::account::Usage;
-use crate::soak::control::Control;
 use crate::soak::faults::Faults;
 use crate::soak::traffic::Traffic;
 use crate::stages;
@@ -34,6 +34,8 @@ use crate::vm::machine;
 const TELL: Duration = Duration::from_secs(10);
 /// How often faults are thought of.
 const STEP: Duration = Duration::from_millis(100);
+/// Longest wait for an answer of the daemon's, which a loaded machine keeps waiting too.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A guest's program that says nothing for this long hangs: it speaks every second. On the stock kernel, as all limits here.
 const SILENCE: Duration = Duration::from_secs(120);
 /// What the driver says when it trusts the device no more, which here has given it no reason to.
@@ -71,7 +73,7 @@ pub fn soak(args: &SoakArgs) -> Result<u8> {
 /// A soak under way.
 struct Soak {
     guest: Guest,
-    control: Control,
+    control: Client,
     traffic: Traffic,
     faults: Faults,
     daemon: u32,
@@ -93,7 +95,7 @@ impl Soak {
         seed: u64,
     ) -> Result<Self> {
         let mut guest = Guest::boot(config, paths)?;
-        let control = Control::connect(&guest.machine.run.control(None))?;
+        let control = Client::connect_within(&guest.machine.run.control(None), PATIENCE)?;
         let traffic = Traffic::start(data, seed)?;
         let daemon = guest.machine.pid_of(devices::FIFO)?;
         guest.request(vec![

@@ -34,12 +34,18 @@ const MDBOOK: installed::Wanted = installed::Wanted {
     what: "building mdBook",
 };
 /// Crates whose own pages are part of the site: name, folder, rustdoc's folder, what they are.
-const CRATES: [(&str, &str, &str, &str); 2] = [
+const CRATES: [(&str, &str, &str, &str); 3] = [
     (
         "vhost-device-fifo",
         "device",
         "vhost_device_fifo",
         "the device: to embed it in a VMM of one's own",
+    ),
+    (
+        "fifo-control",
+        "device/control",
+        "fifo_control",
+        "the control socket: its protocol as types, and a client",
     ),
     (
         "virtio-fifo-protocol",

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
+use fifo_control::Status;
 
-use super::control::Status;
 use super::faults::Faults;
 use crate::ui;
 
@@ -95,10 +95,18 @@ pub struct Account {
     pub troubles: Vec<String>,
 }
 
+/// Bytes that came into a FIFO from the driver, and from its host side.
+fn entered(status: &Status, fifo: usize) -> (u64, u64) {
+    status
+        .fifos
+        .get(fifo)
+        .map_or((0, 0), |fifo| (fifo.tx.entered, fifo.rx.entered))
+}
+
 /// How far it is, in a line.
 pub fn progress(elapsed: Duration, guest: &Said, status: &Status, faults: &Faults) -> String {
-    let (loopback, _) = status.entered(0);
-    let (out, into) = status.entered(1);
+    let (loopback, _) = entered(status, 0);
+    let (out, into) = entered(status, 1);
     format!(
         "{:>4} s: {} looped, {} in, {} out, {} interrupts, {} faults, {} rebinds, {} reloads",
         elapsed.as_secs(),
@@ -152,7 +160,7 @@ impl Account {
 
     /// The figures.
     pub fn text(&self) -> String {
-        let (loopback, _) = self.status.entered(0);
+        let (loopback, _) = entered(&self.status, 0);
         let number = |name: &str| self.guest.number(name);
         let (before, after) = self.daemon;
         let (added, strikes) = self.faults;
@@ -196,16 +204,56 @@ lost {}",
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use fifo_control::DeviceStatus;
+    use fifo_control::DirectionStatus;
+    use fifo_control::FifoStatus;
+    use fifo_control::HostSide;
+
     use super::*;
 
+    fn status() -> Status {
+        let direction = DirectionStatus {
+            level: 0,
+            entered: 5,
+            left: 5,
+            messages: 1,
+            interrupts: 2,
+        };
+        let fifo = |fifo| FifoStatus {
+            fifo,
+            kind: "loopback".to_owned(),
+            capacity: 4096,
+            host: HostSide::Lasting,
+            peers: 0,
+            hangup: false,
+            hangup_by_control: false,
+            error: false,
+            rx: direction,
+            tx: direction,
+            refused: BTreeMap::from([("failed".to_owned(), 0)]),
+        };
+        Status {
+            device: DeviceStatus {
+                version: String::new(),
+                uptime_ms: 1,
+                connected: true,
+                connections: 1,
+                control_interrupts: 1,
+                event_interrupts: 1,
+                refused: BTreeMap::new(),
+                sandbox: String::new(),
+            },
+            fifos: vec![fifo(0), fifo(1)],
+            faults: Vec::new(),
+        }
+    }
+
     fn account(guest: &str) -> Account {
-        let direction = r#"{"entered":5,"interrupts":2}"#;
-        let fifo = format!(r#"{{"rx":{direction},"tx":{direction},"refused":{{"failed":0}}}}"#);
-        let device = r#"{"control_interrupts":1,"event_interrupts":1,"refused":{}}"#;
-        let status = format!(r#"{{"device":{device},"fifos":[{fifo},{fifo}]}}"#);
         Account {
             guest: Said::parse(guest),
-            status: serde_json::from_str(&status).unwrap(),
+            status: status(),
             moved: (10, 20),
             daemon: Default::default(),
             faults: (1, 2),

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use fastrand::Rng;
-
-use super::control::Control;
+use fifo_control::Client;
 
 /// Most faults at a time.
 const MOST: usize = 4;
@@ -41,7 +40,7 @@ impl Faults {
     }
 
     /// Changes something when it is time to.
-    pub fn act(&mut self, control: &mut Control) -> Result<()> {
+    pub fn act(&mut self, control: &mut Client) -> Result<()> {
         let Some(due) = self.next.filter(|next| *next <= Instant::now()) else {
             return Ok(());
         };
@@ -59,7 +58,7 @@ impl Faults {
     }
 
     /// Takes all of them away; there will be no more.
-    pub fn end(&mut self, control: &mut Control) -> Result<()> {
+    pub fn end(&mut self, control: &mut Client) -> Result<()> {
         self.next = None;
         for (fault, _) in std::mem::take(&mut self.active) {
             self.remove(control, fault)?;
@@ -73,11 +72,12 @@ impl Faults {
         specs.join(" ")
     }
 
-    fn remove(&mut self, control: &mut Control, fault: u32) -> Result<()> {
+    fn remove(&mut self, control: &mut Client, fault: u32) -> Result<()> {
         let faults = control.faults()?;
         let known = faults.iter().find(|known| known.fault == fault);
         self.strikes += known.map_or(0, |known| known.strikes);
-        control.remove_fault(fault)
+        control.remove_fault(fault)?;
+        Ok(())
     }
 }
 

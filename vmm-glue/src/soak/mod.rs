@@ -4,11 +4,10 @@
 //!
 //! Three parties, each with dice of its own from one seed: the guest's program `soak` (all kinds of I/O with cancels, clears, unbinding,
 //! unloading), the host's end of a FIFO ([`traffic`]), and somebody who has things go wrong ([`faults`]) through the daemon's control
-//! socket ([`control`]). Only faults that a driver can get over are among them, so nothing may be lost; [`account`] says whether it was.
+//! socket. Only faults that a driver can get over are among them, so nothing may be lost; [`account`] says whether it was.
 //! This module must not know what the guest's program does: it reads its lines.
 
 pub mod account;
-pub mod control;
 pub mod faults;
 pub mod traffic;
 

@@ -13,11 +13,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::control::protocol::Cleared;
+use crate::control::protocol::Client;
+use crate::control::protocol::ClientError;
 use crate::control::protocol::Command;
 use crate::control::protocol::Pushed;
 use crate::control::protocol::Status;
-use crate::ctl::Client;
-use crate::ctl::ClientError;
 use crate::ctl::CtlError;
 use crate::ctl::read;
 
@@ -78,7 +78,7 @@ fn serve(
             Ok(command) => News::Done(outcome(&mut client, &command)?),
             Err(RecvTimeoutError::Timeout) => {
                 next = Instant::now() + interval;
-                News::Status(Box::new(read(client.ask(Command::Status {})?)?))
+                News::Status(Box::new(client.status()?))
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };

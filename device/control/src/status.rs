@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::fifo::Connection;
-
 /// The device at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -20,6 +18,23 @@ pub struct Status {
     pub fifos: Vec<FifoStatus>,
     /// Every fault, in the order in which they were added.
     pub faults: Vec<FaultStatus>,
+}
+
+impl Status {
+    /// Interrupts of all queues.
+    pub fn interrupts(&self) -> u64 {
+        let of_fifos = self
+            .fifos
+            .iter()
+            .map(|fifo| fifo.rx.interrupts + fifo.tx.interrupts);
+        self.device.control_interrupts + self.device.event_interrupts + of_fifos.sum::<u64>()
+    }
+
+    /// What was refused from the driver, on all queues.
+    pub fn refused(&self) -> u64 {
+        let of_fifos = self.fifos.iter().flat_map(|fifo| fifo.refused.values());
+        self.device.refused.values().chain(of_fifos).sum()
+    }
 }
 
 /// A fault at one moment.
@@ -115,18 +130,6 @@ pub enum HostSide {
     HalfClosed,
     /// The last peer is gone.
     Gone,
-}
-
-impl From<Connection> for HostSide {
-    fn from(connection: Connection) -> Self {
-        match connection {
-            Connection::Lasting => Self::Lasting,
-            Connection::Awaited => Self::Awaited,
-            Connection::Connected => Self::Connected,
-            Connection::HalfClosed => Self::HalfClosed,
-            Connection::Gone => Self::Gone,
-        }
-    }
 }
 
 /// Something that happened, for a watcher.

@@ -5,8 +5,6 @@
 //! Both ends use these types. Reading a request knows which fields belong to which command, so
 //! that whatever is wrong with a line is said in words; it must not know what a command does.
 
-mod status;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -14,13 +12,8 @@ use serde::Serialize;
 use serde_json::Map;
 use serde_json::Value;
 
-pub use self::status::DeviceStatus;
-pub use self::status::DirectionStatus;
-pub use self::status::Event;
-pub use self::status::FaultStatus;
-pub use self::status::FifoStatus;
-pub use self::status::HostSide;
-pub use self::status::Status;
+use crate::status::FaultStatus;
+use crate::status::Status;
 
 /// Version of the protocol; a change that breaks clients raises it.
 pub const VERSION: u32 = 1;
@@ -45,11 +38,12 @@ pub struct Hello {
     pub protocol: u32,
 }
 
-impl Default for Hello {
-    fn default() -> Self {
+impl Hello {
+    /// The greeting of a program that speaks [`VERSION`].
+    pub fn new(program: &str, version: &str) -> Self {
         Self {
-            hello: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hello: program.to_owned(),
+            version: version.to_owned(),
             protocol: VERSION,
         }
     }
@@ -377,6 +371,19 @@ pub struct Pulled {
     pub pulled: usize,
     /// Bytes that could be pulled now.
     pub left: usize,
+}
+
+impl Pulled {
+    /// The bytes themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Failed`] if they are not base64.
+    pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        BASE64_STANDARD
+            .decode(&self.base64)
+            .map_err(|error| Failure::new(Code::Failed, error.to_string()))
+    }
 }
 
 /// What a clear did.
