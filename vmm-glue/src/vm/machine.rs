@@ -147,6 +147,8 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
     }
     if let Some(ram) = &paths.ram {
         initramfs(&run.initramfs(), ram, paths)?;
+    }
+    if qemu::needs_alarm(config, paths) {
         let alarm = UnixListener::bind(run.alarm()).context("cannot make the socket alarm")?;
         alarm::serve(alarm);
     }

@@ -218,7 +218,7 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
         .map(|arg| format!("lab.arg={arg}"))
         .collect();
     words.extend(args.iter().map(String::as_str));
-    if paths.ram.is_some() {
+    if needs_alarm(config, paths) {
         words.push("lab.alarm");
     }
     if accel == Accel::Tcg {
@@ -246,10 +246,16 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
         .arg("-chardev")
         .arg(escape::qemu("file,id=console,path=", &run.console()))
         .args(["-serial", "chardev:console"]);
-    match paths.ram {
-        Some(_) => serial(spec, "alarm", &run.alarm()),
-        None => spec,
+    if needs_alarm(config, paths) {
+        serial(spec, "alarm", &run.alarm())
+    } else {
+        spec
     }
+}
+
+/// Whether a suspend to idle can succeed, and only the lab can end it: arm64's real-time clock does by itself.
+pub fn needs_alarm(config: &Config, paths: &Paths) -> bool {
+    paths.ram.is_some() && config.system.arch == Arch::X86_64
 }
 
 /// A serial line that ends at a socket.
