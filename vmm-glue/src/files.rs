@@ -33,6 +33,16 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Copies a file; of a copy that cannot be made whole, nothing stays.
+pub fn copy_or_nothing(from: &Path, to: &Path) -> Result<()> {
+    copy(from, to).inspect_err(|_| drop(fs::remove_file(to)))
+}
+
+/// Whether the file system of a path has no space left for this user.
+pub fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|all| all.f_bavail == 0)
+}
+
 /// Writes files, by their names in a folder, with what is in each.
 pub fn write(folder: &Path, sources: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     for (name, bytes) in sources {

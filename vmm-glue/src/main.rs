@@ -53,6 +53,11 @@ fn main() -> ExitCode {
     {
         return child::main(rest);
     }
+    if let Some((first, rest)) = args.split_first()
+        && first == vm::recording::SUBCOMMAND
+    {
+        return vm::recording::main(rest);
+    }
     // The keeper of a machine that stays is the lab with the arguments of its `up`.
     let is_keeper = args
         .first()
@@ -76,7 +81,7 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// A status of 0 promises that everything has been printed.
+/// A status of 0 promises that everything has been printed, and that each file that was asked for is whole.
 fn complete(status: u8) -> Result<u8> {
     match streams::failed() {
         Some(exit) if status == 0 => Err(exit.clone().into()),

@@ -56,6 +56,13 @@ pub enum Kind {
     Debian,
 }
 
+/// Where temporary directories for sockets are.
+pub fn base_for_sockets() -> PathBuf {
+    let wanted = std::env::temp_dir();
+    let too_long = wanted.as_os_str().len() + SOCKET_NAME_MAX > SOCKET_PATH_MAX;
+    if too_long { "/tmp".into() } else { wanted }
+}
+
 /// A temporary directory; dropping it removes it.
 #[derive(Debug)]
 pub struct Scratch {
@@ -72,9 +79,7 @@ impl Scratch {
 
     /// The same for sockets, whose paths are short: in /tmp if $TMPDIR is too long.
     pub fn for_sockets(kind: Kind) -> Result<Self> {
-        let wanted = std::env::temp_dir();
-        let too_long = wanted.as_os_str().len() + SOCKET_NAME_MAX > SOCKET_PATH_MAX;
-        Self::in_dir(if too_long { Path::new("/tmp") } else { &wanted }, kind)
+        Self::in_dir(&base_for_sockets(), kind)
     }
 
     /// The same in a directory of the caller's choice.

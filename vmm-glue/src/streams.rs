@@ -93,7 +93,7 @@ fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
     }
 }
 
-/// The first stream whose lines could not be written; set by [`line`].
+/// The first output that is not complete; set by [`line`] and [`is_incomplete`].
 static FAILED: std::sync::OnceLock<Exit> = std::sync::OnceLock::new();
 
 /// Writes a line of the lab's own. That it fails is kept for the end: see [`failed`].
@@ -105,7 +105,12 @@ pub fn line(to: Output, text: &str) {
     }
 }
 
-/// Why the lab's own standard output is not complete, if so.
+/// Keeps for the end that a file that was asked for is not complete.
+pub fn is_incomplete(exit: Exit) {
+    let _ = FAILED.set(exit);
+}
+
+/// Why the lab's own standard output, or a file that was asked for, is not complete, if so.
 pub fn failed() -> Option<&'static Exit> {
     FAILED.get()
 }

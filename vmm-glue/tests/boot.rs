@@ -296,6 +296,57 @@ fn a_push_from_the_host_is_one_signal_and_its_bytes_in_the_guest() {
     assert!(!control.exists());
 }
 
+/// The lab in a mount namespace of its own, where `$D` is a disk of so many KiB.
+fn beside_a_small_disk(kib: u32, script: &str) -> (i32, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    let output = unshare
+        .args(["--mount", "sh", "-c"])
+        .arg(format!(
+            r#"D="$1"; mount -t tmpfs -o size={kib}k lab "$D" && {script}"#
+        ))
+        .arg("sh")
+        .arg(dir.path())
+        .arg(env!("CARGO_BIN_EXE_fifo-lab"))
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// A console holds some 30 KB when the guest is up.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_users_console_on_a_full_disk_is_told_and_the_status_is_1() {
+    let script = r#"{ "$2" -q run --console "$D/console" -- echo hello; S=$?; tail -c 4097 "$D/console" | wc -c; exit $S; }"#;
+    let (status, stdout, stderr) = beside_a_small_disk(8, script);
+    // The guest has not waited for the disk, and what the disk could take is there.
+    assert_eq!((status, &*stdout), (1, "hello\n4097\n"), "{stderr}");
+    assert!(
+        stderr.contains("/console is cut: ") && stderr.contains("bytes are missing: No space left"),
+        "{stderr}"
+    );
+}
+
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn a_temporary_directory_that_is_full_while_the_machine_runs_is_told_and_the_status_is_the_commands()
+ {
+    let script = r#"TMPDIR="$D" "$2" -q run -- sh -c 'echo hello; exit 3'"#;
+    let (status, stdout, stderr) = beside_a_small_disk(24, script);
+    assert_eq!((status, &*stdout), (3, "hello\n"), "{stderr}");
+    assert!(
+        stderr.contains("warning: the console in ") && stderr.contains("No space left"),
+        "{stderr}"
+    );
+}
+
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn what_the_kernel_complains_of_is_shown() {

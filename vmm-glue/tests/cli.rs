@@ -536,11 +536,26 @@ fn every_workspace_of_the_repository_has_the_lab() {
 #[test]
 fn qemu_is_sandboxed_and_a_comma_in_a_path_is_doubled_for_it() {
     let dir = tempfile::tempdir().unwrap();
-    let console = dir.path().join("a,b");
-    let outcome = lab(&["run", "--dry-run", "--console", console.to_str().unwrap()]);
-    let qemu = outcome.stdout.lines().last().unwrap();
-    assert!(qemu.contains("/a,,b"), "{qemu}");
+    let (temporary, console) = (dir.path().join("a,b"), dir.path().join("console"));
+    fs::create_dir(&temporary).unwrap();
+    let output = command(&["run", "--dry-run", "--console", console.to_str().unwrap()])
+        .env("XDG_CACHE_HOME", dir.path())
+        .env("TMPDIR", &temporary)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let qemu = stdout.lines().last().unwrap();
+    assert!(
+        qemu.contains("/a,,b/globalfifo-run-XXXXXX/console.pipe"),
+        "{qemu}"
+    );
     assert!(qemu.contains("-sandbox 'on,"), "{qemu}");
+    // QEMU writes it through a pipe.
+    let copy = format!(
+        "/a,b/globalfifo-run-XXXXXX/console.pipe >{} &",
+        console.display()
+    );
+    assert!(stdout.contains(&copy), "{stdout}");
     assert!(!console.exists());
 }
 

@@ -3,6 +3,7 @@
 //! Children whose output goes to a log file, line by line past somebody who watches.
 
 use std::fs::File;
+use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::PipeReader;
@@ -35,6 +36,8 @@ const EXCERPT: usize = 20;
 pub struct Logged {
     path: PathBuf,
     file: File,
+    /// Why lines are missing in the file.
+    cut: Option<io::Error>,
 }
 
 impl Logged {
@@ -45,6 +48,7 @@ impl Logged {
         Ok(Self {
             path: path.to_owned(),
             file,
+            cut: None,
         })
     }
 
@@ -55,7 +59,7 @@ impl Logged {
         watch: &mut (dyn FnMut(&str) + Send),
     ) -> Result<ExitStatus> {
         writeln!(self.file, "+ {}", spec.shell()).context("cannot write the log file")?;
-        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let mut command = spec.command();
         command
             .stdin(Stdio::null())
@@ -99,7 +103,7 @@ impl Logged {
         {
             // cargo's reports for programs are no reading for people.
             if !line.starts_with(b"{\"reason\"") {
-                let _ = self.file.write_all(&line);
+                self.cut = self.file.write_all(&line).err().or(self.cut.take());
             }
             watch(String::from_utf8_lossy(&line).trim_end());
             line.clear();
@@ -113,8 +117,12 @@ impl Logged {
             .unwrap_or_default();
         let cause =
             crate::causes::known(&log).map_or_else(|| format!("{program} failed"), str::to_owned);
+        let whole = match &self.cut {
+            None => "full log".to_owned(),
+            Some(err) => format!("log, of which lines are missing ({err})"),
+        };
         format!(
-            "{cause}\n{}\nfull log: {}",
+            "{cause}\n{}\n{whole}: {}",
             crate::causes::excerpt(&log, EXCERPT),
             self.path.display()
         )
@@ -149,7 +157,7 @@ impl Ended {
 }
 
 impl Read for UntilEnded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut fds = [
                 PollFd::new(&self.pipe, PollFlags::IN),
@@ -213,7 +221,7 @@ pub fn capture_watched(
     watch: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Captured> {
     let ended = Ended::new()?;
-    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     let mut command = spec.command();
     command
         .stdin(Stdio::null())

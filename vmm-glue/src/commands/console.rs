@@ -32,16 +32,24 @@ pub fn console(args: &ConsoleArgs) -> Result<u8> {
         args.name
     );
     let mut tail = Tail::open(&record.console)?;
-    if !args.follow || !place.is_alive() {
-        return pass(&mut tail);
+    let status = show(&mut tail, place, args.follow)?;
+    if let Some(loss) = record.loss() {
+        loss.tell(&record.console, true);
+    }
+    Ok(status)
+}
+
+fn show(tail: &mut Tail, place: Place, follow: bool) -> Result<u8> {
+    if !follow || !place.is_alive() {
+        return pass(tail);
     }
     let end = over(place)?;
     loop {
-        let status = pass(&mut tail)?;
+        let status = pass(tail)?;
         if !tail.wait(Some(end.as_fd())) {
             cancel::check()?;
             // What it said last.
-            return pass(&mut tail).map(|_| status);
+            return pass(tail).map(|_| status);
         }
     }
 }

@@ -35,6 +35,9 @@ fn end(place: &Place) -> Result<()> {
         && record.state == State::Running
     {
         console::tell_complaints(&record.console, false);
+        if let Some(loss) = record.loss() {
+            loss.tell(&record.console, !record.console.starts_with(&record.run));
+        }
     }
     place.end()?;
     ui::say(&format!("the machine {} has ended", place.name));

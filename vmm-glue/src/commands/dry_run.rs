@@ -12,6 +12,7 @@ use crate::vm::accel;
 use crate::vm::config::Config;
 use crate::vm::devices;
 use crate::vm::qemu;
+use crate::vm::recording;
 use crate::vm::rundir::RunDir;
 
 /// Prints what would be started. Nothing is set up for it: what is missing is said, and its path is the one that it will have.
@@ -29,6 +30,7 @@ pub fn dry_run(config: &Config, wanted: &Wanted) -> Result<u8> {
     for device in &devices {
         ui::print(&format!("{} &", device.spec.shell()));
     }
+    ui::print(&recording::shell(&run));
     let known = plan.missing.is_empty() || config.qemu.is_some();
     let generic = if config.device && known {
         qemu::generic_device(config, &plan.paths)?

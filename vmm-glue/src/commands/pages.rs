@@ -23,7 +23,6 @@ use crate::stages::Wanted;
 use crate::stages::shop::Shop;
 use crate::streams::Output;
 use crate::trace::figures::FIGURES;
-use crate::trace::svg::Picture;
 use crate::ui;
 use crate::vm::config::Config;
 use crate::vm::config::Paths;
@@ -73,21 +72,9 @@ fn figures(shop: &Shop, output: Option<&Path>) -> Result<u8> {
             ..Command::default()
         };
         let (status, report) = trace::traced(config.clone(), &paths, command, None)?;
-        let picture = report.and_then(|report| Picture::through(figure.through(), &report));
-        let failed = || {
-            format!(
-                "{}: its command ended with {status}, and has no {}",
-                figure.path,
-                figure.through()
-            )
-        };
-        let picture = picture.with_context(failed)?;
-        if let Some(step) = figure.missing(picture.names()) {
-            anyhow::bail!(
-                "{}: the trace has no {step} at its place; try again on a machine with less to do",
-                figure.path
-            );
-        }
+        let picture = figure
+            .picture(status, report.as_ref())
+            .with_context(|| format!("{} stays as it was", figure.path))?;
         let path = output.unwrap_or(&shop.repository).join(figure.path);
         let folder = path.parent().unwrap_or(&path);
         let written =

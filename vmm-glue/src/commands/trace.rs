@@ -15,6 +15,7 @@ use crate::cli::TraceArgs;
 use crate::cli::TraceFormat;
 use crate::exit;
 use crate::exit::usage;
+use crate::files;
 use crate::scratch;
 use crate::scratch::Scratch;
 use crate::stages;
@@ -138,9 +139,21 @@ pub fn traced(
     if report.is_err() && status == CANNOT && !has_run {
         return Ok((status, None));
     }
-    let report = report?;
+    let report = report.with_context(|| left_by_guest(left.path()))?;
     step.done();
     Ok((status, Some(report)))
+}
+
+/// What the guest's part of a trace is, for a message about what is wrong with it.
+fn left_by_guest(folder: &Path) -> String {
+    let trace = "cannot read the guest's part of the trace";
+    match folder.parent() {
+        Some(base) if files::is_full(folder) => format!(
+            "{trace}: no space is left in {}, free some or set TMPDIR",
+            base.display()
+        ),
+        _ => trace.to_owned(),
+    }
 }
 
 fn write(report: &Report, path: &Path, format: TraceFormat) -> Result<()> {

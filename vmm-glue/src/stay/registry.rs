@@ -30,7 +30,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::cache;
+use crate::files;
 use crate::scratch;
+use crate::vm::recording::Loss;
+use crate::vm::rundir;
 
 /// The name of a machine whose user gives it none.
 pub const USUAL: &str = "default";
@@ -118,6 +121,11 @@ impl Record {
             cwd: String::new(),
             env: BTreeMap::new(),
         }
+    }
+
+    /// What of its console the console's file has not taken. After the machine's end, its last words tell it.
+    pub fn loss(&self) -> Option<Loss> {
+        Loss::of(&rundir::console_account(&self.run))
     }
 
     /// Where its keeper takes commands.
@@ -362,11 +370,13 @@ impl Taken {
     /// Leaves word of a machine that has ended by itself, with its console.
     pub fn ended(&self, mut record: Record, why: &str) -> Result<()> {
         let kept = self.place.dir.join(CONSOLE);
-        if fs::copy(&record.console, &kept).is_ok() {
-            record.console = kept;
-        }
+        let loss = record.loss().map(|loss| loss.told(&record.console));
+        let copied = files::copy_or_nothing(&record.console, &kept).err();
+        let not_kept = copied.map(|err| format!("its console is not kept: {err:#}"));
+        let words = std::iter::once(why.to_owned()).chain(loss).chain(not_kept);
+        record.state = State::Ended(words.collect::<Vec<_>>().join("\n"));
+        record.console = kept;
         record.commands = 0;
-        record.state = State::Ended(why.to_owned());
         self.write(&record)
     }
 

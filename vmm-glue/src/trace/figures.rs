@@ -2,6 +2,14 @@
 
 //! The documentation's figures that are traces: which command each is of, and what has to be in it. It must not know machines.
 
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+
+use super::report::Report;
+use super::svg::Picture;
+
 /// A figure.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure {
@@ -77,6 +85,23 @@ pub const FIGURES: [Figure; 3] = [
 ];
 
 impl Figure {
+    /// Draws it from its command's trace.
+    ///
+    /// # Errors
+    ///
+    /// The command has failed, the guest cannot trace, or a step is missing.
+    pub fn picture(&self, status: u8, report: Option<&Report>) -> Result<Picture> {
+        ensure!(status == 0, "its command ended with status {status}");
+        let report = report.context("the guest cannot trace")?;
+        let (through, retry) = (self.through(), "try again on a machine with less to do");
+        let picture = Picture::through(through, report)
+            .with_context(|| format!("the trace has no {through}; {retry}"))?;
+        match self.missing(picture.names()) {
+            None => Ok(picture),
+            Some(step) => bail!("the trace has no {step} at its place; {retry}"),
+        }
+    }
+
     /// The step through which its chain passes.
     pub fn through(&self) -> &'static str {
         self.steps.last().copied().unwrap_or_default()
@@ -97,7 +122,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::svg::Picture;
+    use super::super::report::tests::small;
     use super::*;
 
     #[test]
@@ -111,6 +136,24 @@ mod tests {
         assert_eq!(missing(&["a", "x", "b"]), None);
         assert_eq!(missing(&["b", "a"]), Some("b"));
         assert_eq!(missing(&["b"]), Some("a"));
+    }
+
+    #[test]
+    fn a_command_that_fails_is_not_drawn_whatever_its_trace_shows() {
+        let report = small();
+        let of = |steps| Figure {
+            path: "",
+            command: &[],
+            steps,
+        };
+        let figure = of(&["write", "pop"]);
+        figure.picture(0, Some(&report)).unwrap();
+        let why = |figure: Figure, status, report| {
+            figure.picture(status, report).unwrap_err().to_string()
+        };
+        assert!(why(figure, 1, Some(&report)).contains("status 1"));
+        assert!(why(figure, 0, None).contains("cannot trace"));
+        assert!(why(of(&["no such step"]), 0, Some(&report)).contains("no such step"));
     }
 
     /// `cargo lab docs --figures` makes them anew.

@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::files;
 use crate::ui;
 
 /// Lines shown when the machine fails.
@@ -150,23 +150,24 @@ pub fn first_complaint(path: &Path) -> String {
     crate::causes::tail(&lines.join("\n"), REPORT)
 }
 
-/// Where the whole console stays: where the user wants it (`is_users`), else in the cache beside the logs of failures. `None` if it cannot be kept
-/// or holds nothing.
-pub fn keep(path: &Path, is_users: bool) -> Option<PathBuf> {
-    if is_users || !has_spoken(path) {
-        return is_users.then(|| path.to_owned());
-    }
-    let logs = crate::cache::location().ok()?.join("logs");
-    let number = KEPT.fetch_add(1, Ordering::SeqCst);
-    let kept = logs.join(format!("console-{}-{number}.log", std::process::id()));
-    fs::copy(path, &kept).ok().map(|_| kept)
-}
-
-/// The same, as words for a message.
+/// Keeps the whole console where the user wants it (`is_users`), else in the cache beside the logs of failures. Its place as words for a message, none
+/// for a console that holds nothing.
 pub fn kept(path: &Path, is_users: bool) -> String {
-    match keep(path, is_users) {
-        Some(kept) => format!("\nthe whole console: {}", kept.display()),
-        None => String::new(),
+    if is_users {
+        return format!("\nthe whole console: {}", path.display());
+    }
+    if !has_spoken(path) {
+        return String::new();
+    }
+    let number = KEPT.fetch_add(1, Ordering::SeqCst);
+    let name = format!("console-{}-{number}.log", std::process::id());
+    let kept = crate::cache::location().and_then(|cache| {
+        let kept = cache.join("logs").join(name);
+        files::copy_or_nothing(path, &kept).map(|()| kept)
+    });
+    match kept {
+        Ok(kept) => format!("\nthe whole console: {}", kept.display()),
+        Err(err) => format!("\nthe whole console is not kept: {err:#}"),
     }
 }
 

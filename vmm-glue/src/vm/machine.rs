@@ -30,6 +30,8 @@ use super::follow;
 use super::gdb;
 use super::limits;
 use super::qemu;
+use super::recording;
+use super::recording::Loss;
 use super::rundir::RunDir;
 use super::session::Control;
 use super::session::Event;
@@ -39,6 +41,7 @@ use crate::child::Place;
 use crate::child::Running;
 use crate::child::killed;
 use crate::exit;
+use crate::files;
 use crate::initramfs;
 use crate::load;
 use crate::stages::layer;
@@ -75,6 +78,7 @@ pub struct Machine {
     keeps_console: bool,
     // In this order: QEMU first, then what it talks to, then the directory that all of them use.
     qemu: Running,
+    recorder: Running,
     devices: Vec<Running>,
     /// Logs and sockets.
     pub run: RunDir,
@@ -170,6 +174,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         devices::wait_for_socket(device, &run)?;
     }
     let listeners = listen(config, &run)?;
+    let recorder = recording::start(&run, place.clone())?;
     let spec = qemu::command(config, paths, &run, accel, generic, &tags).place(place);
     let log = File::create(run.log("qemu")).context("cannot create a log file")?;
     let mut command = spec.command();
@@ -200,6 +205,7 @@ fn start(config: &Config, paths: &Paths, accel: Accel, generic: &str) -> Result<
         boot_limit: config.system.limit(BOOT_LIMIT),
         keeps_console: config.console.is_some(),
         qemu,
+        recorder,
         devices: running,
     })
 }
@@ -259,7 +265,10 @@ fn accept(listeners: &[UnixListener], qemu: &mut Running, run: &RunDir) -> Resul
 fn said(run: &RunDir, name: &str) -> String {
     let text = std::fs::read_to_string(run.log(name)).unwrap_or_default();
     let text = text.trim();
-    if text.is_empty() {
+    if text.is_empty() && files::is_full(run.path()) {
+        let dir = run.path().parent().unwrap_or(run.path()).display();
+        format!("its words are lost, for {dir} has no space left: free some, or set TMPDIR")
+    } else if text.is_empty() {
         "it said nothing".to_owned()
     } else {
         text.to_owned()
@@ -365,23 +374,16 @@ impl Machine {
 
     fn qemu_ended(&mut self) -> anyhow::Error {
         let status = self.qemu.try_status();
-        let words = std::fs::read_to_string(self.run.log("qemu")).unwrap_or_default();
-        let words = words.trim();
+        self.recorder.settle();
+        let is_silent = std::fs::metadata(self.run.log("qemu")).is_ok_and(|log| log.len() == 0);
         if let Some(killed) = status.and_then(killed) {
             self.failure(&format!("QEMU {killed}"))
         } else if let Some(panic) = console::panic(&self.run.console()) {
             self.failure(&format!("the guest's kernel panicked: {panic}"))
-        } else if status.is_some_and(|status| status.success()) && words.is_empty() {
+        } else if status.is_some_and(|status| status.success()) && is_silent {
             self.failure("the guest powered itself off or restarted")
         } else {
-            self.failure(&format!(
-                "QEMU ended: {}",
-                if words.is_empty() {
-                    "it said nothing"
-                } else {
-                    words
-                }
-            ))
+            self.failure(&format!("QEMU ended: {}", said(&self.run, "qemu")))
         }
     }
 
@@ -439,6 +441,21 @@ impl Machine {
         }
     }
 
+    /// What of the console its file has not taken so far.
+    pub fn loss(&self) -> Option<Loss> {
+        Loss::of(&self.run.console_account())
+    }
+
+    /// Tells what is missing of the console. QEMU has ended.
+    fn tell_loss(&mut self) {
+        self.recorder.settle();
+        if let Some(loss) = self.loss() {
+            loss.tell(&self.run.console(), self.keeps_console);
+        } else if let Some(killed) = self.recorder.try_status().and_then(killed) {
+            ui::warn(&format!("the console is cut: its writer {killed}"));
+        }
+    }
+
     /// Warns of what the guest's kernel complained of: the first complaint whole, and where the console is kept.
     pub fn tell_complaints(&self) {
         console::tell_complaints(&self.run.console(), self.keeps_console);
@@ -455,5 +472,6 @@ impl Drop for Machine {
         servers
             .filter(|device| device.name() != devices::FIFO)
             .for_each(Running::settle);
+        self.tell_loss();
     }
 }

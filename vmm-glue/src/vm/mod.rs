@@ -17,6 +17,7 @@ pub mod limits;
 pub mod machine;
 pub mod monitor;
 pub mod qemu;
+pub mod recording;
 pub mod rundir;
 pub mod session;
 pub mod timing;

@@ -244,7 +244,7 @@ fn kernel(spec: Spec, config: &Config, paths: &Paths, run: &RunDir, accel: Accel
         .arg(initramfs)
         .args(["-append", &words.join(" ")])
         .arg("-chardev")
-        .arg(escape::qemu("file,id=console,path=", &run.console()))
+        .arg(escape::qemu("file,id=console,path=", &run.console_pipe()))
         .args(["-serial", "chardev:console"]);
     if needs_alarm(config, paths) {
         serial(spec, "alarm", &run.alarm())

@@ -10,6 +10,11 @@ use anyhow::Result;
 use crate::scratch;
 use crate::scratch::Scratch;
 
+/// What the console's file has not taken, of the run with this directory.
+pub fn console_account(run: &Path) -> PathBuf {
+    run.join("console.account")
+}
+
 /// The directory.
 #[derive(Debug)]
 pub struct RunDir {
@@ -42,7 +47,7 @@ impl RunDir {
     /// A name for printing, without a directory.
     pub fn imagined(console: Option<&Path>) -> Self {
         Self {
-            path: "/tmp/globalfifo-run-XXXXXX".into(),
+            path: scratch::base_for_sockets().join("globalfifo-run-XXXXXX"),
             console: console.map(Path::to_owned),
             dir: None,
         }
@@ -53,6 +58,16 @@ impl RunDir {
         self.console
             .clone()
             .unwrap_or_else(|| self.path.join("console.log"))
+    }
+
+    /// Where QEMU writes the console.
+    pub fn console_pipe(&self) -> PathBuf {
+        self.path.join("console.pipe")
+    }
+
+    /// What the console's file has not taken.
+    pub fn console_account(&self) -> PathBuf {
+        console_account(&self.path)
     }
 
     /// What the kernel unpacks at its start, with a root in RAM.
