@@ -96,7 +96,7 @@ pub fn scale(args: &ScaleArgs) -> Result<u8> {
         options::has_folder("--json", path)?;
     }
     machine::check(&config)?;
-    let shop = Shop::open()?;
+    let shop = Shop::open_for(config.system.arch)?;
     let ready = stages::set_up(&shop, &wanted)?;
     let paths = Paths::new(&ready);
     let (mut lines, mut failure) = (Vec::new(), None);
