@@ -39,7 +39,7 @@ struct Ring {
     wish: AtomicU32,
 }
 
-/// Publishes content behind an index: who sees the index sees the content.
+/// Publication of content behind an index: a thread that sees the index sees the content.
 fn published(before_index: Barrier, after_index: Barrier) {
     let ring = Arc::new(Ring::default());
     let writer = {
@@ -57,8 +57,8 @@ fn published(before_index: Barrier, after_index: Barrier) {
     writer.join().unwrap();
 }
 
-/// One side moves an index and asks whether the other wants to hear of it; the other says that it does, and looks again. One of them sees the
-/// other, or a notification is lost.
+/// One side moves an index and asks whether the other wants a notification. The other says so, and looks again. If neither sees the other, a
+/// notification is lost.
 fn not_lost(after_index: Barrier, after_wish: Barrier) {
     let ring = Arc::new(Ring::default());
     let mover = {
@@ -75,7 +75,7 @@ fn not_lost(after_index: Barrier, after_wish: Barrier) {
     let notified = mover.join().unwrap();
     assert!(
         seen || notified,
-        "the index has moved and nobody hears of it"
+        "the index has moved without a notification"
     );
 }
 
@@ -125,7 +125,7 @@ fn no_notification_is_lost() {
     assert!(!holds(|| not_lost(RELEASE, ACQUIRE)));
 }
 
-/// The device's own words: what a thread has done before it raises a flag (`negotiated`, `expected`) is seen by who sees the flag.
+/// The device's own words: what a thread has done before it raises a flag (`negotiated`, `expected`) is seen by a thread that sees the flag.
 #[test]
 fn what_a_flag_tells_of_is_seen_with_it() {
     let model = |store: Ordering, load: Ordering| {

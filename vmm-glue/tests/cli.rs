@@ -337,10 +337,7 @@ fn a_dry_run_for_another_architecture_has_its_qemu_and_all_else_of_this_machine(
 #[test]
 fn what_there_is_not_on_another_architecture_is_refused_before_set_up() {
     for (args, words) in [
-        (
-            &["--kernel", "debug"][..],
-            "--kernel debug: it is built for",
-        ),
+        (&["--kernel", "debug"][..], "--kernel debug: it is built on"),
         (&["--accel", "kvm"], "use --accel tcg"),
     ] {
         let args = [&["run", "--arch", FOREIGN][..], args, &["--", "true"]].concat();

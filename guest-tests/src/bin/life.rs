@@ -178,8 +178,8 @@ fn suspend() -> Result<()> {
     if !Path::new(PM_TEST).exists() {
         return suspend::suspend();
     }
-    system::write(PM_TEST, "devices")?;
     system::write(PM_TEST_DELAY, "0")?;
+    system::write(PM_TEST, "devices")?;
     let suspended = suspend::suspend();
     system::write(PM_TEST, "none")?;
     suspended

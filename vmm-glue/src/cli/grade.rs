@@ -145,7 +145,12 @@ impl GradeArgs {
             value.map_or(String::new(), |value| value.get_name().to_owned())
         };
         let mut words = vec![
+            format!("--arch={}", self.arch),
             format!("--kernel={}", self.kernel.name()),
+            format!(
+                "--driver-edition={}",
+                choice(self.driver_edition.to_possible_value())
+            ),
             format!("--accel={}", choice(self.accel.to_possible_value())),
             format!("--smp={}", self.smp),
             format!("--lang={}", choice(self.lang().to_possible_value())),
@@ -168,5 +173,42 @@ impl GradeArgs {
         ]
         .into_iter()
         .filter_map(|(option, path)| Some((option, path.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GradeArgs,
+    }
+
+    fn parse(words: &[&str]) -> GradeArgs {
+        Line::try_parse_from(["grade", "x.c"].iter().chain(words))
+            .unwrap()
+            .args
+    }
+
+    #[test]
+    fn each_entry_of_a_batch_is_graded_on_the_same_machine() {
+        let given = [
+            "--arch=arm64",
+            "--kernel=rt",
+            "--driver-edition=teaching",
+            "--smp=3",
+            "--accel=tcg",
+        ];
+        let args = parse(&given);
+        let words = args.for_each_entry();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let again = parse(&words);
+        assert_eq!(again.system(), args.system());
+        assert_eq!((again.smp, again.accel), (args.smp, args.accel));
+        assert_ne!(args.system(), System::default());
     }
 }

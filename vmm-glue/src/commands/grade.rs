@@ -91,7 +91,7 @@ fn once(args: &GradeArgs, path: &Path, catalog: &Catalog) -> Result<u8> {
     };
     let no_machine = run(args, path, catalog, &rules, &mut each)?;
     let error = no_machine.as_deref().map(session::first_words);
-    let grading = Grading::new(path, args.system().kernel.name(), outcomes)
+    let grading = Grading::new(path, &args.system().label(), outcomes)
         .without_a_verdict(error.map(str::to_owned));
     if !quiet {
         ui::print(&format!("\n{}", grading.summary(catalog, &rules)));

@@ -15,6 +15,7 @@ use crate::stages::KernelChoice;
 use crate::stages::Ready;
 use crate::stages::System;
 use crate::stages::Wanted;
+use crate::stages::programs;
 use crate::stages::shop::Shop;
 use crate::testing::guest;
 use crate::testing::guest::Selection;
@@ -56,7 +57,7 @@ pub fn test(args: &TestArgs) -> Result<u8> {
     let is_usual = systems.len() == 1 && systems.iter().all(|system| system.is_usual());
     if !is_usual && !filter.may_want_below("guest/") {
         return Err(exit::usage(format!(
-            "--arch, --kernel, --driver-edition: only tests below guest/ run on a kernel with a driver, {} does not; a name that `all` of them has printed goes without the system in front",
+            "with --arch, --kernel or --driver-edition only tests below guest/ are run, and {} is none of them; a name that `all` of them has printed goes without the system in front",
             filter.text().unwrap_or_default()
         )));
     }
@@ -124,7 +125,7 @@ fn on_each(
     let ran = systems.iter().try_for_each(|system| {
         let shop = Shop::open_for(system.arch)?;
         let selection = (*system, Selection::Whole);
-        results.on(kernels::label(*system));
+        results.on(system.label());
         run_part(&shop, accel, selection, filter, results)
     });
     results.print_table();
@@ -226,7 +227,10 @@ fn set_up(
     results: &mut Results,
 ) -> Result<Option<Ready>> {
     let wanted = Wanted::programs_on(system);
-    match stages::set_up(shop, &wanted) {
+    let made = stages::set_up(shop, &wanted);
+    // This machine asks the programs for their tests' names.
+    let made = made.and_then(|ready| programs::that_run_here(shop).map(|_| ready));
+    match made {
         Ok(ready) => Ok(Some(ready)),
         Err(err) => {
             cancel::check()?;

@@ -3,7 +3,7 @@
 //! What the kernel's reports mean, in plain words. It must not know where a report came from.
 
 /// Words of a report, and its meaning; the first that fits counts.
-const MEANINGS: [(&str, &str); 38] = [
+const MEANINGS: [(&str, &str); 40] = [
     (
         "KASAN: null-ptr-deref",
         "a pointer that is NULL was followed",
@@ -49,7 +49,15 @@ const MEANINGS: [(&str, &str); 38] = [
         "a pointer that is NULL was followed",
     ),
     (
+        "Unable to handle kernel NULL pointer",
+        "a pointer that is NULL was followed",
+    ),
+    (
         "BUG: unable to handle",
+        "an address was used where no memory is",
+    ),
+    (
+        "Unable to handle kernel",
         "an address was used where no memory is",
     ),
     (

@@ -27,8 +27,8 @@ use super::outcome::Verdict;
 pub struct Grading {
     /// What was graded, as the user wrote it.
     pub driver: String,
-    /// On which kernel.
-    pub kernel: &'static str,
+    /// On which kernel, `arm64-stock` on another architecture.
+    pub kernel: String,
     /// Whether all selected M rules passed.
     pub passed: bool,
     /// A rule each, in the order in which they ran.
@@ -51,12 +51,12 @@ pub fn line(outcome: &Outcome) -> String {
 
 impl Grading {
     /// Puts it together.
-    pub fn new(driver: &Path, kernel: &'static str, rules: Vec<Outcome>) -> Self {
+    pub fn new(driver: &Path, kernel: &str, rules: Vec<Outcome>) -> Self {
         let musts = || rules.iter().filter(|rule| rule.must);
         let passed = !rules.is_empty() && musts().all(|outcome| outcome.verdict == Verdict::Pass);
         Self {
             driver: shown(driver),
-            kernel,
+            kernel: kernel.to_owned(),
             passed,
             rules,
             error: None,

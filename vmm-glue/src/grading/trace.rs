@@ -27,10 +27,13 @@ const HEADING: usize = 6;
 const STACK: &str = "stack: ";
 
 /// Kinds of reports after which the kernel cannot be trusted any more.
-const FATAL: [&str; 8] = [
+const FATAL: [&str; 10] = [
     "Oops",
     "BUG: kernel NULL pointer",
     "BUG: unable to handle",
+    // arm64's words for these.
+    "Unable to handle kernel",
+    "Internal error:",
     "general protection fault",
     "kernel BUG at",
     "soft lockup",
@@ -59,7 +62,7 @@ pub fn report(log: &str, module: &Module<'_>) -> Option<String> {
     let complaints = console::complaints_in(log);
     let first = complaints
         .iter()
-        .find(|line| !line.contains("Call Trace"))
+        .find(|line| !console::is_head_of_trace(line))
         .or(complaints.first())?;
     let mut lines = vec![message(first).to_owned()];
     let after = || log.lines().skip_while(|line| *line != first.as_str());
@@ -134,6 +137,11 @@ pub struct Module<'a> {
     pub given: &'a Path,
 }
 
+/// Whether a line has the address of the instruction itself: on x86 behind "RIP:", on arm64 behind "pc :".
+fn is_faults_own(line: &str) -> bool {
+    line.contains("RIP:") || line.starts_with("pc :")
+}
+
 impl Module<'_> {
     /// The module's own functions in lines of a trace, each place once.
     fn places<'l>(&self, trace: impl Iterator<Item = &'l str>) -> Vec<String> {
@@ -142,7 +150,7 @@ impl Module<'_> {
             .map(message)
             // What the kernel itself is not sure of.
             .filter(|line| line.contains(&mark) && !line.starts_with('?'))
-            .filter_map(|line| Some((place(line)?, line.contains("RIP:"))))
+            .filter_map(|line| Some((place(line)?, is_faults_own(line))))
             .take(LINES)
             .collect();
         // A return address is behind the call; the address of a fault is that of its instruction.
@@ -176,7 +184,7 @@ impl Module<'_> {
             return found;
         }
         let view = shop.host_view(tree.path());
-        let tool = |name: &str| tool_spec(&view, name).cwd("/");
+        let tool = |name: &str| tool_spec(&view, &shop.arch.tool(name)).cwd("/");
         let Ok(symbols) = child::output(&tool("objdump").arg("-t").arg(self.ko)) else {
             return found;
         };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Architectures: what each is called by those that one has to name it to, and which of them this machine has.
+//! Architectures: the names of each in Debian, the kernel, the GNU tools, rustc and QEMU, and which of them this machine has.
 //!
 //! Names and constants only. It must not know how anything is made of them.
 
@@ -35,7 +35,7 @@ impl std::fmt::Display for Arch {
 }
 
 impl Arch {
-    /// This machine's. `cargo lab doctor` says so if the lab knows it not.
+    /// This machine's. `cargo lab doctor` says so if the lab does not know it.
     pub fn host() -> Self {
         if cfg!(target_arch = "aarch64") {
             Self::Arm64
@@ -135,7 +135,7 @@ impl Arch {
         }
     }
 
-    /// Where a built kernel's image is, and make's name for it.
+    /// Where a built kernel's image is that QEMU starts, and make's name for it.
     pub fn image(self) -> (&'static str, &'static str) {
         match self {
             Self::X86_64 => ("arch/x86/boot/bzImage", "bzImage"),
@@ -143,11 +143,19 @@ impl Arch {
         }
     }
 
-    /// The driver of the first serial line, which the kernel needs built in.
-    pub fn console_driver(self) -> &'static str {
+    /// What the kernel needs built in for its board: the driver of the first serial line, and the PCI bus.
+    pub fn built_in(self) -> &'static [&'static str] {
         match self {
-            Self::X86_64 => "SERIAL_8250_CONSOLE",
-            Self::Arm64 => "SERIAL_AMBA_PL011_CONSOLE",
+            Self::X86_64 => &["SERIAL_8250_CONSOLE"],
+            Self::Arm64 => &["SERIAL_AMBA_PL011_CONSOLE", "PCI_HOST_GENERIC"],
+        }
+    }
+
+    /// The option of the kernel's configuration that says that it is for it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::X86_64 => "X86_64",
+            Self::Arm64 => "ARM64",
         }
     }
 

@@ -98,7 +98,7 @@ impl clap::builder::TypedValueParser for KernelParser {
             ("SERIES", "Debian's own of another version, such as 7.2"),
             (
                 "PATH",
-                "The folder of a kernel that you have built: with .config, Module.symvers, and arch/x86/boot/bzImage or vmlinux",
+                "The folder of a kernel that you have built: with .config, Module.symvers, and arch/x86/boot/bzImage or vmlinux; for arm64, arch/arm64/boot/Image",
             ),
         ];
         Some(Box::new(
@@ -241,10 +241,9 @@ impl System {
     /// What can be said against it before anything is made.
     pub fn check(self) -> Result<(), String> {
         match self.kernel {
-            KernelChoice::Debug if self.arch.is_foreign() => Err(format!(
-                "--kernel debug: it is built for {} only, this machine's architecture",
-                Arch::host()
-            )),
+            KernelChoice::Debug if self.arch != Arch::X86_64 || self.arch.is_foreign() => {
+                Err("--kernel debug: it is built on x86-64, for x86-64".to_owned())
+            }
             KernelChoice::Own(own) if own.arch != self.arch => Err(format!(
                 "--kernel {}: that kernel is for {}; add --arch {}",
                 own.name(),
@@ -252,6 +251,16 @@ impl System {
                 own.arch
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Its name among several: that of its kernel, with the architecture before it if that is not this machine's.
+    pub fn label(self) -> String {
+        let kernel = self.kernel.name();
+        if self.arch.is_foreign() {
+            format!("{}-{kernel}", self.arch)
+        } else {
+            kernel.to_owned()
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Tools for guests of another architecture than this machine's: QEMU and a cross compiler with its libraries, kept as a layer to lie over
-//! the tree. Who never asks for such a guest never gets them.
+//! the tree. Fetched at the first `--arch` of another architecture.
 
 use anyhow::Result;
 

@@ -63,7 +63,11 @@ pub fn key(
     agent: &Path,
     programs: Option<&Path>,
 ) -> Result<Key> {
-    let key = KeyBuilder::new(STAGE)
+    let mut key = KeyBuilder::new(STAGE);
+    if shop.arch.is_foreign() {
+        key = key.field("userland", &super::userland::key(shop).id);
+    }
+    let key = key
         .field("kernel", &super::kernel_key(shop, kernel)?.id)
         .file("init", &shop.repository.join("images/init"))?
         .file("start", &shop.repository.join("images/start"))?

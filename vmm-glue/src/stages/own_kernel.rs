@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use anyhow::Result;
+use clap::ValueEnum;
 
 use super::arch::Arch;
 use super::guest::install;
@@ -104,15 +105,18 @@ impl OwnKernel {
         };
         let config = read(".config")?;
         let has = |option: &str| value(&config, option) == Some("y");
-        let arch = if has("ARM64") {
-            Arch::Arm64
-        } else {
-            Arch::X86_64
-        };
+        let mut known = Arch::value_variants().iter();
+        let arch = *known
+            .find(|arch| has(arch.option()))
+            .ok_or("it is for another architecture than x86-64 and arm64")?;
         if image(&dir, arch).is_none() {
             let (path, goal) = arch.image();
+            let or = match arch {
+                Arch::X86_64 => format!(", nor {VMLINUX}"),
+                Arch::Arm64 => String::new(),
+            };
             return Err(format!(
-                "it has no image: neither {path}, which `make {goal}` in it makes, nor {VMLINUX}"
+                "it has no image: not {path}, which `make {goal}` in it makes{or}"
             ));
         }
         let lacks = lacks(&config, arch);
@@ -164,10 +168,9 @@ fn value<'a>(config: &'a str, option: &str) -> Option<&'a str> {
 
 /// What a configuration lacks of what the guest needs from the start.
 pub fn lacks(config: &str, arch: Arch) -> Vec<String> {
-    let console = arch.console_driver();
     let built_in = BUILT_IN
         .iter()
-        .chain([&console])
+        .chain(arch.built_in())
         .filter(|option| value(config, option) != Some("y"))
         .map(|option| format!("CONFIG_{option}=y"));
     let overlay = value(config, "OVERLAY_FS").is_none();
@@ -178,8 +181,11 @@ pub fn lacks(config: &str, arch: Arch) -> Vec<String> {
 
 /// The image: the compressed one rather than the other, which may have half a gigabyte of debugging information.
 fn image(dir: &Path, arch: Arch) -> Option<PathBuf> {
-    [arch.image().0, VMLINUX]
+    // Of arm64's, QEMU starts no other than that.
+    let linked = (arch == Arch::X86_64).then_some(VMLINUX);
+    [Some(arch.image().0), linked]
         .into_iter()
+        .flatten()
         .map(|part| dir.join(part))
         .find(|path| path.is_file())
 }
@@ -312,12 +318,6 @@ fn take(shop: &Shop, tree: &Entry, own: &OwnKernel, bench: &mut Bench<'_>) -> Re
     install(&from, &to, 0o644)?;
     let view = shop.view(tree.path(), bench.dir);
     let strip = tool_spec(&view, &shop.arch.tool("strip")).arg("--strip-debug");
-    if from.ends_with(VMLINUX) && own.arch == Arch::Arm64 {
-        return Err(wrong(
-            own,
-            "QEMU cannot start its vmlinux; `make Image` in it makes an image that it can",
-        ));
-    }
     if from.ends_with(VMLINUX) {
         bench.run(&strip.clone().arg(Path::new(WORK).join(kernel::IMAGE)))?;
         if !image::can_be_entered(&fs::read(&to)?) {
@@ -368,7 +368,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config: String = BUILT_IN
             .iter()
-            .chain([&Arch::X86_64.console_driver()])
+            .chain(Arch::X86_64.built_in())
+            .chain([&Arch::X86_64.option()])
             .map(|option| format!("CONFIG_{option}=y\n"))
             .collect();
         config.push_str(
@@ -422,7 +423,7 @@ mod tests {
         assert!(OwnKernel::look(dir.path()).is_ok());
         fs::write(
             dir.path().join(".config"),
-            "CONFIG_64BIT=y\nCONFIG_VIRTIO_FS=m\n",
+            "CONFIG_64BIT=y\nCONFIG_X86_64=y\nCONFIG_VIRTIO_FS=m\n",
         )
         .unwrap();
         let said = OwnKernel::look(dir.path()).unwrap_err();

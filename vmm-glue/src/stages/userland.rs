@@ -49,7 +49,11 @@ for deb in archives/base-files_*.deb; do [ ! -e "$deb" ] || unpack "$deb"; done
 for deb in archives/*.deb; do
     case $deb in archives/base-files_*) ;; *) unpack "$deb" ;; esac
 done
-rm -rf lists archives cache.bin apt.conf
+# A folder of this name in place of base-files' link would hide all that is behind the link.
+for dir in bin sbin lib; do
+    [ -L "new/$dir" ] || [ ! -d "new/$dir" ] || { echo "a package has files below /$dir, outside /usr"; exit 1; }
+done
+rm -rf lists archives apt.conf
 "#;
 /// From the tree: files below /etc that no package has, links to what is chosen among alternatives.
 const CONFIGURE: &str = r#"

@@ -89,16 +89,6 @@ pub fn systems(archs: Archs, kernels: Kernels, edition: Edition) -> Vec<System> 
     systems
 }
 
-/// A system's name among several.
-pub fn label(system: System) -> String {
-    let kernel = system.kernel.name();
-    if system.arch.is_foreign() {
-        format!("{}-{kernel}", system.arch)
-    } else {
-        kernel.to_owned()
-    }
-}
-
 /// What `--kernel` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {

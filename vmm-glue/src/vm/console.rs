@@ -21,7 +21,7 @@ static KEPT: AtomicU32 = AtomicU32::new(0);
 const REPORT: usize = 80;
 
 /// What the kernel says when something is wrong with it. Matched against lines without their time stamp.
-const COMPLAINTS: [&str; 22] = [
+const COMPLAINTS: [&str; 26] = [
     "WARNING:",
     "BUG:",
     "BUG ",
@@ -35,6 +35,11 @@ const COMPLAINTS: [&str; 22] = [
     "Unable to handle",
     "general protection fault",
     "Call Trace:",
+    // arm64's words for these.
+    "Call trace:",
+    "kernel BUG at",
+    "Internal error:",
+    "SError Interrupt",
     "INFO: task",
     "INFO: rcu",
     "INFO: possible",
@@ -45,6 +50,12 @@ const COMPLAINTS: [&str; 22] = [
     "refcount_t:",
     "UBSAN:",
 ];
+
+/// Whether a line heads a trace: on x86 as "Call Trace:", on arm64 as "Call trace:".
+pub fn is_head_of_trace(line: &str) -> bool {
+    let line = line.trim_end();
+    line.ends_with("Call Trace:") || line.ends_with("Call trace:")
+}
 
 /// The last lines of the console, for people.
 pub fn tail(path: &Path) -> String {
@@ -116,7 +127,7 @@ fn own_lines(text: &str) -> Vec<&str> {
                 .find(|line| line.contains(OUT_OF_MEMORY) || line.contains(OUT_OF_MEMORY_END));
             in_report = next.is_some_and(|line| line.contains(OUT_OF_MEMORY_END));
         }
-        let is_its_trace = in_report && line.trim_end().ends_with("Call Trace:");
+        let is_its_trace = in_report && is_head_of_trace(line);
         in_report &= !is_its_trace && !line.contains(OUT_OF_MEMORY_END);
         if !is_its_trace {
             own.push(*line);
@@ -216,6 +227,23 @@ fn read(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Linux 7.3 for arm64 says it.
+    const OOPS: &str = "[    7.1] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000010\n\
+                        [    7.1] Internal error: Oops: 0000000096000004 [#1]  SMP\n\
+                        [    7.1] pc : fifo_read+0x12/0x80 [my_fifo]\n\
+                        [    7.1] Call trace:\n\
+                        [    7.1]  fifo_read+0x12/0x80 [my_fifo] (P)\n";
+
+    #[test]
+    fn what_arm64_says_of_a_fault_is_a_complaint() {
+        let complaints = complaints_in(OOPS);
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert!(crate::grading::trace::is_fatal(OOPS));
+        let bug = "[    7.1] kernel BUG at my_fifo.c:12!\n[    7.1] Internal error: Oops - BUG: 00000000f2000800 [#1]  SMP\n";
+        assert_eq!(complaints_in(bug).len(), 2);
+        assert!(crate::grading::trace::is_fatal(bug));
+    }
 
     #[test]
     fn complaints_are_recognised_by_how_a_line_begins() {

@@ -51,8 +51,14 @@ pub fn prepare(machine: &Machine, paths: &Paths, arch: Arch, limit: Duration) ->
         script(arch, module.is_some().then_some(addresses.as_str())).as_bytes(),
     )?;
     ui::say(&format!(
-        "to debug the guest: cd {} && gdb -x {SCRIPT}",
-        shell_words::quote(&dir.to_string_lossy())
+        "to debug the guest: cd {} && {} -x {SCRIPT}",
+        shell_words::quote(&dir.to_string_lossy()),
+        // Debian's gdb knows this machine's architecture alone.
+        if arch.is_foreign() {
+            "gdb-multiarch"
+        } else {
+            "gdb"
+        }
     ));
     Ok(())
 }

@@ -124,7 +124,7 @@ pub fn start(run: &RunDir, place: Place) -> Result<Running> {
     Running::start("the console's writer", command)
 }
 
-/// What does the same by hand, without the account.
+/// The same without the account.
 pub fn shell(run: &RunDir) -> String {
     let (pipe, console) = (run.console_pipe(), run.console());
     let [make, copy] = ["mkfifo", "cat"].map(|program| Spec::new(program).arg(&pipe).shell());

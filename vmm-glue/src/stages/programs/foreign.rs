@@ -21,7 +21,7 @@ use crate::stages::tree;
 
 /// `cargo build` in the tree. What it reads from a registry is fetched first: the tree has no certificates.
 pub fn cargo(shop: &Shop, bench: &mut Bench<'_>) -> Result<Spec> {
-    let toolchain = toolchain()?;
+    let toolchain = toolchain(shop)?;
     library(shop, bench, &toolchain)?;
     let fetch = super::cargo_program()
         .args(["fetch", "--locked"])
@@ -66,9 +66,11 @@ fn target(shop: &Shop) -> PathBuf {
 }
 
 /// Where the toolchain is that builds the lab.
-fn toolchain() -> Result<PathBuf> {
+fn toolchain(shop: &Shop) -> Result<PathBuf> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let said = child::output(&Spec::new(rustc).args(["--print", "sysroot"]))?;
+    // In the repository: another folder may choose another.
+    let ask = Spec::new(rustc).args(["--print", "sysroot"]);
+    let said = child::output(&ask.cwd(&shop.repository))?;
     let sysroot = PathBuf::from(said.trim());
     anyhow::ensure!(
         !["/usr", "/", ""]
@@ -97,6 +99,8 @@ fn library(shop: &Shop, bench: &mut Bench<'_>, toolchain: &Path) -> Result<()> {
         toolchain.display()
     );
     bench.detail(&format!("rustup target add {target}"));
-    let spec = Spec::new("rustup").args(["target", "add", target]);
+    let spec = Spec::new("rustup")
+        .args(["target", "add", target])
+        .cwd(&shop.repository);
     bench.run(&spec.place(Place::Group))
 }
