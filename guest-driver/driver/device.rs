@@ -159,8 +159,9 @@ impl<H: Host> Driver for FifoDriver<H> {
     }
 }
 
-/// Number of FIFOs of a device that this driver can use (DRV-2, DRV-3, DRV-19, DRV-20, DRV-22). Another
-/// driver may serve a device of another kind with the same id, so that is no error worth a line.
+/// Number of FIFOs of a device that this driver can use (DRV-2, DRV-3, DRV-19, DRV-20, DRV-22).
+/// Another driver may serve a device of another kind with the same id, so that is no error worth a
+/// line.
 fn recognise(device: &Device) -> Result<u16> {
     let dev = device.as_dev();
     match Config::recognise(|offset| device.config_u32(offset).ok()) {

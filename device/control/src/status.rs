@@ -201,3 +201,49 @@ pub enum Event {
         lost: u64,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number of its own for each place, so that none can be left out or counted twice.
+    #[test]
+    fn sums_are_those_of_all_queues() {
+        let refused = |count| BTreeMap::from([("wrong-length".to_owned(), count)]);
+        let direction = |interrupts| DirectionStatus {
+            level: 0,
+            entered: 0,
+            left: 0,
+            messages: 0,
+            interrupts,
+        };
+        let fifo = |number: u16, rx, tx, count| FifoStatus {
+            fifo: number,
+            kind: "loopback".to_owned(),
+            capacity: 1,
+            host: HostSide::Lasting,
+            peers: 0,
+            hangup: false,
+            hangup_by_control: false,
+            error: false,
+            rx: direction(rx),
+            tx: direction(tx),
+            refused: refused(count),
+        };
+        let status = Status {
+            device: DeviceStatus {
+                version: String::new(),
+                uptime_ms: 0,
+                connected: false,
+                connections: 0,
+                control_interrupts: 1,
+                event_interrupts: 2,
+                refused: refused(1),
+                sandbox: String::new(),
+            },
+            fifos: vec![fifo(0, 4, 8, 2), fifo(1, 16, 32, 4)],
+            faults: Vec::new(),
+        };
+        assert_eq!((status.interrupts(), status.refused()), (63, 7));
+    }
+}
