@@ -57,6 +57,23 @@ fn published(before_index: Barrier, after_index: Barrier) {
     writer.join().unwrap();
 }
 
+/// The same with the barriers in the store and the load of the index, or in a fence after the load.
+fn stored(store: Ordering, load: Ordering, after_load: Barrier) {
+    let ring = Arc::new(Ring::default());
+    let writer = {
+        let ring = ring.clone();
+        thread::spawn(move || {
+            ring.content.store(NEW, Ordering::Relaxed);
+            ring.index.store(NEW, store);
+        })
+    };
+    if ring.index.load(load) == NEW {
+        barrier(after_load);
+        assert_eq!(ring.content.load(Ordering::Relaxed), NEW, "stale content");
+    }
+    writer.join().unwrap();
+}
+
 /// One side moves an index and asks whether the other wants a notification. The other says so, and looks again. If neither sees the other, a
 /// notification is lost.
 fn not_lost(after_index: Barrier, after_wish: Barrier) {
@@ -94,24 +111,10 @@ fn available_entries_are_behind_the_index() {
 /// Rows 3 and 4: the store of the used index with Release in the device, `virtio_rmb` in the driver.
 #[test]
 fn used_entries_and_their_buffers_are_behind_the_index() {
-    let model = |store: Ordering, after: Barrier| {
-        let ring = Arc::new(Ring::default());
-        let device = {
-            let ring = ring.clone();
-            thread::spawn(move || {
-                ring.content.store(NEW, Ordering::Relaxed);
-                ring.index.store(NEW, store);
-            })
-        };
-        if ring.index.load(Ordering::Relaxed) == NEW {
-            barrier(after);
-            assert_eq!(ring.content.load(Ordering::Relaxed), NEW, "stale content");
-        }
-        device.join().unwrap();
-    };
-    assert!(holds(move || model(Ordering::Release, ACQUIRE)));
-    assert!(!holds(move || model(Ordering::Relaxed, ACQUIRE)));
-    assert!(!holds(move || model(Ordering::Release, None)));
+    let (release, relaxed) = (Ordering::Release, Ordering::Relaxed);
+    assert!(holds(move || stored(release, relaxed, ACQUIRE)));
+    assert!(!holds(move || stored(relaxed, relaxed, ACQUIRE)));
+    assert!(!holds(move || stored(release, relaxed, None)));
 }
 
 /// Rows 5 and 6, the notification of the device: `virtio_mb` in `virtqueue_kick_prepare`, `fence(SeqCst)` in `enable_notification`. Rows 7 and 8,
@@ -128,21 +131,8 @@ fn no_notification_is_lost() {
 /// The device's own words: what a thread has done before it raises a flag (`negotiated`, `expected`) is seen by a thread that sees the flag.
 #[test]
 fn what_a_flag_tells_of_is_seen_with_it() {
-    let model = |store: Ordering, load: Ordering| {
-        let ring = Arc::new(Ring::default());
-        let other = {
-            let ring = ring.clone();
-            thread::spawn(move || {
-                ring.content.store(NEW, Ordering::Relaxed);
-                ring.index.store(NEW, store);
-            })
-        };
-        if ring.index.load(load) == NEW {
-            assert_eq!(ring.content.load(Ordering::Relaxed), NEW, "stale content");
-        }
-        other.join().unwrap();
-    };
-    assert!(holds(move || model(Ordering::Release, Ordering::Acquire)));
-    assert!(!holds(move || model(Ordering::Release, Ordering::Relaxed)));
-    assert!(!holds(move || model(Ordering::Relaxed, Ordering::Acquire)));
+    let (release, acquire) = (Ordering::Release, Ordering::Acquire);
+    assert!(holds(move || stored(release, acquire, None)));
+    assert!(!holds(move || stored(release, Ordering::Relaxed, None)));
+    assert!(!holds(move || stored(Ordering::Relaxed, acquire, None)));
 }
