@@ -6,6 +6,8 @@
 //! A model has the accesses and barriers of its hand-over and nothing else: the rings themselves are Linux's and `virtio-queue`'s. Each is also
 //! run with one barrier left out, and has to fail then; otherwise it would show nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
