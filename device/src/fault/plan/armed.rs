@@ -140,7 +140,12 @@ impl Armed {
     ) -> bool {
         if let Some(hold) = self.holds.get(&(site, place)) {
             let held = hold.until.is_none_or(|until| now < until);
-            if !held {
+            if held {
+                // The alarm may have been set for something earlier, and be gone.
+                if let Some(until) = hold.until {
+                    alarms.set(Alarm::Serve(place), until);
+                }
+            } else {
                 self.holds.remove(&(site, place));
             }
             return held;

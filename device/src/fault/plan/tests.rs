@@ -204,6 +204,31 @@ fn a_hang_up_comes_and_goes_by_itself() {
     assert!(!plan.host(RX, start + ms(1500)).hung_up);
 }
 
+/// A FIFO that hung up before its driver started is looked at when that starts, and again at the hang-up's own end.
+#[test]
+fn an_early_look_at_a_hang_up_does_not_make_it_last() {
+    let start = Instant::now();
+    let mut plan = Plan::new(1);
+    plan.add(&"hang-up,delay=100ms".parse().unwrap(), start);
+    assert!(plan.host(RX, start).hung_up);
+    plan.driver_started(start + ms(40));
+    assert_eq!(plan.due(start + ms(40)), [Due::Serve(RX)]);
+    assert!(plan.host(RX, start + ms(40)).hung_up);
+    assert_eq!(plan.due(start + ms(100)), [Due::Serve(RX)]);
+    assert!(!plan.host(RX, start + ms(100)).hung_up);
+}
+
+/// Two faults hold a place up; the end of one is no end of the other, which is looked at at its own.
+#[test]
+fn a_place_that_two_faults_hold_up_is_looked_at_at_the_end_of_each() {
+    let (mut plan, start) = plan(&["stall,delay=30ms,count=1", "stall,delay=70ms,count=1"]);
+    assert!(!plan.may_serve(RX, start));
+    assert_eq!(plan.due(start + ms(30)), [Due::Serve(RX)]);
+    assert!(!plan.may_serve(RX, start + ms(30)));
+    assert_eq!(plan.due(start + ms(70)), [Due::Serve(RX)]);
+    assert!(plan.may_serve(RX, start + ms(70)));
+}
+
 /// Somebody has to be asked until the FIFO has been connected again.
 #[test]
 fn clearing_ends_a_hang_up() {
