@@ -15,6 +15,7 @@ use std::io::Read;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -191,11 +192,16 @@ fn built_kernel() -> tempfile::TempDir {
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
     let stages = cache.join("globalfifo/stages");
+    // A cache may have kernels for other architectures, too.
+    let is_for_x86 = |entry: &Path| {
+        fs::read_to_string(entry.join("config"))
+            .map_or(true, |config| config.contains("CONFIG_X86_64=y"))
+    };
     let newest = |stage: &str| {
         let entries = fs::read_dir(stages.join(stage)).unwrap();
         let complete = entries
             .map(|entry| entry.unwrap().path())
-            .filter(|entry| entry.join(".complete").exists());
+            .filter(|entry| entry.join(".complete").exists() && is_for_x86(entry));
         complete
             .max_by_key(|entry| fs::metadata(entry).unwrap().modified().unwrap())
             .unwrap()
@@ -451,7 +457,7 @@ fn pids_with(text: &str) -> Vec<(i32, String)> {
 }
 
 /// The run directories' base is the test's own, so that what a lab leaves can be told from other labs'.
-fn running_lab(base: &std::path::Path) -> std::process::Child {
+fn running_lab(base: &Path) -> std::process::Child {
     let mut child = command(&["-q", "run", "--", "sh", "-c", "echo up; sleep 600"])
         .env("TMPDIR", base)
         .stdin(Stdio::null())
