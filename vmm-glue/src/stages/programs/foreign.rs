@@ -18,6 +18,7 @@ use crate::stages::shop::Bench;
 use crate::stages::shop::Shop;
 use crate::stages::shop::tool_spec;
 use crate::stages::tree;
+use crate::ui;
 
 /// `cargo build` in the tree. What it reads from a registry is fetched first: the tree has no certificates.
 pub fn cargo(shop: &Shop, bench: &mut Bench<'_>) -> Result<Spec> {
@@ -98,7 +99,9 @@ fn library(shop: &Shop, bench: &mut Bench<'_>, toolchain: &Path) -> Result<()> {
         "the Rust toolchain in {} has no library for {target}, and there is no rustup that could add it",
         toolchain.display()
     );
-    bench.detail(&format!("rustup target add {target}"));
+    ui::say(&format!(
+        "rustup target add {target}: your toolchain gets Rust's library for the guest's programs; `rustup target remove {target}` takes it away"
+    ));
     let spec = Spec::new("rustup")
         .args(["target", "add", target])
         .cwd(&shop.repository);
