@@ -115,8 +115,8 @@ fn run(
 ) -> Result<Option<String>> {
     let config = args.config()?;
     machine::check(&config)?;
-    let shop = Shop::open_for(args.system().arch)?;
     let system = args.system();
+    let shop = Shop::open_for(system.arch)?;
     let ready = stages::set_up(
         &shop,
         &Wanted {

@@ -167,9 +167,8 @@ pub fn set_up(shop: &Shop, wanted: &Wanted) -> Result<Ready> {
     // Only the archive knows whether there is such a version: nothing else is made before that is known.
     if let KernelChoice::Series(_) = choice {
         kernel(shop, &tree::obtain_with_tools(shop)?, choice)?;
-    }
-    // They link what runs in the guest.
-    if shop.arch.is_foreign() {
+    } else if shop.arch.is_foreign() {
+        // The tools link what runs in the guest.
         tree::obtain_with_tools(shop)?;
     }
     let (programs, archive) = thread::scope(|scope| {
