@@ -117,7 +117,7 @@ pub struct ActiveQueue<'a> {
     vring: MutexGuard<'a, VringState<SharedRam>>,
     ram: &'a GuestRam,
     used: bool,
-    /// What goes wrong on demand, if anything.
+    /// What may go wrong on demand.
     faults: Option<FaultyRing<'a>>,
 }
 
@@ -130,7 +130,7 @@ impl std::fmt::Debug for ActiveQueue<'_> {
 }
 
 impl<'a> ActiveQueue<'a> {
-    /// Locks `vring` for a pass; `None` while the VMM has it stopped or disabled.
+    /// Locks `vring` for a pass, in which `faults` are asked; `None` while the VMM has it stopped or disabled.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl<'a> ActiveQueue<'a> {
     pub fn open(
         vring: &'a Vring,
         ram: &'a GuestRam,
-        tap: Option<Tap<'a>>,
+        faults: Option<FaultyRing<'a>>,
     ) -> Result<Option<Self>, QueueError> {
         let vring = vring.get_mut();
         if !vring.get_queue().ready() || !vring.is_enabled() {
@@ -147,19 +147,19 @@ impl<'a> ActiveQueue<'a> {
         if !vring.get_queue().is_valid(ram) {
             return Err(QueueError::InvalidRings);
         }
-        Ok(Some(Self::new(vring, ram, tap)))
+        Ok(Some(Self::new(vring, ram, faults)))
     }
 
     fn new(
         vring: MutexGuard<'a, VringState<SharedRam>>,
         ram: &'a GuestRam,
-        tap: Option<Tap<'a>>,
+        faults: Option<FaultyRing<'a>>,
     ) -> Self {
         Self {
             vring,
             ram,
             used: false,
-            faults: tap.map(FaultyRing::new),
+            faults,
         }
     }
 
@@ -206,9 +206,9 @@ impl<'a> ActiveQueue<'a> {
         self.ram
     }
 
-    /// Where to ask what goes wrong on demand.
+    /// Where to ask what goes wrong on demand; `None` while no fault is set.
     pub fn tap(&self) -> Option<Tap<'a>> {
-        self.faults.as_ref().map(FaultyRing::tap)
+        self.faults.as_ref().and_then(FaultyRing::tap)
     }
 
     /// Whether there is a chain to be taken.
@@ -256,8 +256,10 @@ impl<'a> ActiveQueue<'a> {
     pub fn finish(&mut self, chain: &Chain<'_>, len: usize) -> Result<(), QueueError> {
         let (ram, head) = (self.ram, chain.head_index());
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        if let Some(faults) = &mut self.faults {
-            self.used |= faults.finish(self.vring.get_queue_mut(), ram, head, len)?;
+        if let Some(faults) = &mut self.faults
+            && let Some(tap) = faults.tap()
+        {
+            self.used |= faults.finish(tap, self.vring.get_queue_mut(), ram, head, len)?;
             return Ok(());
         }
         self.queue().add_used(ram, head, len)?;
@@ -368,7 +370,48 @@ fn signal(vring: &VringState<SharedRam>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use vm_memory::Address;
+    use vm_memory::GuestAddressSpace;
+
     use super::*;
+    use crate::fault::Faults;
+    use crate::fault::Place;
+    use crate::trace::Tracer;
+
+    /// What a fault strikes follows from when it was added, not from when the pass began.
+    #[test]
+    #[cfg_attr(not(feature = "faults"), ignore = "needs fault injection")]
+    fn a_fault_strikes_a_buffer_of_a_pass_that_began_before_it() {
+        const AVAIL: GuestAddress = GuestAddress(0x1000);
+        const USED: GuestAddress = GuestAddress(0x2000);
+        let memory = GuestRam::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+        let shared = SharedRam::new(memory);
+        let vring = Vring::new(shared.clone(), 8).unwrap();
+        vring.set_queue_info(0, AVAIL.0, USED.0).unwrap();
+        vring.set_queue_size(8);
+        vring.set_queue_ready(true);
+        vring.set_enabled(true);
+        let faults = Faults::new(1, Arc::new(Tracer::default())).unwrap();
+        let ram = shared.memory();
+        let ring = FaultyRing::new(&faults, Place::tx(0));
+        let mut pass = ActiveQueue::open(&vring, &ram, Some(ring))
+            .unwrap()
+            .unwrap();
+
+        faults
+            .add(&"wrong-index,fifo=0,on=tx".parse().unwrap())
+            .unwrap();
+        let descriptor = [0_u32, 0, 16, 0];
+        ram.write_obj(descriptor, GuestAddress(0)).unwrap();
+        ram.store(1_u16, AVAIL.unchecked_add(2), Ordering::Release)
+            .unwrap();
+        let chain = pass.pop().unwrap().unwrap();
+        pass.finish(&chain, 0).unwrap();
+        let used: u16 = ram.read_obj(USED.unchecked_add(2)).unwrap();
+        assert_ne!(used, 1);
+    }
 
     /// DEV-26: what a request to clear has processed counts for as much as in a pass of its own.
     #[test]

@@ -19,6 +19,7 @@ use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
 
 use crate::device::Device;
+use crate::fault::FaultyRing;
 use crate::fault::Place;
 use crate::handlers;
 use crate::handlers::Announce;
@@ -384,11 +385,11 @@ impl<'a> Pass<'a> {
         let Some(vring) = vrings.get(usize::from(index)) else {
             return;
         };
-        let tap = self.device.faults().tap(place_of(index));
-        if tap.is_some_and(|tap| !tap.may_serve()) {
+        let faults = FaultyRing::new(self.device.faults(), place_of(index));
+        if faults.tap().is_some_and(|tap| !tap.may_serve()) {
             return;
         }
-        let result = ActiveQueue::open(vring, ram, tap).and_then(|queue| {
+        let result = ActiveQueue::open(vring, ram, Some(faults)).and_then(|queue| {
             let Some(mut queue) = queue else {
                 return Ok(Outcome::Done);
             };

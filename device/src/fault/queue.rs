@@ -2,6 +2,9 @@
 
 //! Faults of a used ring: buffers that are given back otherwise than they were used. A decorator of what
 //! [`crate::virtqueue`] does with a queue; it must not know what the bytes mean.
+//!
+//! Whether there are faults is asked of each buffer, not once a pass: a pass may have begun before a fault was added,
+//! and a buffer that the driver makes available after that has the fault all the same.
 
 use std::sync::atomic::Ordering;
 
@@ -12,14 +15,17 @@ use vm_memory::Address;
 use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 
+use super::Faults;
+use super::Place;
 use super::Tap;
 use super::Used;
 use crate::virtqueue::GuestRam;
 
-/// The used ring of a queue that has faults, during one pass.
+/// The used ring of a queue that may have faults, during one pass.
 #[derive(Debug)]
 pub struct FaultyRing<'a> {
-    tap: Tap<'a>,
+    faults: &'a Faults,
+    place: Place,
     /// A used buffer that is to be given back after the next one.
     held_back: Option<Used>,
     /// The used ring holds what virtio-queue has not put there and does not count.
@@ -27,33 +33,35 @@ pub struct FaultyRing<'a> {
 }
 
 impl<'a> FaultyRing<'a> {
-    /// Nothing is held back yet.
-    pub fn new(tap: Tap<'a>) -> Self {
+    /// The one at `place`; nothing is held back yet.
+    pub fn new(faults: &'a Faults, place: Place) -> Self {
         Self {
-            tap,
+            faults,
+            place,
             held_back: None,
             forged: false,
         }
     }
 
-    /// What to ask.
-    pub fn tap(&self) -> Tap<'a> {
-        self.tap
+    /// What to ask; `None` while no fault is set.
+    pub fn tap(&self) -> Option<Tap<'a>> {
+        self.faults.tap(self.place)
     }
 
-    /// Gives the buffer `head` back as the faults want it. Returns whether anything was given back.
+    /// Gives the buffer `head` back as the faults of `tap` want it. Returns whether anything was given back.
     ///
     /// # Errors
     ///
     /// When the used ring is not in guest memory.
     pub fn finish(
         &mut self,
+        tap: Tap<'a>,
         queue: &mut Queue,
         ram: &GuestRam,
         head: u16,
         len: u32,
     ) -> Result<bool, Error> {
-        let used = self.tap.used(head, len, queue.size());
+        let used = tap.used(head, len, queue.size());
         if used.later && self.held_back.is_none() {
             self.held_back = Some(used);
             return Ok(false);
@@ -110,7 +118,7 @@ impl<'a> FaultyRing<'a> {
     ///
     /// When the used ring is not in guest memory.
     pub fn suppress(&self, queue: &Queue, ram: &GuestRam) -> Result<(), Error> {
-        let Some(word) = self.tap.suppression() else {
+        let Some(word) = self.tap().and_then(Tap::suppression) else {
             return Ok(());
         };
         let avail_event = 4 + 8 * u64::from(queue.size());
