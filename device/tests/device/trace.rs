@@ -92,8 +92,10 @@ fn a_message_through_a_loop_is_traced_from_its_kick_to_the_notification() {
     let host = Host::with_control(&["loopback", "loopback"]);
     let mut driver = host.driver();
     driver.send(1, b"before");
-    let tracer = Tracer::begin(&host);
+    // A kick of before would have the message pushed before the traced one.
+    driver.barrier();
     let before = now();
+    let tracer = Tracer::begin(&host);
     driver.post_rx(1, 100);
     assert_eq!(driver.receive(1).1, b"before");
     // The device notifies only past `used_event`.
@@ -103,8 +105,8 @@ fn a_message_through_a_loop_is_traced_from_its_kick_to_the_notification() {
     assert_eq!(driver.receive(1).1, b"hello");
     // A notification is recorded once it has gone out.
     driver.barrier();
-    let after = now();
     let events = tracer.end();
+    let after = now();
     let (rx, tx) = (rx_queue(1), tx_queue(1));
     in_order(
         &events,
@@ -133,6 +135,8 @@ fn bytes_of_an_endpoint_are_traced_in_both_directions() {
     let mut peer = UnixStream::connect(&path).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     driver.wait_state(0, |state| state.flags == 0);
+    // What serves an earlier kick may find what was not announced yet.
+    driver.barrier();
     let tracer = Tracer::begin(&host);
     driver.send(0, b"question");
     let mut room = [0; 8];

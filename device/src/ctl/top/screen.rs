@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -25,9 +26,13 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// Longest time until a signal or news from the daemon is noticed.
 const PATIENCE_MS: u16 = 50;
+/// How long crossterm may read after SIGHUP.
+const LAST_READ: Duration = Duration::from_secs(2);
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +50,7 @@ pub enum Happening {
 pub struct Screen {
     terminal: DefaultTerminal,
     signal: Arc<AtomicUsize>,
-    /// Whether crossterm reads: it would read the end of a terminal that is gone for ever, so SIGHUP has its default then.
+    /// Whether crossterm reads: see [`end_a_read_of_what_is_gone`].
     reads: Arc<AtomicBool>,
 }
 
@@ -58,7 +63,7 @@ impl Screen {
     pub fn open() -> io::Result<Self> {
         let signal = Arc::new(AtomicUsize::new(0));
         let reads = Arc::new(AtomicBool::new(false));
-        flag::register_conditional_default(SIGHUP, Arc::clone(&reads))?;
+        end_a_read_of_what_is_gone(Arc::clone(&reads))?;
         for number in [SIGINT, SIGTERM, SIGHUP] {
             let value = usize::try_from(number).unwrap_or_default();
             flag::register_usize(number, Arc::clone(&signal), value)?;
@@ -130,6 +135,23 @@ impl Screen {
             _ => Ok(Happening::Nothing),
         }
     }
+}
+
+/// Has SIGHUP end the program if crossterm goes on reading: from a terminal that is gone it reads the end for ever. A
+/// terminal that is still there is put back first, by the loop that waits for keys.
+fn end_a_read_of_what_is_gone(reads: Arc<AtomicBool>) -> io::Result<()> {
+    let mut hung_up = Signals::new([SIGHUP])?;
+    let watch = move || {
+        for signal in hung_up.forever() {
+            thread::sleep(LAST_READ);
+            if reads.load(Ordering::SeqCst) {
+                // It fails for signals without a default only.
+                let _ = emulate_default_handler(signal);
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("hang-up".to_owned());
+    thread.spawn(watch).map(drop)
 }
 
 impl Drop for Screen {
