@@ -61,7 +61,9 @@ struct device *globalfifo_create_node(const struct class *class, struct device *
 int globalfifo_dup_iter(struct iov_iter *copy, struct iov_iter *from, const void **vector);
 bool globalfifo_mm_is_inhabited(const struct mm_struct *mm);
 bool globalfifo_use_mm(struct mm_struct *mm);
-struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high);
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high, bool freezable);
+void globalfifo_device_lock(struct device *dev);
+void globalfifo_device_unlock(struct device *dev);
 void globalfifo_nofault_begin(void);
 void globalfifo_nofault_end(void);
 bool globalfifo_need_resched(void);

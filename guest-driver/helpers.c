@@ -132,9 +132,21 @@ bool globalfifo_use_mm(struct mm_struct *mm)
 	return true;
 }
 
-struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high)
+struct workqueue_struct *globalfifo_alloc_workqueue(const char *name, bool high, bool freezable)
 {
-	return alloc_workqueue("%s", (high ? WQ_HIGHPRI : 0) | WQ_UNBOUND, 0, name);
+	unsigned int flags = WQ_UNBOUND | (high ? WQ_HIGHPRI : 0) | (freezable ? WQ_FREEZABLE : 0);
+
+	return alloc_workqueue("%s", flags, 0, name);
+}
+
+void globalfifo_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
+void globalfifo_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
 }
 
 /* Page faults off. Without PREEMPT_RT preemption too: others may wait for the end of this. */

@@ -19,10 +19,7 @@ use super::{
     },
     irq::Interrupts,
     tunables::DRAIN_SECONDS,
-    watchdog::{
-        Watchdog,
-        Watched, //
-    },
+    watchdog::Watchdog,
     work::Queues, //
     HOOKS,
 };
@@ -322,7 +319,5 @@ fn resume(device: &Device, interrupts: &Arc<Interrupts>) -> Result {
     }
     interrupts.attach_events(queues.take(EVENT_QUEUE).ok_or(ENXIO)?)?;
     interrupts.control.begin_service();
-    // An interrupt may have come while nobody had the queues.
-    interrupts.as_arc_borrow().check_missed();
     Ok(())
 }

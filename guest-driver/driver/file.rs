@@ -80,7 +80,7 @@ impl FileOperations for FifoFile {
 
     fn poll(self: ArcBorrow<'_, Self>, file: &File, mode: Mode, table: &PollTable<'_>) -> Events {
         let fifo = self.fifo.as_arc_borrow();
-        table.register(file, &fifo.notifier.wait);
+        table.register(file, fifo.notifier.polls_for(mode));
         let wants_data = mode.can_read() && table.asks_for(Events::IN);
         fifo.readiness(wants_data).and(events_of(mode))
     }
@@ -123,11 +123,14 @@ impl FileOperations for FifoFile {
         self.fifo
             .as_arc_borrow()
             .end_requests_of(self.id(), process);
+        self.forget_ended();
     }
 }
 
 impl Cancel for FifoFile {
     fn cancel(self: ArcBorrow<'_, Self>, id: Id) {
         self.fifo.as_arc_borrow().cancel(id);
+        // The process is there still, so its memory is not freed here.
+        self.forget(id);
     }
 }

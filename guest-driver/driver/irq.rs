@@ -183,12 +183,14 @@ impl Interrupts {
             packet.expose(0, State::LEN);
             packets.push(packet, GFP_KERNEL)?;
         }
+        // The whole of it in one hold: an interrupt for the first event finds the queue.
+        let mut events = self.events.lock();
         for packet in packets {
             // The queue is empty, so there is room; with a broken queue there will be no events.
             let _ = queue.add(packet);
         }
         queue.kick();
-        self.events.lock().queue = Some(queue);
+        events.queue = Some(queue);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! The module's work queues. Unloading waits until all work is done.
 
 use crate::kapi::workqueue::{
+    Freezer,
     Priority,
     WorkQueue, //
 };
@@ -14,25 +15,29 @@ use kernel::{
 /// The work queues, by what their work may take.
 #[derive(Clone)]
 pub(crate) struct Queues {
-    /// The servers of requests. Their work is bounded, and waits for nobody.
+    /// The servers of requests. Their work is bounded, and waits for nobody. It rests while user
+    /// space does ([`super::fifo::life`]).
     pub(crate) requests: Arc<WorkQueue>,
     /// What interrupts left. A device can make it endless, so it has the priority of ordinary
     /// tasks.
     pub(crate) rest: Arc<WorkQueue>,
-    /// Page faults, each of which may take for ever.
+    /// Page faults, each of which may take for ever: the freezer would give up.
     pub(crate) faults: Arc<WorkQueue>,
 }
 
 impl Queues {
     /// Makes them.
     pub(crate) fn new() -> Result<Self> {
-        let queue = |name, priority| -> Result<Arc<WorkQueue>> {
-            Ok(Arc::new(WorkQueue::new(name, priority)?, GFP_KERNEL)?)
+        let queue = |name, priority, freezer| -> Result<Arc<WorkQueue>> {
+            Ok(Arc::new(
+                WorkQueue::new(name, priority, freezer)?,
+                GFP_KERNEL,
+            )?)
         };
         Ok(Self {
-            requests: queue(c"globalfifo", Priority::High)?,
-            rest: queue(c"globalfifo-rest", Priority::Normal)?,
-            faults: queue(c"globalfifo-faults", Priority::Normal)?,
+            requests: queue(c"globalfifo", Priority::High, Freezer::Stops)?,
+            rest: queue(c"globalfifo-rest", Priority::Normal, Freezer::Ignores)?,
+            faults: queue(c"globalfifo-faults", Priority::Normal, Freezer::Ignores)?,
         })
     }
 

@@ -35,12 +35,24 @@ pub(crate) enum Priority {
     Normal,
 }
 
+/// What the freezer, which stops user space for a suspension or a hibernation, makes of the work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freezer {
+    /// `WQ_FREEZABLE`: it waits for work that runs, and none begins until user space goes on. For
+    /// work that soon ends.
+    Stops,
+    /// It runs on.
+    Ignores,
+}
+
 impl WorkQueue {
     /// Creates a queue.
-    pub(crate) fn new(name: &'static CStr, priority: Priority) -> Result<Self> {
+    pub(crate) fn new(name: &'static CStr, priority: Priority, freezer: Freezer) -> Result<Self> {
         let high = priority == Priority::High;
+        let freezable = freezer == Freezer::Stops;
+        let name = name.as_char_ptr();
         // SAFETY: `name` is a C string.
-        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name.as_char_ptr(), high) };
+        let queue = unsafe { bindings::globalfifo_alloc_workqueue(name, high, freezable) };
         if queue.is_null() {
             return Err(ENOMEM);
         }

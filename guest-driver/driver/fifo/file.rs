@@ -8,10 +8,6 @@
 use super::Fifo;
 use crate::{
     driver::{
-        chain::{
-            Chain,
-            Linked, //
-        },
         tunables::FRUITLESS_FAULTS,
         watchdog::Watchdog, //
     },
@@ -21,6 +17,10 @@ use crate::{
         kiocb::{
             FileId,
             Id, //
+        },
+        lock::{
+            new_spinlock_irq,
+            SpinLockIrq, //
         },
         user_memory::{
             Dest,
@@ -33,10 +33,13 @@ use crate::{
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
-        new_spinlock,
         Arc,
-        SpinLock, //
+        ArcBorrow, //
     },
     workqueue::{
         impl_has_work,
@@ -51,9 +54,10 @@ use kernel::{
 pub(crate) struct FifoFile {
     pub(crate) fifo: Arc<Fifo>,
     _watched: Opened,
-    /// Buffers to be faulted in. Process context; leaf.
+    /// Buffers to be faulted in, by the numbers of their requests, which all wait for that: a page
+    /// that never comes has no more than these behind it. Process context, and AIO's cancel; leaf.
     #[pin]
-    to_fault_in: SpinLock<Chain<Buffer>>,
+    to_fault_in: SpinLockIrq<RBTree<Id, KBox<Buffer>>>,
     #[pin]
     faults: Work<FifoFile>,
 }
@@ -71,7 +75,7 @@ impl FifoFile {
             pin_init!(Self {
                 fifo,
                 _watched: watched,
-                to_fault_in <- new_spinlock!(Chain::new(), "FifoFile::to_fault_in"),
+                to_fault_in <- new_spinlock_irq!(RBTree::new(), "FifoFile::to_fault_in"),
                 faults <- new_work!("FifoFile::faults"),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -87,10 +91,52 @@ impl FifoFile {
     /// Queues a buffer to be faulted in. Its request goes back in line afterwards.
     pub(crate) fn fault_in(buffer: KBox<Buffer>) {
         let file = buffer.file.clone();
-        file.to_fault_in.lock().push_back(buffer);
+        let id = buffer.id;
+        match RBTreeNodeReservation::new(GFP_KERNEL) {
+            Ok(place) => {
+                file.to_fault_in.lock().insert(place.into_node(id, buffer));
+            }
+            Err(_) => {
+                let fifo = file.fifo.as_arc_borrow();
+                return fifo.faulted_in(buffer, Err(ENOMEM));
+            }
+        }
+        // Cancelled before it was here.
+        if !file.fifo.is_faulting(id) {
+            return file.as_arc_borrow().forget(id);
+        }
         let queue = file.fifo.queues.faults.clone();
         // An error says that it is to run already; it takes all buffers when it does.
         let _ = queue.queue().enqueue(file);
+    }
+
+    /// Request `id` has ended, if it waited for its buffer: that is not faulted in.
+    pub(crate) fn forget(self: ArcBorrow<'_, Self>, id: Id) {
+        let buffer = self.to_fault_in.lock().remove(&id);
+        drop(buffer);
+    }
+
+    /// As [`FifoFile::forget`], for all requests that have ended.
+    pub(crate) fn forget_ended(self: ArcBorrow<'_, Self>) {
+        let mut from = 0;
+        while let Some(id) = self.next_to_fault_in(from) {
+            if !self.fifo.is_faulting(id) {
+                self.forget(id);
+            }
+            from = id + 1;
+        }
+    }
+
+    fn next_to_fault_in(&self, from: Id) -> Option<Id> {
+        let buffers = self.to_fault_in.lock();
+        let first = buffers.cursor_lower_bound(&from)?;
+        Some(*first.current().0)
+    }
+
+    fn take_first(&self) -> Option<KBox<Buffer>> {
+        let mut buffers = self.to_fault_in.lock();
+        let first = buffers.cursor_front_mut()?;
+        Some(first.remove_current().1.to_key_value().1)
     }
 }
 
@@ -101,8 +147,7 @@ impl WorkItem for FifoFile {
         // A page may never come: then unloading is refused, rather than waits for it.
         let _in_use = InUse::new();
         loop {
-            let next = this.to_fault_in.lock().pop_front();
-            let Some(mut buffer) = next else {
+            let Some(mut buffer) = this.take_first() else {
                 return;
             };
             let size = this.fifo.capacity as usize;
@@ -133,7 +178,6 @@ impl Drop for Opened {
 
 /// Buffer of a request, apart from it: the server has it while it serves the request.
 pub(crate) struct Buffer {
-    next: Option<KBox<Buffer>>,
     /// Number of the request.
     pub(crate) id: Id,
     /// File of the request, whose work faults the buffer in.
@@ -165,7 +209,6 @@ impl Buffer {
     /// The buffer of a request that has no number yet.
     pub(crate) fn new(file: Arc<FifoFile>, memory: Memory) -> Result<KBox<Self>> {
         let buffer = Self {
-            next: None,
             id: 0,
             file,
             memory,
@@ -191,11 +234,5 @@ impl Buffer {
     /// Whether to give up: what is faulted in can still not be copied to or from.
     pub(crate) fn gives_up(&self) -> bool {
         self.fruitless_faults >= FRUITLESS_FAULTS
-    }
-}
-
-impl Linked for Buffer {
-    fn next(&mut self) -> &mut Option<KBox<Self>> {
-        &mut self.next
     }
 }

@@ -6,6 +6,11 @@
 //! Removal: [`Fifo::close`] ends all I/O, [`Fifo::drain`] lets the device take what was written and
 //! tells it what was read, [`Fifo::detach`] takes the queues out. Suspension is the same without
 //! the end of I/O: calls and requests wait, [`Fifo::resume`] goes on where the device stands.
+//!
+//! Hibernation resumes the device to write the image of the memory, from which the machine goes on
+//! later. Bytes that a request got in between would be neither in that image nor with the device.
+//! So no request is served before the server runs, whose work queue the freezer stops for as long
+//! as it stops user space.
 
 #[cfg(GLOBALFIFO_FAST)]
 use super::timers::Timers;
@@ -203,6 +208,7 @@ impl Fifo {
             if state.life == Life::Live {
                 state.life = Life::Suspended;
             }
+            state.requests_rest = true;
             (state.rx.detach(), state.tx.detach())
         });
         self.cancel_timers();
@@ -226,20 +232,21 @@ impl Fifo {
         state.tx.take_back(messages);
     }
 
-    /// Goes on where the device stands, which has been reset.
+    /// Goes on where the device stands, which has been reset. Requests rest until the server runs.
     pub(crate) fn resume(self: ArcBorrow<'_, Self>, FifoQueues { rx, tx }: FifoQueues) -> Result {
         let told = Self::ask(self.index, &self.control, &self.stats)?;
         let buffers = self.new_buffers(&rx)?;
         self.change(Origin::Task, |state, effects| {
             state.tx.attach(tx);
-            if state.life != Life::Suspended {
-                // Failed.
-                state.rx.attach_idle(rx);
-                return;
+            if state.life == Life::Suspended {
+                state.life = Life::Live;
+                if check_told(&told, self.index, self.capacity).is_err() {
+                    state.fail(Broken("an impossible state after its reset"), effects);
+                }
             }
-            state.life = Life::Live;
-            if check_told(&told, self.index, self.capacity).is_err() {
-                state.fail(Broken("an impossible state after its reset"), effects);
+            if state.life != Life::Live {
+                // Failed. The queue is kept: dropping it would reset the device, and sleep.
+                state.rx.attach_idle(rx);
                 return;
             }
             state.rx.attach(rx, buffers);
@@ -253,6 +260,7 @@ impl Fifo {
             state.tx.demand_ack(state.rx.acknowledged());
             state.pump(effects);
         });
+        self.start_server();
         self.trace.resume();
         Ok(())
     }

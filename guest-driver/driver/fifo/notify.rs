@@ -32,9 +32,15 @@ use kernel::{
 /// Those who wait for a FIFO: tasks, polls, and files with `O_ASYNC`.
 #[pin_data]
 pub(crate) struct Notifier {
-    /// Blocked readers and writers, poll, epoll, AIO poll.
+    /// Blocked readers and writers, and polls (poll, epoll, AIO poll) of files for both.
     #[pin]
     pub(crate) wait: PollQueue,
+    /// Polls of files for reading or for writing only. `EPOLLEXCLUSIVE` wakes one of a queue: it
+    /// must not be one whose file cannot make use of the event.
+    #[pin]
+    read_only_polls: PollQueue,
+    #[pin]
+    write_only_polls: PollQueue,
     /// Files with `O_ASYNC`, each on the one list of its mode: so it gets one signal for one event.
     read_only: Arc<FasyncList>,
     write_only: Arc<FasyncList>,
@@ -46,6 +52,8 @@ impl Notifier {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             wait <- new_poll_queue!("Notifier::wait"),
+            read_only_polls <- new_poll_queue!("Notifier::read_only_polls"),
+            write_only_polls <- new_poll_queue!("Notifier::write_only_polls"),
             read_only: FasyncList::new()?,
             write_only: FasyncList::new()?,
             read_write: FasyncList::new()?,
@@ -60,6 +68,15 @@ impl Notifier {
             (_, false) => &self.read_only,
         }
         .clone()
+    }
+
+    /// The queue for polls of a file of this mode.
+    pub(crate) fn polls_for(&self, mode: Mode) -> &PollQueue {
+        match (mode.can_read(), mode.can_write()) {
+            (true, true) => &self.wait,
+            (false, true) => &self.write_only_polls,
+            (_, false) => &self.read_only_polls,
+        }
     }
 
     /// Whether there are more files with `O_ASYNC` than an interrupt is to signal to.
@@ -79,7 +96,19 @@ impl Notifier {
             events |= Events::IN;
         }
         trace.wake(events.bits());
-        stats.wakeups.add(self.wait.wake(events).into());
+        let polls = [
+            (&self.wait, events),
+            (&self.read_only_polls, events.without(Events::OUT)),
+            (
+                &self.write_only_polls,
+                events.without(Events::IN | Events::READ_HUP),
+            ),
+        ];
+        for (queue, events) in polls {
+            if events != Events::NONE {
+                stats.wakeups.add(queue.wake(events).into());
+            }
+        }
         let (to_readers, to_writers) = bands(events);
         let lists = [
             (&self.read_only, to_readers, None),

@@ -390,6 +390,11 @@ impl Requests {
         None
     }
 
+    /// Whether request `id` waits for [`Requests::faulted_in`].
+    pub(crate) fn is_faulting(&self, id: Id) -> bool {
+        self.faulting.get(&id).is_some()
+    }
+
     /// Holds the line of reads for a call that is in a page fault; until
     /// [`Requests::release_lines`].
     pub(super) fn hold_reads(&mut self) -> Id {

@@ -24,6 +24,7 @@ use crate::{
         MAX_POSITION, //
     },
 };
+use core::mem;
 use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
@@ -73,6 +74,8 @@ pub(crate) struct RxSide {
     repeated: u64,
     /// Buffers of the driver's: posted, filled, out with a reader, or spare.
     buffers: usize,
+    /// Buffers have been posted since the device was notified last.
+    posted: bool,
     /// Those that were emptied while there was no queue.
     spare: Chain<RxBuffer>,
     /// The other side is gone.
@@ -96,6 +99,7 @@ impl RxSide {
             cleared: state.rx_floor,
             repeated: state.rx_floor,
             buffers: 0,
+            posted: false,
             spare: Chain::new(),
             hangup: false,
             ended: false,
@@ -171,12 +175,16 @@ impl RxSide {
             // The queue has room for all buffers; `receive` reports a broken one. (Were
             // ACCESS_PLATFORM offered, bounce buffers could run out here.)
             self.buffers -= 1;
+        } else {
+            self.posted = true;
         }
     }
 
-    /// Tells the device about posted buffers.
+    /// Notifies the device of posted buffers (virtio 1.3, section 2.7.13), unless it wants no
+    /// notification.
     fn kick(&mut self) {
-        if let Some(queue) = self.queue.as_mut() {
+        let posted = mem::take(&mut self.posted);
+        if let Some(queue) = self.queue.as_mut().filter(|_| posted) {
             queue.kick();
         }
     }
@@ -365,8 +373,14 @@ impl RxSide {
         }
     }
 
-    /// Drops all bytes below `position`, which the device discarded. Posts their buffers again.
-    pub(crate) fn discard_below(&mut self, position: u64) {
+    /// Drops all bytes below `position`, which the device discarded. Posts their buffers again, and
+    /// notifies the device: it may wait for one.
+    pub(crate) fn discard(&mut self, position: u64) {
+        self.discard_below(position);
+        self.kick();
+    }
+
+    fn discard_below(&mut self, position: u64) {
         self.cleared = self.cleared.max(position);
         self.consumed = self.consumed.max(position);
         self.given = self.given.max(position);
@@ -403,8 +417,9 @@ impl RxSide {
     }
 
     /// Ends a reader's turn: what it was given is consumed. In one step, so that the space that it
-    /// makes is that of a whole read.
+    /// makes is that of a whole read. Notifies the device of the buffers that were given back.
     pub(crate) fn consume_given(&mut self) {
         self.consumed = self.given;
+        self.kick();
     }
 }

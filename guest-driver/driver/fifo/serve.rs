@@ -148,6 +148,7 @@ impl Fifo {
     fn serve(self: ArcBorrow<'_, Self>) {
         let (owed, serving) = self.change(Origin::Server, |state, _| {
             let owed = mem::replace(&mut state.owed, Events::NONE);
+            state.requests_rest = false;
             (owed, state.requests.begin_serving())
         });
         self.notifier.notify(owed, &self.stats, &self.trace);
@@ -251,7 +252,6 @@ impl Fifo {
         }
         let mut outgoing = match copy_present(from, wanted, empty, part_is_enough) {
             Ok(Some(outgoing)) => outgoing,
-            Ok(None) if part_is_enough => return Served::Done(Err(EFAULT)),
             Ok(None) => return Served::Fault(0, None),
             Err(error) => return Served::Done(Err(error)),
         };
@@ -265,6 +265,7 @@ impl Fifo {
             let credit = state.credit();
             let bytes = state.enqueue(messages, sizes, credit, effects);
             if bytes == 0 {
+                from.put_back(outgoing.bytes);
                 return Served::NotNow;
             }
             // In the same hold: a clear that came between would not find the request.
@@ -273,6 +274,11 @@ impl Fifo {
             state.pump(effects);
             Served::Sent
         })
+    }
+
+    /// Whether request `id` waits for its buffer to be faulted in.
+    pub(crate) fn is_faulting(&self, id: Id) -> bool {
+        self.state.lock().requests.is_faulting(id)
     }
 
     /// A buffer has been faulted in, or cannot be.

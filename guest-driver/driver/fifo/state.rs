@@ -111,6 +111,8 @@ pub(crate) struct State {
     pub(crate) deferred: Deferred,
     /// Edges caused by a cancel, which runs under AIO's lock: the server notifies of them.
     pub(crate) owed: Events,
+    /// From a suspension until the server runs again, no request is served: [`super::life`].
+    pub(crate) requests_rest: bool,
     /// A task polls for data: the receive queue does not interrupt.
     pub(crate) polling: bool,
     #[cfg(GLOBALFIFO_FAST)]
@@ -133,6 +135,7 @@ impl State {
             clears: 0,
             deferred: Deferred::default(),
             owed: Events::NONE,
+            requests_rest: false,
             polling: false,
             #[cfg(GLOBALFIFO_FAST)]
             patience: crate::driver::policy::patience::Patience::NONE,
@@ -228,7 +231,7 @@ impl State {
 
     /// Whether there are data and space for requests.
     pub(crate) fn for_requests(&self) -> (bool, bool) {
-        let live = self.check().is_ok();
+        let live = self.check().is_ok() && !self.requests_rest;
         (
             live && self.reader == Turn::Free && self.has_data(),
             live && self.writer == Turn::Free && self.credit() > 0,
@@ -414,7 +417,7 @@ impl State {
     /// answer to a request have no order between them, so only events count.
     pub(crate) fn apply(&mut self, told: &Told, effects: &mut Effects) {
         if told.rx_floor > self.rx.consumed() {
-            self.rx.discard_below(told.rx_floor);
+            self.rx.discard(told.rx_floor);
         }
         self.learn(told.tx_limit, told.rx_end, effects);
     }

@@ -129,6 +129,19 @@ pub fn run_one_work() -> bool {
     true
 }
 
+/// Runs all work but the oldest, until there is none; whether there was any.
+///
+/// # Panics
+///
+/// If it never ends.
+pub fn run_work_but_the_oldest() -> bool {
+    let oldest = WORK.with_borrow_mut(VecDeque::pop_front);
+    let any = WORK.with_borrow(|queue| !queue.is_empty());
+    run_work();
+    WORK.with_borrow_mut(|queue| queue.extend(oldest));
+    any
+}
+
 /// Runs work until there is none.
 ///
 /// # Panics

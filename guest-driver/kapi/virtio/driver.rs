@@ -128,8 +128,8 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             (*driver).remove = Some(Self::remove);
             (*driver).freeze = Some(Self::freeze);
             (*driver).restore = Some(Self::restore);
-            (*driver).reset_prepare = Some(Self::freeze);
-            (*driver).reset_done = Some(Self::restore);
+            (*driver).reset_prepare = Some(Self::reset_prepare);
+            (*driver).reset_done = Some(Self::reset_done);
             (*driver).shutdown = Some(Self::shutdown);
         }
         // SAFETY: `driver` is a valid `struct virtio_driver`, pinned until it is unregistered.
@@ -180,6 +180,56 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: As for `remove`.
         let (device, data) = unsafe { Self::bound(vdev) };
         from_result(|| T::restore(device, data).map(|()| 0))
+    }
+
+    extern "C" fn reset_prepare(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a valid device.
+        unsafe { Self::if_bound(vdev, T::freeze) }
+    }
+
+    extern "C" fn reset_done(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: As above.
+        unsafe { Self::if_bound(vdev, T::restore) }
+    }
+
+    /// Calls `what` under the device's lock, which a reset of the PCI function does not take, if
+    /// the device is still this driver's. The lock of the PCI device is held already, as when it is
+    /// removed.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` is valid.
+    unsafe fn if_bound(
+        vdev: *mut bindings::virtio_device,
+        what: impl FnOnce(&Device, &T::Data) -> Result,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
+        let dev = unsafe { &raw mut (*vdev).dev };
+        // SAFETY: As above.
+        unsafe { bindings::globalfifo_device_lock(dev) };
+        // SAFETY: A driver of this bus, which the lock keeps bound, is a `struct virtio_driver`.
+        let reset_prepare = unsafe {
+            let driver = (*dev).driver.cast_const();
+            (!driver.is_null()).then(|| {
+                let driver = driver.byte_sub(offset_of!(bindings::virtio_driver, driver));
+                (*driver.cast::<bindings::virtio_driver>()).reset_prepare
+            })
+        };
+        let ours: unsafe extern "C" fn(*mut bindings::virtio_device) -> c_int = Self::reset_prepare;
+        let is_ours = reset_prepare
+            .flatten()
+            .is_some_and(|theirs| core::ptr::fn_addr_eq(theirs, ours));
+        let result = from_result(|| {
+            if is_ours {
+                // SAFETY: This driver has probed the device, and the lock keeps it bound.
+                let (device, data) = unsafe { Self::bound(vdev) };
+                what(device, data)?;
+            }
+            Ok(0)
+        });
+        // SAFETY: Taken above.
+        unsafe { bindings::globalfifo_device_unlock(dev) };
+        result
     }
 
     extern "C" fn shutdown(vdev: *mut bindings::virtio_device) {

@@ -170,6 +170,7 @@ pub(crate) struct Inner<M> {
     /// Used buffers since interrupts were enabled after which to interrupt; none while they are not, or after it.
     interrupt_after: Option<usize>,
     interrupt: bool,
+    kicked: bool,
     broken: bool,
 }
 
@@ -191,6 +192,7 @@ impl<M> Ring<M> {
             used: VecDeque::new(),
             interrupt_after: Some(0),
             interrupt: false,
+            kicked: false,
             broken: false,
         })))
     }
@@ -235,6 +237,11 @@ impl<M> Ring<M> {
     /// Whether the device interrupts; not any more after this.
     pub(crate) fn take_interrupt(&self) -> bool {
         std::mem::take(&mut self.inner().interrupt)
+    }
+
+    /// Whether the driver has notified the device; not any more after this.
+    pub(crate) fn take_kick(&self) -> bool {
+        std::mem::take(&mut self.inner().kicked)
     }
 
     /// Loses an interrupt that is on its way.
@@ -332,6 +339,7 @@ impl<M> Queue<M> {
     }
 
     pub(crate) fn kick(&mut self) -> bool {
+        self.ring.inner().kicked = true;
         !self.ring.inner().broken
     }
 
@@ -367,6 +375,9 @@ impl<M> Queue<M> {
 
 impl<M> Drop for Queue<M> {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            world::assert_unlocked("a reset of the device, as a queue is dropped");
+        }
         while self.take_unused().is_some() {}
     }
 }

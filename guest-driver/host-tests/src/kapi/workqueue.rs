@@ -13,11 +13,18 @@ pub(crate) enum Priority {
     Normal,
 }
 
+/// As in `kapi`. A test that wants the work frozen does not run it.
+#[derive(Clone, Copy)]
+pub(crate) enum Freezer {
+    Stops,
+    Ignores,
+}
+
 /// As in `kapi`.
 pub(crate) struct WorkQueue(Queue);
 
 impl WorkQueue {
-    pub(crate) fn new(_name: &'static CStr, _priority: Priority) -> Result<Self> {
+    pub(crate) fn new(_: &'static CStr, _: Priority, _: Freezer) -> Result<Self> {
         Ok(Self(Queue))
     }
 

@@ -141,6 +141,13 @@ impl Device {
         self.tx_gone += n.min(self.tx_accepted - self.tx_gone);
     }
 
+    /// The host clears the FIFO.
+    pub(super) fn host_clear(&mut self) {
+        self.bytes.clear();
+        (self.rx_floor, self.rx_sent) = (self.rx_end, self.rx_end);
+        self.tx_gone = self.tx_accepted;
+    }
+
     /// Sends one message of at most `most` bytes; whether there was something to send and a buffer for it.
     pub(super) fn send(&mut self, most: usize) -> bool {
         let left = (self.rx_end - self.rx_sent) as usize;
@@ -230,9 +237,7 @@ impl Ask for Shared {
             while device.tx_accepted < request.tx_sent {
                 assert!(device.accept(), "a clear of bytes that were never posted");
             }
-            device.bytes.clear();
-            (device.rx_floor, device.rx_sent) = (device.rx_end, device.rx_end);
-            device.tx_gone = device.tx_accepted;
+            device.host_clear();
         }
         Some(device.lie.unwrap_or(device.state()).to_bytes())
     }

@@ -9,5 +9,6 @@ mod ops;
 mod parts;
 mod receiving;
 mod requests;
+mod resets;
 mod schedules;
 mod tracepoints;

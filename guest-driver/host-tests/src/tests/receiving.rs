@@ -94,7 +94,7 @@ fn small_pieces_are_joined_in_order_and_their_buffers_posted_again() {
 fn message_from_before_a_clear_that_overtook_it_is_dropped() {
     let mut receiver = Receiver::new();
     receiver.send(0, 10, 0);
-    receiver.rx.discard_below(10);
+    receiver.rx.discard(10);
     assert_eq!(receiver.receive(), Ok(0));
     receiver.send(10, 5, 10);
     assert_eq!(receiver.receive(), Ok(5));
@@ -107,7 +107,7 @@ fn clear_while_a_reader_has_a_buffer_drops_what_it_did_not_read() {
     receiver.send(0, 10, 0);
     receiver.receive().unwrap();
     let buffer = receiver.rx.take().unwrap();
-    receiver.rx.discard_below(6);
+    receiver.rx.discard(6);
     receiver.rx.give_back(buffer, 2);
     assert_eq!(receiver.read(), (6..10).collect::<Vec<_>>());
 }
