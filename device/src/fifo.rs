@@ -11,6 +11,7 @@
 
 mod by_hand;
 mod outside;
+mod reset;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -37,16 +38,7 @@ use crate::trace::What;
 pub use self::by_hand::NotByHand;
 use self::outside::Doorbell;
 use self::outside::LEAVE_AT;
-
-/// What a device reset does with bytes that the driver has not consumed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ResetPolicy {
-    /// They stay and are delivered again.
-    #[default]
-    Keep,
-    /// They are discarded.
-    Clear,
-}
+pub use self::reset::ResetPolicy;
 
 /// What the host side of a FIFO is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -481,21 +473,6 @@ impl Fifo {
         });
         self.ring_bell();
         count
-    }
-
-    /// DEV-6, DEV-21: what a device reset means for this FIFO. The counters run on.
-    pub fn reset(&mut self) {
-        self.tracer.record(|| What::Reset { fifo: self.index });
-        match self.reset {
-            ResetPolicy::Keep => self.rx.rewind(),
-            ResetPolicy::Clear => {
-                self.clear();
-            }
-        }
-        self.failed = false;
-        // Whatever the old driver was not told, the new one asks for (DRV-4).
-        self.changed = false;
-        self.ring_bell();
     }
 
     /// The state to tell the driver; from now on it counts as told.

@@ -55,6 +55,7 @@ pub mod sandbox;
 pub mod server;
 pub mod signals;
 pub mod socket;
+mod stopped;
 pub mod systemd;
 pub mod timer;
 pub mod trace;

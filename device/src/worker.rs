@@ -32,6 +32,10 @@ use crate::mailbox::Set;
 use crate::mailbox::fifo_of;
 use crate::mailbox::place_of;
 use crate::refusal::Refusal;
+use crate::stopped::Bases;
+use crate::stopped::Position;
+use crate::stopped::Settle;
+use crate::stopped::Verdict;
 use crate::trace::Notified;
 use crate::trace::What;
 use crate::virtqueue;
@@ -41,13 +45,6 @@ use crate::virtqueue::GuestRam;
 use crate::virtqueue::QueueError;
 use crate::virtqueue::SharedRam;
 use crate::virtqueue::Vring;
-
-/// Where the rings of a FIFO stood when they were stopped: `next_avail` of rx and tx.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bases {
-    rx: u16,
-    tx: u16,
-}
 
 /// What the worker remembers from one wake-up to the next, for one connection.
 #[derive(Debug, Default)]
@@ -317,7 +314,9 @@ impl<'a> Pass<'a> {
 
     fn tx(&mut self, index: u16) {
         let (device, vrings, ram) = (self.device, self.vrings, self.ram);
-        self.settle(index, Settle::WhenStarted);
+        if !self.settle(index, Settle::WhenStarted) {
+            return;
+        }
         let queue = tx_queue(index);
         // A queue with faults is left as they want it.
         let announce = if self.lingers && device.faults().tap(place_of(queue)).is_none() {
@@ -354,7 +353,9 @@ impl<'a> Pass<'a> {
     /// Moves what there is to the driver, then tells it what it must know.
     fn rx(&mut self, index: u16) {
         let (device, vrings, ram) = (self.device, self.vrings, self.ram);
-        self.settle(index, Settle::WhenStarted);
+        if !self.settle(index, Settle::WhenStarted) {
+            return;
+        }
         if device.fifo(index).is_some_and(|fifo| fifo.is_full()) {
             // DEV-12: what is available in tx may make room.
             self.tx(index);
@@ -511,20 +512,21 @@ impl<'a> Pass<'a> {
         let Some((rx, tx)) = self.rings(index) else {
             return false;
         };
-        if !rx.ready && !tx.ready && when == Settle::WhenStarted {
-            return false;
-        }
+        let verdict = match (bases.verdict(rx, tx), when) {
+            (Some(verdict), _) => verdict,
+            (None, Settle::WhenStarted) => return false,
+            (None, Settle::Now) => Verdict::Reset,
+        };
         if let Some(stopped) = self.worker.stopped.get_mut(usize::from(index)) {
             *stopped = None;
         }
-        // A ring that is not started says nothing. Rings of which none ever moved may count as
-        // new: nothing was sent through them.
-        let goes_on = rx.goes_on_at(bases.rx)
-            && tx.goes_on_at(bases.tx)
-            && ((rx.ready && rx.at != 0) || (tx.ready && tx.at != 0));
-        if !goes_on && let Some(mut fifo) = self.device.fifo(index) {
-            debug!(fifo = index, "device reset");
-            fifo.reset();
+        if let Some(mut fifo) = self.device.fifo(index) {
+            debug!(fifo = index, ?verdict, "queues started again");
+            match verdict {
+                Verdict::Pause => {}
+                Verdict::Either => fifo.renew(),
+                Verdict::Reset => fifo.reset(),
+            }
         }
         true
     }
@@ -540,28 +542,4 @@ impl<'a> Pass<'a> {
         };
         Some((ring(rx_queue(fifo))?, ring(tx_queue(fifo))?))
     }
-}
-
-/// Where the device stands in a virtqueue.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    /// Whether the VMM has it started.
-    ready: bool,
-    /// `next_avail`
-    at: u16,
-}
-
-impl Position {
-    fn goes_on_at(self, base: u16) -> bool {
-        !self.ready || self.at == base
-    }
-}
-
-/// When a FIFO that was stopped is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settle {
-    /// Once a ring of it is started: only that tells a pause from a reset.
-    WhenStarted,
-    /// At once, since the driver asks.
-    Now,
 }

@@ -2,9 +2,16 @@
 
 //! Device resets, pauses and new VMMs: what is kept, what comes again, what is gone.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
 use rstest::rstest;
 use vhost_device_fifo::fifo::ResetPolicy;
 use virtio_fifo_protocol::virtio_fifo::STATE_ERROR;
+use virtio_fifo_protocol::virtio_fifo::STATE_HANGUP;
 use virtio_fifo_protocol::virtio_fifo::STATE_LOOPBACK;
 use virtio_fifo_protocol::virtio_fifo::TxHeader;
 use virtio_fifo_protocol::virtio_fifo::rx_queue;
@@ -121,6 +128,36 @@ fn a_pause_discards_nothing() {
     let bases = driver.stop();
     driver.start(&bases);
     assert_eq!(driver.read_some(0, 100), b"abcdef");
+}
+
+/// DEV-33: a driver that waits for its first byte learns all that happened during a pause.
+#[rstest]
+#[case::keep(ResetPolicy::Keep)]
+#[case::clear(ResetPolicy::Clear)]
+fn a_pause_before_the_first_byte_forgets_nothing(#[case] reset: ResetPolicy) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let host = Host::with_reset(&[&format!("unix={}", path.display())], reset);
+    let mut driver = host.driver();
+    driver.post_event();
+    driver.post_event();
+    driver.post_rx(0, 100);
+    let bases = driver.stop();
+    assert_eq!(bases[usize::from(rx_queue(0))], 0);
+    assert_eq!(bases[usize::from(tx_queue(0))], 0);
+    let mut peer = UnixStream::connect(&path).unwrap();
+    peer.write_all(b"hello").unwrap();
+    drop(peer);
+    let fifo = || host.device.fifo(0).unwrap().state();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fifo().flags != STATE_HANGUP {
+        assert!(Instant::now() < deadline, "{:?}", fifo());
+        thread::yield_now();
+    }
+    driver.start(&bases);
+    assert_eq!(driver.receive(0).1, b"hello");
+    assert_eq!(driver.wait_event().flags, STATE_HANGUP);
+    assert_eq!(host.all_refused(), 0);
 }
 
 /// DEV-21: reset ends STATE_ERROR and keeps what was accepted.
