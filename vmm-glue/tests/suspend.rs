@@ -6,12 +6,18 @@
 
 mod common;
 
+use std::fs;
+use std::fs::File;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Child;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use common::command;
 
@@ -85,4 +91,94 @@ fn a_suspend_that_the_smallest_driver_refuses_loses_no_byte() {
     let (rest, status, stderr) = typed_meanwhile(lab);
     assert_eq!(rest, "1\ntyped\none\ntwo\n0\n", "{stderr}");
     assert_eq!(status, Some(0), "{stderr}");
+}
+
+/// Sends `count` numbered lines to a FIFO's socket, as soon as it is there, 500 a second.
+fn send_lines(socket: &Path, count: u32) {
+    let mut fifo = loop {
+        match UnixStream::connect(socket) {
+            Ok(fifo) => break fifo,
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    for number in 0..count {
+        if writeln!(fifo, "{number:08}").is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Its end would be a hang-up, and so the end of what is read.
+    let _ = fifo.read(&mut [0]);
+}
+
+/// The machine takes an image of its memory, goes on to write it to a disk, and then goes on from the image. The lab's own ports do not live
+/// through that, so the guest talks to its console.
+#[test]
+#[ignore = "boots a machine: run by `cargo lab test`"]
+fn pending_reads_lose_no_byte_in_two_hibernations() {
+    const LINES: u32 = 8000;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guest/lines.c");
+    let compiled = command(&["-q", "cc", source, "-laio", "-o", &file("lines")]);
+    assert!({ compiled }.status().unwrap().success());
+    let (megabyte, swap) = (1 << 20, file("swap"));
+    File::create(&swap)
+        .unwrap()
+        .set_len(1500 * megabyte)
+        .unwrap();
+
+    let socket = dir.path().join("fifo");
+    let peer = thread::spawn(move || send_lines(&socket, LINES));
+    let script = format!(
+        "cat >/tmp/lines; chmod +x /tmp/lines; exec >/dev/kmsg 2>&1; modprobe virtio_blk; until [ -b /dev/vda ]; do sleep .1; done; \
+         mkswap /dev/vda; swapon /dev/vda; cat /sys/class/block/vda/dev >/sys/power/resume; \
+         /tmp/lines {LINES} >/tmp/said & reader=$!; sleep 2; \
+         for i in 1 2; do echo test_resume >/sys/power/disk; echo disk >/sys/power/state; echo said: hibernated $?; sleep 1; done; \
+         wait $reader; echo said: $? $(cat /tmp/said); echo o >/proc/sysrq-trigger; sleep 60"
+    );
+    let (fifo, console) = (format!("unix={}", file("fifo")), file("console"));
+    let drive = format!("--qemu-arg=file={swap},if=virtio,format=raw");
+    let lab = command(&[
+        "-q",
+        "run",
+        "--timeout",
+        "300",
+        "--root",
+        "ram",
+        "--mem",
+        "2G",
+    ])
+    .args([
+        "--fifo",
+        &fifo,
+        "--console",
+        &console,
+        "--qemu-arg=-drive",
+        &drive,
+    ])
+    .args(["--", "sh", "-c", &script])
+    .stdin(File::open(file("lines")).unwrap())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let output = lab.wait_with_output().unwrap();
+    let console = fs::read_to_string(console).unwrap();
+    let said: Vec<_> = console
+        .lines()
+        .filter_map(|line| line.split_once("said: "))
+        .collect();
+    let said: Vec<_> = said.into_iter().map(|(_, what)| what).collect();
+    let end = format!("0 {LINES} lines in order");
+    assert_eq!(
+        said,
+        ["hibernated 0", "hibernated 0", &end],
+        "{console}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for complaint in ["WARNING:", "BUG:", "Oops"] {
+        assert!(!console.contains(complaint), "{console}");
+    }
+    peer.join().unwrap();
 }
