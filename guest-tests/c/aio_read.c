@@ -3,7 +3,7 @@
  * Reads from /dev/globalfifo with the C library's AIO: starts, asks, sleeps until it is done.
  *
  *   cargo lab cc guest-tests/c/aio_read.c -o aio_read
- *   cargo lab run -- sh -c './aio_read & sleep 1; echo hello > /dev/globalfifo; wait'
+ *   cargo lab run --share . -- sh -c './aio_read & sleep 1; echo hello > /dev/globalfifo; wait'
  */
 #include <aio.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
  * Reads from /dev/globalfifo with the kernel's own AIO, through O_DIRECT into an aligned buffer.
  *
  *   cargo lab cc guest-tests/c/libaio_direct.c -laio -o libaio_direct
- *   cargo lab run -- sh -c 'echo hello > /dev/globalfifo; ./libaio_direct'
+ *   cargo lab run --share . -- sh -c 'echo hello > /dev/globalfifo; ./libaio_direct'
  *
  * libaio returns errors as negative numbers, and leaves errno alone.
  */

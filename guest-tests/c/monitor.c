@@ -3,7 +3,7 @@
  * Says each time that /dev/globalfifo signals. It never reads: try echo and cat beside it.
  *
  *   cargo lab cc guest-tests/c/monitor.c -o monitor
- *   cargo lab run -- sh -c './monitor & sleep 1; echo 1 > /dev/globalfifo; sleep 1'
+ *   cargo lab run --share . -- sh -c './monitor & sleep 1; echo 1 > /dev/globalfifo; sleep 1'
  *
  * The handler uses write(2) only. printf(3) in a handler can lock up the program it interrupts.
  */

@@ -255,7 +255,7 @@ pub struct ScaleArgs {
 /// `cargo lab clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
-    /// Also the Debian tree and the kernel, which take minutes to make again.
+    /// Also what takes minutes to make again: the Debian tree, the kernels, tools and userland of other architectures.
     #[arg(long)]
     pub all: bool,
 }

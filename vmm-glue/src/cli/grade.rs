@@ -22,8 +22,8 @@ use crate::vm::config::Config;
 
 /// `cargo lab grade`.
 ///
-/// PATH is a module (.ko), a C file or a folder with a Kbuild. Rules marked M hold for every globalfifo driver; those marked O are told as
-/// not there where a driver does not have them. docs/rules.md lists all. The status is 0 if all M rules that were selected passed, 1 if
+/// PATH is a module (.ko), a C or Rust file, or a folder with a Kbuild or a Makefile. Rules marked M hold for every globalfifo driver; those
+/// marked O are told as not there where a driver does not have them. docs/rules.md lists all. The status is 0 if all M rules that were selected passed, 1 if
 /// not, 2 for a mistake on the command line, 125 if no machine came up: then there is no verdict.
 #[derive(Debug, Args)]
 pub struct GradeArgs {

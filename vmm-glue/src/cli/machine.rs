@@ -37,8 +37,8 @@ const NONE: &str = "none";
 /// What every command that starts a machine takes.
 #[derive(Debug, Args)]
 pub struct MachineArgs {
-    /// A FIFO, as for vhost-device-fifo: loopback, unix=PATH[,connect], pty[,link=PATH], file=PATH[,input=PATH], pattern[,seed=N], zero or
-    /// null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples. `none`: the machine has no such device.
+    /// A FIFO, as for vhost-device-fifo: loopback, unix=PATH[,connect], tcp=HOST:PORT[,listen], pty[,link=PATH], file=PATH[,input=PATH],
+    /// pattern[,seed=N], zero or null, then perhaps ",capacity=N"; may be repeated. docs/endpoints.md has examples. `none`: the machine has no such device.
     #[arg(long, value_name = "SPEC")]
     fifo: Vec<String>,
     /// Something that goes wrong on demand, as for vhost-device-fifo: `stall,fifo=0,after=1s`; may be repeated. See docs/faults.md.

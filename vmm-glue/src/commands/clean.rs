@@ -16,12 +16,13 @@ use crate::stages::userland;
 use crate::ui;
 
 /// What takes minutes to make again.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
     tree::STAGE,
     cross::STAGE,
     userland::STAGE,
     kernel::STAGE,
     kernel::RT_STAGE,
+    kernel::SERIES_STAGE,
     debug::STAGE,
     debug::COMPILER_STAGE,
 ];
