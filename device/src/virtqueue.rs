@@ -5,10 +5,16 @@
 //! Chains are taken from the available ring, and given back by the used ring; what they hold is
 //! for [`crate::chain`]. This file knows rings and guest memory; it must not know what the bytes mean.
 
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
 use tracing::warn;
 use vhost_user_backend::VringMutex;
 use vhost_user_backend::VringState;
@@ -360,12 +366,28 @@ pub fn interrupt(vring: &Vring) -> bool {
 }
 
 fn signal(vring: &VringState<SharedRam>) -> bool {
+    if is_full(vring) {
+        return true;
+    }
     let signalled = vring.signal_used_queue();
     if let Err(error) = &signalled {
         // Only the VMM can cause this, and it has a connection to lose: say so and go on.
         warn!(%error, "cannot signal the VMM");
     }
     signalled.is_ok()
+}
+
+/// Whether the VMM has an interrupt to take already, and its eventfd has no room for another: one that blocks would stop the
+/// queue worker, with a FIFO's lock held. The VMM may wait at it, so it is not made not to block.
+#[expect(unsafe_code, reason = "the type of the eventfd tells its number alone")]
+fn is_full(vring: &VringState<SharedRam>) -> bool {
+    let Some(call) = vring.get_call() else {
+        return false;
+    };
+    // SAFETY: `vring`, which is locked, has it open for longer than this.
+    let fd = unsafe { BorrowedFd::borrow_raw(call.as_raw_fd()) };
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
 }
 
 #[cfg(test)]

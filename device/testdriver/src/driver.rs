@@ -249,6 +249,15 @@ impl Driver {
         let _ = self.frontend.set_vring_enable(usize::from(queue), true);
     }
 
+    /// Has the device interrupt for a queue at an eventfd that is full, and blocks.
+    pub fn block_interrupts(&mut self, queue: u16) {
+        let full = EventFd::new(0).unwrap();
+        full.write(u64::MAX - 1).unwrap();
+        let index = usize::from(queue);
+        self.frontend.set_vring_call(index, &full).unwrap();
+        self.frontend.set_vring_enable(index, true).unwrap();
+    }
+
     /// Waits until the device has ended the connection.
     pub fn wait_disconnected(&mut self) {
         let fd = self.frontend.as_raw_fd();

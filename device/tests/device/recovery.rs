@@ -10,6 +10,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use rstest::rstest;
+use virtio_fifo_protocol::virtio_fifo::rx_queue;
 use virtio_fifo_protocol::virtio_fifo::tx_queue;
 
 use crate::binary::Daemon;
@@ -17,6 +18,7 @@ use crate::binary::fails;
 use crate::common::Host;
 
 const TX: u16 = tx_queue(0);
+const RX: u16 = rx_queue(0);
 
 /// A daemon that was killed leaves files behind; the same command line works again.
 #[rstest]
@@ -95,6 +97,20 @@ fn a_dead_queue_worker_ends_the_connection_and_the_next_vmm_is_served() {
     let mut driver = host.driver();
     assert_eq!(driver.read_some(0, 10), b"kept");
     driver.check_serves(0);
+}
+
+/// An eventfd of the VMM's that is full and blocks holds nobody up.
+#[test]
+fn an_interrupt_that_would_block_does_not_stop_the_queue_worker() {
+    let host = Host::new(&["loopback", "loopback"]);
+    let mut driver = host.driver();
+    driver.block_interrupts(RX);
+    driver.post_rx(0, 100);
+    driver.send(0, b"interrupts");
+    driver.check_serves(1);
+    drop(driver);
+    let mut driver = host.driver();
+    assert_eq!(driver.read_some(0, 100), b"interrupts");
 }
 
 /// A FIFO is not locked for a whole pass over a queue: whoever else needs it, as the event loop does,
