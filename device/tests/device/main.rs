@@ -26,6 +26,7 @@ mod example;
 mod faults;
 mod hostile;
 mod landlock;
+mod log;
 mod network;
 mod notification;
 mod packages;
