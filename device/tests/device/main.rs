@@ -20,6 +20,7 @@ mod control;
 mod conventions;
 mod ctl;
 mod ctl_program;
+mod ending;
 mod endpoints;
 mod example;
 #[cfg(feature = "faults")]
