@@ -220,6 +220,20 @@ impl Device {
         }
     }
 
+    /// Bytes of the driver that something outside is about to take, of all FIFOs.
+    pub fn leaving(&self) -> usize {
+        let fifos = (0..self.num_fifos).filter_map(|index| self.fifo(index));
+        fifos.map(|fifo| fifo.leaving()).sum()
+    }
+
+    /// The FIFOs that hold bytes of the driver for an outside that has not taken them, each with how many.
+    pub fn undelivered(&self) -> Vec<(u16, usize)> {
+        (0..self.num_fifos)
+            .filter_map(|index| Some((index, self.fifo(index)?.undelivered())))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect()
+    }
+
     /// Counts something refused on a queue that belongs to no FIFO.
     pub fn refuse(&self, queue: &'static str, reason: Refusal) {
         self.refusals

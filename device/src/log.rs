@@ -6,18 +6,23 @@
 //! (each FIFO's refusals are limited before, see [`crate::refusal`]). It must not know what the
 //! lines say.
 
+mod stderr;
+
+use std::fmt::Display;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
-use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::OptionalWriter;
+
+use self::stderr::Lines;
 
 /// virtio-queue logs each corrupt ring; the device says the same once a second at most.
 const DEFAULT_FILTER: &str = "info,virtio_queue=off";
@@ -27,25 +32,49 @@ const BURST: u32 = 200;
 /// … and how long it takes until one more may.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Starts the log, in colours on a terminal (<https://no-color.org>). Whoever chooses by `RUST_LOG` what is logged
-/// gets all of it.
-pub fn init() {
+/// Standard error once the log has been started.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// Starts the log, in colours on a terminal (<https://no-color.org>). All that `RUST_LOG` selects, if it is set, is logged.
+///
+/// # Errors
+///
+/// When standard error cannot be duplicated.
+pub fn init() -> io::Result<()> {
+    let lines = Lines::stderr()?;
+    let lines = LINES.get_or_init(|| lines);
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = io::stderr().is_terminal() && !unwanted;
+    // By default an error of the log is printed to standard error, and an error of that is a panic.
     match EnvFilter::try_from_default_env() {
         Ok(filter) => tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(io::stderr)
+            .with_writer(move || lines)
             .with_ansi(colours)
+            .log_internal_errors(false)
             .init(),
         Err(_) => tracing_subscriber::fmt()
             .with_env_filter(DEFAULT_FILTER)
-            .with_writer(Limited::new(io::stderr))
+            .with_writer(Limited::new(move || lines))
             .with_ansi(colours)
+            .log_internal_errors(false)
             .init(),
     }
     // The usual hook would open files to find the names in a backtrace, which no sandbox allows.
-    std::panic::set_hook(Box::new(|panic| error!("{panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        print(format_args!("vhost-device-fifo: {panic}"));
+    }));
+    Ok(())
+}
+
+/// Prints a line to standard error that is no part of the log; a failure is ignored. Once the log has been started, a line
+/// for which there is no room is dropped.
+pub fn print(line: impl Display) {
+    let line = format!("{line}\n");
+    match LINES.get() {
+        Some(lines) => lines.put(line.as_bytes()),
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
 }
 
 /// Standard error for a limited number of lines.
@@ -77,7 +106,8 @@ impl<'a, W: Write, F: Fn() -> W + 'a> MakeWriter<'a> for Limited<F> {
                 let mut writer = (self.open)();
                 if left_out > 0 {
                     // There is no better place to complain than the one that fails.
-                    let _ = writeln!(writer, "({left_out} lines left out: too many at once)");
+                    let line = format!("({left_out} lines left out: too many at once)\n");
+                    let _ = writer.write_all(line.as_bytes());
                 }
                 OptionalWriter::some(writer)
             }

@@ -3,6 +3,7 @@
 //! `vhost-device-fifo`: from the command line to a served device.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vhost-device-fifo: {error}");
+            log::print(format_args!("vhost-device-fifo: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -43,10 +44,16 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     match &config.action {
-        Action::PrintCapabilities => Ok(writeln!(std::io::stdout(), "{}", config.capabilities())?),
+        Action::PrintCapabilities => writeln!(std::io::stdout(), "{}", config.capabilities())
+            .map_err(cannot("print the capabilities")),
         Action::Control(args) => control(args),
         Action::Serve { socket, until } => serve(config, socket, *until),
     }
+}
+
+/// An error that says what was tried.
+fn cannot<E: Display>(what: &'static str) -> impl FnOnce(E) -> Box<dyn Error> {
+    move |error| format!("cannot {what}: {error}").into()
 }
 
 fn control(args: &CtlArgs) -> Result<(), Box<dyn Error>> {
@@ -65,8 +72,8 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         SocketSource::Activation => (Some(Listening::inherit(handed_over(activation)?)?), None),
     };
     let control = activation.control.map(Listening::inherit).transpose()?;
-    log::init();
-    let manager = Arc::new(ServiceManager::from_env()?);
+    log::init().map_err(cannot("use standard error"))?;
+    let manager = Arc::new(ServiceManager::from_env());
     let device = Arc::new(Device::new(&config.fifos, config.reset)?);
     for fault in &config.faults {
         device.faults().add(fault)?;
@@ -83,11 +90,8 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         (None, None) => return Err("no socket for VMMs".into()),
     };
     let (mut server, stop) = Server::new(device, config.queue_size, listening, until)?;
-    server.add(Box::new(Signals::take_over(
-        stop,
-        requests,
-        Arc::clone(&manager),
-    )?));
+    let signals = Signals::take_over(stop, requests, Arc::clone(&manager));
+    server.add(Box::new(signals.map_err(cannot("take over signals"))?));
     // Everything is open, nobody was listened to yet, and there is but one thread.
     let confinement = config.sandbox.enter(&config.needs())?;
     service.set_confinement(confinement);
@@ -96,15 +100,17 @@ fn serve(config: &Config, socket: &SocketSource, until: Until) -> Result<(), Box
         server.add(subscriber);
     }
     // With a FIFO on it, standard output is for its bytes alone.
-    let mut news: Box<dyn Write> = match config.fifos.iter().any(|fifo| fifo.kind == Kind::Stdio) {
-        true => Box::new(std::io::stderr()),
-        false => Box::new(std::io::stdout()),
-    };
-    for (fifo, path) in outside.ptys {
-        writeln!(news, "fifo {fifo}: pty {}", path.display())?;
-    }
-    for (fifo, address) in outside.ports {
-        writeln!(news, "fifo {fifo}: tcp {address}")?;
+    let taken = config.fifos.iter().any(|fifo| fifo.kind == Kind::Stdio);
+    let ptys = outside.ptys.iter();
+    let ptys = ptys.map(|(fifo, path)| format!("fifo {fifo}: pty {}", path.display()));
+    let ports = outside.ports.iter();
+    let ports = ports.map(|(fifo, address)| format!("fifo {fifo}: tcp {address}"));
+    for line in ptys.chain(ports) {
+        if taken {
+            log::print(line);
+        } else {
+            writeln!(std::io::stdout(), "{line}").map_err(cannot("print the FIFOs' addresses"))?;
+        }
     }
     let fifos: Vec<_> = config.fifos.iter().map(ToString::to_string).collect();
     info!(%socket, virtio_id = config.virtio_id, ?fifos, "serving");
@@ -131,7 +137,8 @@ fn handles(
     let mut handles: Vec<Subscriber> = Vec::new();
     let made = config.control.as_deref().map(Listening::bind).transpose()?;
     for listening in made.into_iter().chain(control) {
-        let control = Control::new(service.clone(), listening)?;
+        let control = Control::new(service.clone(), listening)
+            .map_err(cannot("set up the control socket"))?;
         handles.push(Box::new(control));
     }
     if let Some(path) = &config.metrics {

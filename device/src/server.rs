@@ -16,6 +16,8 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
 
 use event_manager::EventManager;
 use event_manager::EventOps;
@@ -46,6 +48,9 @@ use crate::socket::SocketFile;
 use crate::timer::FaultTimer;
 use crate::virtqueue::GuestRam;
 use crate::virtqueue::SharedRam;
+
+/// Longest time without progress for which the end waits while bytes of the driver leave.
+const STALL: Duration = Duration::from_secs(5);
 
 /// What ends the daemon other than a signal.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +91,7 @@ pub enum Until {
 pub struct StopHandle(EventNotifier);
 
 impl StopHandle {
-    /// Ends it, even while a VMM is connected.
+    /// Ends it, even while a VMM is connected. While bytes of the driver leave, a second call ends it at once.
     ///
     /// # Errors
     ///
@@ -145,6 +150,7 @@ impl Server {
             queue_size,
             until,
             connection: None,
+            closed: false,
             outcome: None,
         }));
         let mut events = EventManager::<Subscriber>::new()?;
@@ -164,7 +170,8 @@ impl Server {
         self.events.add_subscriber(subscriber)
     }
 
-    /// Serves until the end; then no thread and no socket is left.
+    /// Serves until the end; then no thread and no socket is left. An orderly end leaves time for bytes of the driver to be
+    /// taken.
     ///
     /// # Errors
     ///
@@ -177,8 +184,46 @@ impl Server {
                 break outcome;
             }
         };
-        self.connections().disconnect();
+        self.connections().close();
+        let outcome = outcome.and_then(|()| self.let_bytes_leave());
+        for (fifo, bytes) in self.connections().device.undelivered() {
+            warn!(
+                fifo,
+                bytes, "bytes of the driver that were not taken are discarded"
+            );
+        }
         outcome
+    }
+
+    /// Goes on with the event loop while bytes of the driver leave, until the next reason to end.
+    fn let_bytes_leave(&mut self) -> Result<(), ServerError> {
+        let device = Arc::clone(&self.connections().device);
+        let mut bytes = device.leaving();
+        if bytes > 0 {
+            info!(
+                bytes,
+                "bytes of the driver leave before the end; another signal ends at once"
+            );
+        }
+        let mut since = Instant::now();
+        while bytes > 0 {
+            let left = STALL.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // Rounded up: 0 would not wait.
+            let wait = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
+            self.events.run_with_timeout(wait)?;
+            if let Some(outcome) = self.connections().outcome.take() {
+                return outcome;
+            }
+            let now = device.leaving();
+            if now < bytes {
+                since = Instant::now();
+            }
+            bytes = now;
+        }
+        Ok(())
     }
 
     fn connections(&self) -> MutexGuard<'_, Loop> {
@@ -222,6 +267,8 @@ struct Loop {
     queue_size: u16,
     until: Until,
     connection: Option<Connection>,
+    /// No VMM is served any more.
+    closed: bool,
     /// Set when the loop is to end.
     outcome: Option<Result<(), ServerError>>,
 }
@@ -271,6 +318,9 @@ impl Loop {
     fn connect(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.remove(Events::new_raw(self.listener_fd, EventSet::IN)) {
             self.finish(Err(error.into()));
+            return;
+        }
+        if self.closed {
             return;
         }
         match self.serve() {
@@ -346,8 +396,9 @@ impl Loop {
         }
     }
 
-    /// Ends the connection, if there is one.
-    fn disconnect(&mut self) {
+    /// Ends the connection, if there is one, for good.
+    fn close(&mut self) {
+        self.closed = true;
         if let Some(connection) = &self.connection {
             connection.close();
         }

@@ -7,6 +7,7 @@
 //! know what the process serves.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -82,26 +83,21 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one that the environment names; nobody if it names none.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be reached.
-    pub fn from_env() -> io::Result<Self> {
+    /// The one that the environment names, if it names one that can be reached.
+    pub fn from_env() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else {
-            return Ok(Self::default());
+            return Self::default();
         };
-        let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&name)?,
-        };
-        let socket = UnixDatagram::unbound()?;
-        socket.connect_addr(&address)?;
-        // A manager that is busy must not hold up the event loop.
-        socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket: Some(socket),
-        })
+        let socket = connect(&name)
+            .inspect_err(|error| {
+                warn!(
+                    NOTIFY_SOCKET = ?name,
+                    %error,
+                    "cannot reach the service manager, going on without one"
+                );
+            })
+            .ok();
+        Self { socket }
     }
 
     /// The service is ready, and does what `status` says.
@@ -123,6 +119,20 @@ impl ServiceManager {
             warn!(%error, "cannot tell the service manager");
         }
     }
+}
+
+/// A socket on its way to `name`, a path or, after `@`, an abstract name.
+fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(name)?,
+        _ => return Err(io::Error::other("neither an absolute path nor @NAME")),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // A manager that is busy must not hold up the event loop.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(super) struct Doorbell {
     leaving: bool,
     /// When that began, for the tracer.
     begun: Option<u64>,
+    /// Something outside is open that takes bytes.
+    taker: bool,
     /// The outlet has not taken all it was offered in this pass.
     narrow: bool,
     /// It found the rx ring full, …
@@ -155,6 +157,38 @@ impl Fifo {
         let doorbell = self.doorbell()?;
         doorbell.narrow = false;
         std::mem::replace(&mut doorbell.outlet, outlet)
+    }
+
+    /// Sets whether something outside is open that takes bytes.
+    pub fn set_taker(&mut self, taker: bool) {
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.taker = taker;
+        }
+    }
+
+    /// Bytes of the driver that something outside is about to take. Other bytes have to wait for a peer, a reset, or
+    /// an end of what keeps the FIFO cut off.
+    pub fn leaving(&self) -> usize {
+        match &self.host {
+            Some(Host {
+                end: End::Outside(doorbell),
+                tx,
+                ..
+            }) if doorbell.taker && !self.failed && !self.hung_up && !self.cut_off => tx.unsent(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the driver that are lost if the device ends now: those accepted for an outside that has not taken them.
+    pub fn undelivered(&self) -> usize {
+        match &self.host {
+            Some(Host {
+                end: End::Outside(_),
+                tx,
+                ..
+            }) => tx.unsent(),
+            _ => 0,
+        }
     }
 
     /// How many bytes can be [`Fifo::put`]; if none, the bell tells when that changes. A FIFO that

@@ -128,7 +128,10 @@ impl Pump {
     /// bytes may leave even so.
     pub fn open(&mut self, outlet: Option<Arc<dyn Outlet>>) {
         // The one before is dropped, and may be closed, without the FIFO's lock.
-        drop(self.with_fifo(|fifo| fifo.set_outlet(outlet)));
+        drop(self.with_fifo(|fifo| {
+            fifo.set_taker(true);
+            fifo.set_outlet(outlet)
+        }));
         self.input = Half::BLOCKED;
         self.output = Half::BLOCKED;
         self.ending = false;
@@ -145,7 +148,10 @@ impl Pump {
     pub fn close_output(&mut self) {
         self.output = Half::CLOSED;
         // As above.
-        drop(self.with_fifo(|fifo| fifo.set_outlet(None)));
+        drop(self.with_fifo(|fifo| {
+            fifo.set_taker(false);
+            fifo.set_outlet(None)
+        }));
     }
 
     /// Input is open; `watched` if events will tell when it is ready, which it else always is.
@@ -157,6 +163,7 @@ impl Pump {
     /// As [`Pump::open_input`], for output.
     pub fn open_output(&mut self, watched: bool) {
         self.output = if watched { Half::BLOCKED } else { Half::READY };
+        self.with_fifo(|fifo| fifo.set_taker(true));
         self.bell.ring();
     }
 

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
@@ -54,27 +55,37 @@ impl Daemon {
 
     /// As [`Daemon::start`], with the line of the log that says so.
     fn start_with_line(args: &[&str]) -> (Self, String) {
-        Self::spawn(command(args))
+        Self::started(command(args))
     }
 
     /// As [`Daemon::start`], with a command of the test's own.
     pub fn start_command(command: Command) -> Self {
-        Self::spawn(command).0
+        Self::started(command).0
     }
 
-    fn spawn(mut command: Command) -> (Self, String) {
+    /// As [`Daemon::start_command`], of which nothing was read of the log yet.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut daemon = Self {
+        Self {
             stderr: BufReader::new(child.stderr.take().unwrap()),
             child,
-        };
+        }
+    }
+
+    fn started(command: Command) -> (Self, String) {
+        let mut daemon = Self::spawn(command);
         let line = daemon.wait_for("serving");
         (daemon, line)
     }
 
     /// As [`Daemon::start`], with what it prints.
     pub fn start_with_stdout(args: &[&str]) -> (Self, BufReader<ChildStdout>) {
-        let mut child = command(args)
+        Self::start_command_with_stdout(command(args))
+    }
+
+    /// As [`Daemon::start_with_stdout`], with a command of the test's own.
+    pub fn start_command_with_stdout(mut command: Command) -> (Self, BufReader<ChildStdout>) {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -105,6 +116,12 @@ impl Daemon {
             }
         }
         panic!("ended without '{part}': {log}");
+    }
+
+    /// The end of the log that is read, for the test to close or to leave unread.
+    pub fn take_log(&mut self) -> BufReader<ChildStderr> {
+        let nothing = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+        std::mem::replace(&mut self.stderr, BufReader::new(nothing.into()))
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -212,6 +212,25 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
     assert_eq!(daemon.exit_code(), Some(0));
 }
 
+/// A service manager that cannot be reached is named, and is no reason not to serve.
+#[rstest]
+#[case::missing("/no/where/notify")]
+#[case::of_a_machine("vsock:2:1234")]
+#[case::relative("notify")]
+fn a_service_manager_that_cannot_be_reached_is_a_warning_with_its_name(#[case] name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let mut command = command(&["--socket-path", text(&path)]);
+    command.env("NOTIFY_SOCKET", name);
+    let mut daemon = Daemon::spawn(command);
+    let line = daemon.wait_for("NOTIFY_SOCKET");
+    assert!(line.contains(" WARN ") && line.contains(name), "{line}");
+    daemon.wait_for("serving");
+    driver(&path).check_serves(0);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.exit_code(), Some(0));
+}
+
 /// Metrics are for the daemon's user, and a name that leads elsewhere is not followed.
 #[test]
 fn a_metrics_file_is_private_and_no_link() {

@@ -20,12 +20,14 @@ mod control;
 mod conventions;
 mod ctl;
 mod ctl_program;
+mod ending;
 mod endpoints;
 mod example;
 #[cfg(feature = "faults")]
 mod faults;
 mod hostile;
 mod landlock;
+mod log;
 mod network;
 mod notification;
 mod packages;

@@ -37,7 +37,7 @@ fn confined() {
         ..Needs::default()
     };
     let numbers: Vec<c_long> = words.map(|word| word.parse().unwrap()).collect();
-    log::init();
+    log::init().unwrap();
     Sandbox::Kill.enter(&needs).unwrap();
     match numbers[..] {
         [number, first, second, third] => call(number, [first, second, third]),

@@ -138,13 +138,17 @@ impl Running {
         self.end_within(PATIENCE);
     }
 
-    /// The same, with another limit for the polite way.
+    /// The same, with another limit for the polite way. Half-way it is asked again: the device, which waits for a slow peer to take the guest's bytes,
+    /// then ends at once, and leaves no socket behind.
     pub fn end_within(&mut self, limit: Duration) {
         if self.try_status().is_some() {
             return;
         }
-        self.signal(Signal::TERM);
-        if !self.ended_within(limit) {
+        let ended = [limit / 2; 2].into_iter().any(|half| {
+            self.signal(Signal::TERM);
+            self.ended_within(half)
+        });
+        if !ended {
             self.signal(Signal::KILL);
         }
         let _ = self.child.wait();
