@@ -18,6 +18,7 @@ use std::process::Child;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use common::command;
 
@@ -93,30 +94,45 @@ fn a_suspend_that_the_smallest_driver_refuses_loses_no_byte() {
     assert_eq!(status, Some(0), "{stderr}");
 }
 
-/// Sends `count` numbered lines to a FIFO's socket, as soon as it is there, 500 a second.
-fn send_lines(socket: &Path, count: u32) {
+/// Lines that are sent at once.
+const BURST: u32 = 100;
+
+/// Sends numbered lines to a FIFO's socket: before the machine hibernates, each time that it writes its image, and at the end.
+fn send_lines(socket: &Path, console: &Path) {
     let mut fifo = loop {
         match UnixStream::connect(socket) {
             Ok(fifo) => break fifo,
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     };
-    for number in 0..count {
-        if writeln!(fifo, "{number:08}").is_err() {
-            return;
+    let said = |what: &str, times: usize| {
+        let deadline = Instant::now() + Duration::from_secs(200);
+        let console = || fs::read_to_string(console).unwrap_or_default();
+        while console().matches(what).count() < times {
+            assert!(Instant::now() < deadline, "not said {times} times: {what}");
+            thread::sleep(Duration::from_millis(20));
         }
-        thread::sleep(Duration::from_millis(2));
+    };
+    for burst in 0..4 {
+        match burst {
+            0 => {}
+            3 => said("said: hibernated", 2),
+            times => said("Image saving progress:   0%", times as usize),
+        }
+        for number in burst * BURST..(burst + 1) * BURST {
+            writeln!(fifo, "{number:08}").unwrap();
+        }
     }
     // Its end would be a hang-up, and so the end of what is read.
     let _ = fifo.read(&mut [0]);
 }
 
-/// The machine takes an image of its memory, goes on to write it to a disk, and then goes on from the image. The lab's own ports do not live
-/// through that, so the guest talks to its console.
+/// The machine takes an image of its memory, has its devices back to write it to a disk, and then goes on from the image: what a pending read got
+/// meanwhile would not be in it. The lab's own ports do not live through that, so the guest talks to its console.
 #[test]
 #[ignore = "boots a machine: run by `cargo lab test`"]
 fn pending_reads_lose_no_byte_in_two_hibernations() {
-    const LINES: u32 = 8000;
+    const LINES: u32 = 4 * BURST;
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).display().to_string();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guest/lines.c");
@@ -128,8 +144,8 @@ fn pending_reads_lose_no_byte_in_two_hibernations() {
         .set_len(1500 * megabyte)
         .unwrap();
 
-    let socket = dir.path().join("fifo");
-    let peer = thread::spawn(move || send_lines(&socket, LINES));
+    let (socket, log) = (dir.path().join("fifo"), dir.path().join("console"));
+    let peer = thread::spawn(move || send_lines(&socket, &log));
     let script = format!(
         "cat >/tmp/lines; chmod +x /tmp/lines; exec >/dev/kmsg 2>&1; modprobe virtio_blk; until [ -b /dev/vda ]; do sleep .1; done; \
          mkswap /dev/vda; swapon /dev/vda; cat /sys/class/block/vda/dev >/sys/power/resume; \
