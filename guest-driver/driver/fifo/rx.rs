@@ -160,7 +160,7 @@ impl RxSide {
         if state.rx_end < self.next {
             return Err(Broken("another position after its reset"));
         }
-        self.discard_below(state.rx_floor);
+        self.discard(state.rx_floor);
         self.arrived = state.rx_floor;
         self.repeated = self.next;
         Ok(())
