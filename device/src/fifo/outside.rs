@@ -169,12 +169,12 @@ impl Fifo {
     /// Bytes of the driver that something outside is about to take. Other bytes have to wait for a peer, a reset, or
     /// an end of what keeps the FIFO cut off.
     pub fn leaving(&self) -> usize {
+        let moves = !self.failed && !self.hung_up && !self.cut_off;
         match &self.host {
             Some(Host {
                 end: End::Outside(doorbell),
-                tx,
                 ..
-            }) if doorbell.taker && !self.failed && !self.hung_up && !self.cut_off => tx.unsent(),
+            }) if moves && doorbell.taker => self.undelivered(),
             _ => 0,
         }
     }
